@@ -1,0 +1,66 @@
+"""Accounts on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import cast
+
+import strawberry
+import strawberry_django
+from strawberry import relay
+
+from accounts import models
+from accounts.models import Role
+from accounts.tokens import IssuedSession
+
+strawberry.enum(Role, description="What somebody is in an organization.")
+
+
+@strawberry_django.type(models.User, name="User", description="A person with an account.")
+class UserType(relay.Node):
+    email: str = strawberry_django.field(description="The address that they log in with.")
+    name: str = strawberry_django.field(description="What they want to be called.")
+    email_verified: bool = strawberry_django.field(description="Whether they have shown that the address is theirs.")
+    created_at: strawberry.auto = strawberry_django.field(description="When they signed up.")
+    memberships: list[MembershipType] = strawberry_django.field(
+        description="Their organizations, and their role in each."
+    )
+
+
+@strawberry_django.type(
+    models.Organization,
+    name="Organization",
+    description="A tenant. Everything else belongs to exactly one; signing up creates a personal one.",
+)
+class OrganizationType(relay.Node):
+    name: str = strawberry_django.field(description="Its name, for people.")
+    slug: str = strawberry_django.field(description="Its name, for addresses.")
+    created_at: strawberry.auto = strawberry_django.field(description="When it was made.")
+    members: list[MembershipType] = strawberry_django.field(field_name="memberships", description="Who belongs to it.")
+
+
+@strawberry_django.type(models.Membership, name="Membership", description="What a user is in an organization.")
+class MembershipType:
+    user: UserType = strawberry_django.field(description="The member.")
+    organization: OrganizationType = strawberry_django.field(description="The organization.")
+    role: Role = strawberry_django.field(description="The member's role.")
+
+
+@strawberry.type(
+    name="Session",
+    description="Tokens of a signed-in user. The access token lives minutes; the refresh token rotates at each use.",
+)
+class SessionType:
+    access_token: str = strawberry.field(description="Send it as `Authorization: Bearer ...`.")
+    refresh_token: str = strawberry.field(description="Exchange it for a new session before it expires; usable once.")
+    expires_at: datetime = strawberry.field(description="When the access token expires.")
+    user: UserType = strawberry.field(description="Who is signed in.")
+
+    @classmethod
+    def of(cls, issued: IssuedSession) -> SessionType:
+        return cls(
+            access_token=issued.access_token,
+            refresh_token=issued.refresh_token,
+            expires_at=issued.expires_at,
+            user=cast(UserType, issued.user),
+        )

@@ -1,0 +1,62 @@
+"""Files by key, in whatever django-storages is set to. Keys are t/<organization>/<kind>/<uuid>/..., never a user's name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import IO
+from uuid import UUID
+
+from django.core.files import File
+from django.core.files.storage import default_storage
+
+CHUNK_BYTES = 1 << 20
+
+
+def key(organization_id: UUID, kind: str, *parts: object) -> str:
+    return "/".join(["t", str(organization_id), kind, *map(str, parts)])
+
+
+class MovableFile(File):  # type: ignore[type-arg]
+    """A finished local file that a file system's storage may move instead of copying."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("rb"), name=path.name)
+        self._path = path
+
+    def temporary_file_path(self) -> str:
+        return str(self._path)
+
+
+def put(blob_key: str, path: Path, *, move: bool = False) -> None:
+    """Store a local file. Keys are written once: one that is taken is a bug, and no silent second name is made."""
+    with MovableFile(path) if move else File(path.open("rb")) as file:
+        stored = default_storage.save(blob_key, file)
+    if stored != blob_key:
+        default_storage.delete(stored)
+        raise FileExistsError(blob_key)
+
+
+def get(blob_key: str, path: Path) -> None:
+    """Copy a blob into a local file, in constant memory."""
+    with open_read(blob_key) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, CHUNK_BYTES)
+
+
+def open_read(blob_key: str) -> IO[bytes]:
+    file: IO[bytes] = default_storage.open(blob_key, "rb")  # type: ignore[assignment]
+    return file
+
+
+def put_folder(prefix: str, folder: Path, last: str) -> int:
+    """Store each file of `folder`, the one named `last` last: its presence says that the others are there. Returns bytes."""
+    files = sorted(
+        (path for path in folder.iterdir() if path.is_file()), key=lambda path: (path.name == last, path.name)
+    )
+    for path in files:
+        put(f"{prefix}/{path.name}", path)
+    return sum(path.stat().st_size for path in files)
+
+
+def delete(blob_key: str) -> None:
+    default_storage.delete(blob_key)

@@ -1,0 +1,55 @@
+"""What can be wrong with what somebody asked for: a stable code for programs, a sentence for people."""
+
+from __future__ import annotations
+
+
+class DomainError(Exception):
+    """A refusal. `message` says what was wrong, where, and what to do; `field` names the input, where one is at fault."""
+
+    code = "REFUSED"
+
+    def __init__(self, message: str, *, code: str | None = None, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.code
+        self.field = field
+
+
+class Invalid(DomainError):
+    """An input that cannot be used; the code says why."""
+
+    code = "INVALID"
+
+
+class NotFound(DomainError):
+    """No such row, or none that this caller may know of: the two answer alike."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such object.")
+
+
+class NotAllowed(DomainError):
+    """The row is visible, but the caller's role does not permit this."""
+
+    code = "NOT_ALLOWED"
+
+
+class NotSignedIn(DomainError):
+    """No token, or one that is not valid."""
+
+    code = "UNAUTHENTICATED"
+
+    def __init__(self) -> None:
+        super().__init__("Sign in first: send `Authorization: Bearer <access token>`.")
+
+
+class Unavailable(DomainError):
+    """A part of the platform cannot answer now; trying again after `retry_after_s` helps."""
+
+    code = "UNAVAILABLE"
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after_s: int = 5) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s

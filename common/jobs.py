@@ -1,0 +1,160 @@
+"""Durable jobs: the row is the job, the queue is a doorbell.
+
+A transition is one compare-and-set UPDATE together with its events; a terminal state is never left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Self
+from uuid import UUID, uuid4
+
+from django.db import models, transaction
+from django.db.models import F, Func, Q
+
+from common.events import Event, JobEvent
+from common.tenancy import Principal
+
+LEASE = timedelta(seconds=60)
+HEARTBEAT_S = 10.0
+MAX_UNPRODUCTIVE_ATTEMPTS = 3
+
+
+class JobStatus(models.TextChoices):
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class ServerClock(Func):
+    """PostgreSQL's clock at this statement: leases are compared on one clock, not on each worker's."""
+
+    function = "clock_timestamp"
+    output_field = models.DateTimeField()
+
+
+class JobQuerySet(models.QuerySet[Any]):
+    def visible_to(self, principal: Principal) -> Self:
+        return self.filter(organization_id__in=principal.organizations)
+
+    def queued(self) -> Self:
+        return self.filter(status=JobStatus.QUEUED)
+
+    def held(self, lease: Lease) -> Self:
+        """The job while this lease holds it: nothing, once another attempt has begun or it has ended."""
+        return self.filter(pk=lease.job_id, fence=lease.fence, status=JobStatus.RUNNING)
+
+    def lease_ran_out(self) -> Self:
+        return self.filter(status=JobStatus.RUNNING, lease_until__lt=ServerClock())
+
+    @transaction.atomic
+    def advance(self, events: Sequence[Event], **changes: Any) -> Any | None:
+        """Compare and set: change the one job that this QuerySet is filtered to, and append `events` to its log.
+
+        Returns the changed job, or None where it is no longer in the state that the filter names. A change to a
+        terminal status calls the job's `ended()` in the same transaction.
+        """
+        job_id = self.values_list("pk", flat=True).first()
+        changed = job_id is not None and self.filter(pk=job_id).update(
+            last_sequence=F("last_sequence") + len(events), **changes
+        )
+        if not changed:
+            return None
+        job = self.model._default_manager.get(pk=job_id)
+        job.event_model.append(job, events)
+        if job.status in ENDED and "status" in changes:
+            job.ended()
+        return job
+
+    def move(self, status: JobStatus, *, reason: str | None = None, **changes: Any) -> Any | None:
+        """`advance` to another status, with its event."""
+        if status in ENDED:
+            changes |= {"finished_at": ServerClock(), "lease_owner": "", "lease_until": None, "process": None}
+        return self.advance(
+            [Event("StatusChanged", {"status": status.value, "reason": reason})], status=status, **changes
+        )
+
+
+class Job(models.Model):
+    """What every job has: state, the lease of who works on it, and the end of its event log."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    status = models.CharField(max_length=9, choices=JobStatus.choices, default=JobStatus.QUEUED)
+    due_at = models.DateTimeField(auto_now_add=True, help_text="Not claimed before: a requeued job waits a little.")
+    attempt = models.PositiveIntegerField(default=0, help_text="How often a worker has begun it.")
+    unproductive_attempts = models.PositiveIntegerField(default=0, help_text="Attempts in a row that left nothing.")
+    fence = models.BigIntegerField(default=0, help_text="Counts claims; a write with an older one changes nothing.")
+    lease_owner = models.CharField(max_length=200, blank=True, default="")
+    lease_until = models.DateTimeField(null=True)
+    process = models.JSONField(null=True, help_text="Host, process group, and start time of the child at work.")
+    cancel_requested_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    error_code = models.CharField(max_length=60, null=True)
+    error_message = models.TextField(null=True)
+    last_sequence = models.BigIntegerField(default=0)
+
+    queue: ClassVar[str]
+    event_model: ClassVar[type[JobEvent]]
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["organization", "due_at"], condition=Q(status="QUEUED"), name="%(class)s_queued"),
+            models.Index(
+                fields=["organization", "lease_until"], condition=Q(status="RUNNING"), name="%(class)s_running"
+            ),
+            models.Index(fields=["organization", "-created_at", "-id"], name="%(class)s_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self._meta.verbose_name} {self.pk}"
+
+    @classmethod
+    def running_cap(cls) -> int:
+        """How many jobs of this kind one organization may have running."""
+        raise NotImplementedError
+
+    def ended(self) -> None:
+        """Called inside the terminal transition, whoever makes it."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+    def created(self) -> None:
+        """Write the first event of a job that was just inserted; the bell rings after the commit."""
+        type(self).objects.filter(pk=self.pk).advance([Event("StatusChanged", {"status": self.status, "reason": None})])
+
+
+def request_cancel(job: Job) -> Job:
+    """Cancel a queued job at once; ask the supervisor of a running one to stop it. An ended one stays as it ended."""
+    jobs = type(job).objects.filter(pk=job.pk)
+    if jobs.filter(status=JobStatus.QUEUED).move(JobStatus.CANCELLED, cancel_requested_at=ServerClock()) is None:
+        jobs.filter(status=JobStatus.RUNNING, cancel_requested_at=None).update(cancel_requested_at=ServerClock())
+    changed: Job = jobs.get()
+    return changed
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on one job until it runs out: each write carries the fence."""
+
+    model: type[Job]
+    job_id: UUID
+    organization_id: UUID
+    fence: int
+    attempt: int

@@ -1,0 +1,113 @@
+"""Who acts, and the scope that PostgreSQL's row level security holds a connection to.
+
+Everything but migrations runs as `platform_app`, which sees the rows of the organizations named in the transaction's
+`app.organizations`, and none without it. What spans organizations enters `operator()`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from django.db import connection, transaction
+
+APP_ROLE = "platform_app"
+OPERATOR_ROLE = "platform_operator"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who acts: a user (later also an API key), with its role in each of its organizations."""
+
+    user_id: UUID | None
+    roles: Mapping[UUID, str] = field(default_factory=dict)
+
+    @property
+    def organizations(self) -> frozenset[UUID]:
+        return frozenset(self.roles)
+
+
+_scope: contextvars.ContextVar[str | None] = contextvars.ContextVar("scope", default=None)
+
+
+class ScopeError(RuntimeError):
+    """A scope inside a scope: the inner one would silently widen or narrow the outer one."""
+
+
+def in_scope() -> bool:
+    return _scope.get() is not None
+
+
+@contextmanager
+def tenant(principal: Principal) -> Iterator[None]:
+    """One transaction in which the rows of the principal's organizations exist, and no others."""
+    with organizations_scope(principal.organizations):
+        yield
+
+
+@contextmanager
+def organizations_scope(organizations: Iterable[UUID]) -> Iterator[None]:
+    """`tenant` for a worker, which knows whose job it holds: lazy QuerySets must be evaluated inside."""
+    value = "{" + ",".join(str(organization) for organization in organizations) + "}"
+    with _entered("tenant"):
+        _set_organizations(value)
+        try:
+            yield
+        finally:
+            _unless_broken(lambda: _set_organizations(""))
+
+
+@contextmanager
+def operator() -> Iterator[None]:
+    """One transaction that sees every organization's rows: claims, sweeps, look-ups of who somebody is, the admin."""
+    with _entered("operator"):
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL ROLE {OPERATOR_ROLE}")
+        try:
+            yield
+        finally:
+            _unless_broken(_leave_operator)
+
+
+@contextmanager
+def _entered(name: str) -> Iterator[None]:
+    outer = _scope.get()
+    if outer is not None:
+        raise ScopeError(f"{name} scope inside {outer} scope")
+    token = _scope.set(name)
+    try:
+        with transaction.atomic():
+            yield
+    finally:
+        _scope.reset(token)
+
+
+def _set_organizations(value: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('app.organizations', %s, true)", [value])
+
+
+def _leave_operator() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL ROLE {APP_ROLE}")
+
+
+def _unless_broken(leave: Callable[[], None]) -> None:
+    """Leave the scope by hand, since inside a test's outer transaction SET LOCAL would outlast it.
+
+    In an aborted transaction no statement runs, and the rollback that follows restores the setting.
+    """
+    if connection.connection is None or connection.connection.closed or connection.needs_rollback:
+        return
+    if not _aborted():
+        leave()
+
+
+def _aborted() -> bool:
+    import psycopg2.extensions as psycopg2
+
+    status: int = connection.connection.info.transaction_status
+    return status in (psycopg2.TRANSACTION_STATUS_INERROR, psycopg2.TRANSACTION_STATUS_UNKNOWN)

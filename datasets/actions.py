@@ -1,0 +1,124 @@
+"""What people ask of uploads and datasets, one function per verb."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from accounts.permissions import Permission, authorize
+from common.errors import Invalid, NotFound
+from common.jobs import JobStatus, request_cancel
+from common.queues import ring
+from common.tenancy import Principal
+from datasets.models import Dataset, DatasetVersion, Upload, UploadStatus
+from datasets.pipeline.fingerprint import fingerprint
+from datasets.pipeline.recipe import Recipe
+
+
+@transaction.atomic
+def start_upload(
+    *, actor: Principal, organization_id: UUID, file_name: str, size_bytes: int, sha256: str | None
+) -> Upload:
+    """Reserve a place for a file. Raises NotAllowed and Invalid."""
+    authorize(actor, Permission.UPLOAD, organization_id)
+    if not 0 <= size_bytes <= settings.MAX_UPLOAD_BYTES:
+        raise Invalid(
+            f"sizeBytes should be from 0 to {settings.MAX_UPLOAD_BYTES:,}.", code="INVALID_SIZE", field="sizeBytes"
+        )
+    if sha256 and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise Invalid("sha256 should be 64 hexadecimal digits.", field="sha256")
+    return Upload.objects.create(
+        organization_id=organization_id,
+        created_by_id=actor.user_id,
+        file_name=_plain_text(file_name, "fileName", 300),
+        size_bytes=size_bytes,
+        expected_sha256=(sha256 or "").lower(),
+    )
+
+
+@transaction.atomic
+def create_dataset(
+    *, actor: Principal, organization_id: UUID, name: str, upload: Upload, recipe: Recipe
+) -> DatasetVersion:
+    """Make a dataset and queue its first version; the same bytes and recipe again return the finished version.
+
+    Raises NotAllowed, NotFound for an upload of another organization, and Invalid for one that is not complete.
+    """
+    authorize(actor, Permission.PROCESS_DATASET, organization_id)
+    if upload.organization_id != organization_id:
+        raise NotFound
+    print_ = _fingerprint(upload, recipe)
+    if finished := _finished(organization_id, print_):
+        return finished
+    dataset = Dataset.objects.create(
+        organization_id=organization_id, created_by_id=actor.user_id, name=_plain_text(name, "name", 150)
+    )
+    return _queue_version(actor, dataset, upload, recipe, print_)
+
+
+@transaction.atomic
+def process_dataset(*, actor: Principal, dataset: Dataset, upload: Upload | None, recipe: Recipe) -> DatasetVersion:
+    """Queue a further version of a dataset, from `upload` or the last one; the same again returns the finished version."""
+    authorize(actor, Permission.PROCESS_DATASET, dataset.organization_id)
+    Dataset.objects.select_for_update().get(pk=dataset.pk)  # two requests must not take one number
+    if upload is None:
+        upload = DatasetVersion.objects.filter(dataset=dataset).order_by("-number").select_related("upload")[0].upload
+    if upload.organization_id != dataset.organization_id:
+        raise NotFound
+    print_ = _fingerprint(upload, recipe)
+    return _finished(dataset.organization_id, print_) or _queue_version(actor, dataset, upload, recipe, print_)
+
+
+@transaction.atomic
+def cancel_version(*, actor: Principal, version: DatasetVersion) -> DatasetVersion:
+    """Stop making a version; one that has ended stays as it ended. Raises NotAllowed."""
+    authorize(actor, Permission.PROCESS_DATASET, version.organization_id)
+    cancelled: Any = request_cancel(version)
+    return cancelled
+
+
+def _queue_version(actor: Principal, dataset: Dataset, upload: Upload, recipe: Recipe, print_: str) -> DatasetVersion:
+    version = DatasetVersion.objects.create(
+        organization_id=dataset.organization_id,
+        created_by_id=actor.user_id,
+        dataset=dataset,
+        upload=upload,
+        number=DatasetVersion.next_number(dataset.pk),
+        recipe=recipe.to_json(),
+        fingerprint=print_,
+    )
+    version.created()
+    ring(DatasetVersion.queue)
+    return version
+
+
+def _fingerprint(upload: Upload, recipe: Recipe) -> str:
+    if upload.status is not UploadStatus.COMPLETE or upload.sha256 is None:
+        raise Invalid(
+            f"The upload is {upload.status}: send its {upload.size_bytes:,} bytes to the ticket's url first.",
+            code="UPLOAD_INCOMPLETE",
+            field="uploadId",
+        )
+    return fingerprint(upload.sha256, recipe)
+
+
+def _finished(organization_id: UUID, print_: str) -> DatasetVersion | None:
+    """The version that this input and recipe have made before. The lock lets two equal requests make one between them."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))", [print_, str(organization_id)])
+    same = DatasetVersion.objects.filter(organization_id=organization_id, fingerprint=print_)
+    found: DatasetVersion | None = same.filter(
+        status__in=[JobStatus.SUCCEEDED, JobStatus.QUEUED, JobStatus.RUNNING], cancel_requested_at=None
+    ).first()
+    return found
+
+
+def _plain_text(text: str, field: str, limit: int) -> str:
+    stripped = text.strip()
+    if not stripped or len(stripped) > limit or not stripped.isprintable():
+        raise Invalid(f"{field} should be 1 to {limit} characters, none of them a control character.", field=field)
+    return stripped

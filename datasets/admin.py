@@ -1,0 +1,49 @@
+"""Uploads and datasets, for operators."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from unfold.decorators import display
+
+from common.admin import EventAdmin, JobAdmin, ReadOnlyAdmin
+from datasets.models import Dataset, DatasetVersion, DatasetVersionEvent, Upload, UploadStatus
+
+STATUS_COLOURS = {UploadStatus.RECEIVING: "info", UploadStatus.COMPLETE: "success", UploadStatus.EXPIRED: "warning"}
+
+
+@admin.register(Upload)
+class UploadAdmin(ReadOnlyAdmin):
+    list_display = ["file_name", "organization", "size", "state", "created_by", "created_at"]
+    search_fields = ["id", "file_name", "organization__name", "sha256"]
+    list_select_related = ["organization", "created_by"]
+
+    @display(description="Status", label=STATUS_COLOURS)
+    def state(self, upload: Upload) -> tuple[str, str]:
+        return upload.status, upload.status.label
+
+
+@admin.register(Dataset)
+class DatasetAdmin(ReadOnlyAdmin):
+    list_display = ["name", "organization", "created_by", "created_at"]
+    search_fields = ["id", "name", "organization__name"]
+    list_select_related = ["organization", "created_by"]
+
+
+@admin.register(DatasetVersion)
+class DatasetVersionAdmin(JobAdmin):
+    list_display = [
+        "dataset",
+        "number",
+        "organization",
+        "state",
+        "rows_in",
+        "rows_kept",
+        "attempt",
+        "error_code",
+        "created_at",
+    ]
+    search_fields = [*JobAdmin.search_fields, "dataset__name", "fingerprint"]
+    list_select_related = ["organization", "dataset"]
+
+
+admin.site.register(DatasetVersionEvent, EventAdmin)

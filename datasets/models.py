@@ -1,0 +1,150 @@
+"""Uploads, datasets, and their versions."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, ClassVar, Self
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Max, Q
+from django.utils import timezone
+
+from common.events import JobEvent
+from common.jobs import Job, JobStatus
+from common.tenancy import Principal
+
+
+class TenantQuerySet(models.QuerySet[Any]):
+    def visible_to(self, principal: Principal) -> Self:
+        return self.filter(organization_id__in=principal.organizations)
+
+
+class UploadStatus(models.TextChoices):
+    WAITING = "WAITING"
+    RECEIVING = "RECEIVING"
+    COMPLETE = "COMPLETE"
+    EXPIRED = "EXPIRED"
+
+
+def upload_expiry() -> Any:
+    lifetime: timedelta = settings.UPLOAD_LIFETIME
+    return timezone.now() + lifetime
+
+
+class Upload(models.Model):
+    """A file as its user sent it. The name is what they called it; the key where it lies owes nothing to that."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="+")
+    created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(default=upload_expiry)
+    file_name = models.CharField(max_length=300)
+    size_bytes = models.BigIntegerField()
+    expected_sha256 = models.CharField(max_length=64, blank=True, default="")
+    received_bytes = models.BigIntegerField(default=0)
+    sha256 = models.CharField(max_length=64, null=True)
+    completed_at = models.DateTimeField(null=True)
+    storage_key = models.CharField(max_length=300, blank=True, default="")
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [models.Index(fields=["organization", "-created_at", "-id"], name="upload_newest")]
+
+    def __str__(self) -> str:
+        return self.file_name
+
+    @property
+    def status(self) -> UploadStatus:
+        if self.completed_at is not None:
+            return UploadStatus.COMPLETE
+        if self.expires_at <= timezone.now():
+            return UploadStatus.EXPIRED
+        return UploadStatus.RECEIVING if self.received_bytes else UploadStatus.WAITING
+
+
+class Dataset(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="+")
+    created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    name = models.CharField(max_length=150)
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [models.Index(fields=["organization", "-created_at", "-id"], name="dataset_newest")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def newest_version(self) -> DatasetVersion | None:
+        """Its newest version; costs no query where `newest_version_prefetch` has been applied."""
+        newest: list[DatasetVersion] | None = getattr(self, "newest_versions", None)
+        if newest is None:
+            newest = list(DatasetVersion.objects.filter(dataset_id=self.pk).order_by("-number")[:1])
+        return newest[0] if newest else None
+
+    @staticmethod
+    def newest_version_prefetch(info: object = None) -> models.Prefetch:
+        """Each dataset's newest version as `newest_versions`, in one query for a whole list."""
+        newest = DatasetVersion.objects.order_by("dataset_id", "-number").distinct("dataset_id")
+        newest = newest.select_related("created_by")  # the optimizer does not look behind a prefetch of ours
+        return models.Prefetch("versions", queryset=newest, to_attr="newest_versions")
+
+
+class DatasetVersionEvent(JobEvent):
+    job = models.ForeignKey(
+        "datasets.DatasetVersion", on_delete=models.CASCADE, related_name="event_log", db_constraint=False
+    )
+
+
+class DatasetVersion(Job):
+    """One immutable result of running a recipe over an upload: a job until it has succeeded, and a fact from then on."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="versions", db_constraint=False)
+    upload = models.ForeignKey(Upload, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+    number = models.PositiveIntegerField()
+    recipe = models.JSONField()
+    fingerprint = models.CharField(
+        max_length=64, help_text="Hash of the input's sha256, the recipe, and the pipeline's version."
+    )
+    progress = models.FloatField(null=True)
+    rows_in = models.BigIntegerField(null=True)
+    rows_kept = models.BigIntegerField(null=True)
+    size_bytes = models.BigIntegerField(null=True)
+    steps = models.JSONField(default=list)
+    splits = models.JSONField(default=list, help_text="[{name, rows, bytes}]")
+    storage_prefix = models.CharField(max_length=300, blank=True, default="")
+
+    queue = "datasets"
+    event_model: ClassVar[type[JobEvent]] = DatasetVersionEvent
+
+    class Meta(Job.Meta):
+        constraints = [models.UniqueConstraint(fields=["organization", "dataset", "number"], name="version_number")]
+        indexes = [
+            *(index.clone() for index in Job.Meta.indexes),
+            models.Index(
+                fields=["organization", "fingerprint"],
+                condition=Q(status=JobStatus.SUCCEEDED),
+                name="version_fingerprint",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dataset} v{self.number}"
+
+    @classmethod
+    def running_cap(cls) -> int:
+        cap: int = settings.CONCURRENT_VERSIONS
+        return cap
+
+    @classmethod
+    def next_number(cls, dataset_id: UUID) -> int:
+        highest: int | None = cls.objects.filter(dataset_id=dataset_id).aggregate(Max("number"))["number__max"]
+        return (highest or 0) + 1

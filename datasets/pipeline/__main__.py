@@ -1,0 +1,24 @@
+"""`python -m datasets.pipeline ATTEMPT_DIR`: run.json in, version/ and result.json out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from common.child import Attempt, ChildError
+from datasets.pipeline.recipe import RecipeError
+from datasets.pipeline.run import Run
+
+
+def main(folder: Path) -> None:
+    with Attempt(folder) as attempt:
+        try:
+            attempt.succeed(**Run(attempt).process())
+        except RecipeError as error:
+            raise ChildError("RECIPE_INVALID", str(error)) from error
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m datasets.pipeline ATTEMPT_DIR")
+    main(Path(sys.argv[1]))

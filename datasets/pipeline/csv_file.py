@@ -1,0 +1,167 @@
+"""CSV with a header: the delimiter is sniffed among , ; tab and |, quotes are doubled, records may span lines.
+
+A record that does not parse costs only its first line: the reader goes back and takes the next line as a new record.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.child import ChildError
+from datasets.pipeline.columns import recognises
+from datasets.pipeline.lines import is_blank, read_lines
+from datasets.pipeline.rows import MAX_LINE_BYTES, Parsed, Reason, Record, excerpt
+
+DELIMITERS = (",", ";", "\t", "|")
+MAX_COLUMNS = 1_000
+SNIFFED_RECORDS = 20
+
+
+def read_csv(path: Path, mapped: tuple[str, ...] = ()) -> Iterator[Parsed]:
+    """Batches of rows by the header's names. Raises ChildError for a header that cannot be used."""
+    size = path.stat().st_size
+    header: list[str] = []
+    delimiter = ","
+    lines = _PushBack()
+    for first, raw, done in read_lines(path):
+        if not header:
+            skipped = next((place for place, line in enumerate(raw) if not is_blank(line)), None)
+            if skipped is None:
+                continue
+            head = b"\n".join(raw[skipped : skipped + 1_000])[:MAX_LINE_BYTES]
+            delimiter, header = sniff(head, mapped)
+            _check_header(header)
+            first, raw = first + skipped + 1, raw[skipped + 1 :]
+        lines.add(first, raw)
+        yield from _parse(lines, header, delimiter, ended=False, progress=done / size)
+    yield from _parse(lines, header, delimiter, ended=True, progress=1.0)
+
+
+def sniff(head: bytes, mapped: tuple[str, ...] = ()) -> tuple[str, list[str]]:
+    """The delimiter, and the header that it gives: what names known columns first, then what cuts records alike."""
+
+    def score(delimiter: str) -> tuple[bool, bool, int]:
+        records = _records(head, delimiter)
+        widths = {len(record) for record in records}
+        names = records[0] if records else []
+        known = recognises(names) or any(name in names for name in mapped)
+        return known, len(widths) == 1 and len(names) > 1, len(names)
+
+    best = max(DELIMITERS, key=score)
+    records = _records(head, best)
+    return best, [name.strip() for name in records[0]] if records else []
+
+
+def _records(head: bytes, delimiter: str) -> list[list[str]]:
+    text = head.decode("utf-8", "replace")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    records: list[list[str]] = []
+    try:
+        for record in reader:
+            if record:
+                records.append(record)
+            if len(records) == SNIFFED_RECORDS:
+                break
+    except csv.Error:
+        pass  # the reader proper says where
+    return records
+
+
+def _check_header(header: list[str]) -> None:
+    if not header:
+        raise ChildError("FORMAT_MISMATCH", "The first line is no header of a CSV file: its quotes do not match.")
+    if len(header) > MAX_COLUMNS:
+        raise ChildError(
+            "TOO_MANY_COLUMNS", f"The header has {len(header):,} columns; at most {MAX_COLUMNS:,} can be read."
+        )
+    twice = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
+    if twice is not None:
+        raise ChildError("DUPLICATE_COLUMN", f"The header has two columns named '{excerpt(twice, 60)}'. Rename one.")
+
+
+def _parse(lines: _PushBack, header: list[str], delimiter: str, *, ended: bool, progress: float) -> Iterator[Parsed]:
+    batch = Parsed(progress=progress)
+    csv.field_size_limit(MAX_LINE_BYTES)
+    while lines:
+        if batch.is_full:
+            yield batch
+            batch = Parsed(progress=progress)
+        number, line = lines.peek()
+        if is_blank(line) or len(line) > MAX_LINE_BYTES:
+            lines.take()
+            if line and not line.isspace():
+                batch.reject(number, Reason.LINE_TOO_LONG, line)
+            continue
+        try:
+            values = _record(lines, delimiter, ended)
+        except _Incomplete:
+            lines.push_back()
+            break  # the next batch has the rest of the record
+        except csv.Error as error:
+            lines.push_back()
+            lines.take()
+            too_long = "field limit" in str(error)
+            batch.reject(number, Reason.LINE_TOO_LONG if too_long else Reason.BAD_QUOTES, line)
+            continue
+        if any("\udc80" <= character <= "\udcff" for value in values if not value.isascii() for character in value):
+            batch.reject(number, Reason.NOT_UTF8, line)
+        elif len(values) != len(header):
+            batch.reject(number, Reason.WRONG_FIELD_COUNT, line)
+        elif any("\0" in value for value in values):
+            field = next(name for name, value in zip(header, values, strict=True) if "\0" in value)
+            batch.reject(number, Reason.NUL_CHARACTER, line, field=field)
+        else:
+            batch.records.append(Record(number, dict(zip(header, values, strict=True))))
+    yield batch
+
+
+def _record(lines: _PushBack, delimiter: str, ended: bool) -> list[str]:
+    _, line = lines.peek()
+    if b'"' not in line:
+        lines.take()
+        return line.decode("utf-8", "surrogateescape").removesuffix("\r").split(delimiter)
+    # strict: a quote within a quoted field, or one that nothing closes, is an error instead of a guess
+    return next(csv.reader(lines.record(ended), delimiter=delimiter, strict=True))
+
+
+class _Incomplete(Exception):
+    """The lines read so far end within a quoted field."""
+
+
+class _PushBack:
+    """Numbered lines, of which those of the record being read can be put back."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._taken: list[tuple[int, bytes]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, first: int, lines: list[bytes]) -> None:
+        self._waiting.extend(enumerate(lines, first))
+
+    def peek(self) -> tuple[int, bytes]:
+        return self._waiting[0]
+
+    def take(self) -> tuple[int, bytes]:
+        return self._waiting.popleft()
+
+    def record(self, ended: bool) -> Iterator[str]:
+        """The lines that the csv module asks for while it reads one record."""
+        self._taken = []
+        size = 0
+        while self._waiting and size <= MAX_LINE_BYTES:
+            self._taken.append(self.take())
+            size += len(self._taken[-1][1]) + 1
+            yield self._taken[-1][1].decode("utf-8", "surrogateescape") + "\n"
+        if not ended and size <= MAX_LINE_BYTES:
+            raise _Incomplete
+
+    def push_back(self) -> None:
+        self._waiting.extendleft(reversed(self._taken))
+        self._taken = []

@@ -1,0 +1,20 @@
+"""What a dataset version is made of, as one hash: the same fingerprint means the same version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from datasets.pipeline.recipe import Recipe
+
+# Raised whenever the same bytes and recipe would give other rows than before.
+PIPELINE_VERSION = 1
+
+
+def fingerprint(input_sha256: str, recipe: Recipe) -> str:
+    """sha256, in hex, over the input's sha256, the recipe with its defaults, and the pipeline's version.
+
+    The file's name is not part of it: recognition asks the name only where the content leaves a choice.
+    """
+    parts = {"input_sha256": input_sha256.lower(), "recipe": recipe.to_json(), "pipeline_version": PIPELINE_VERSION}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,151 @@
+"""Python source, a file or a zip of a project: each function is a row, and its file is its group."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from common.child import ChildError
+from datasets.pipeline import source_parser
+from datasets.pipeline.archive import open_archive
+from datasets.pipeline.rows import Parsed, Reason, Record, Unusable, excerpt
+
+MAX_DEATHS = 50
+WALL_SECONDS_PER_FILE = 60.0  # the parser's own limit is in CPU time; this one is for a machine that stands still
+
+
+def read_python(path: Path, file_name: str, skipped: dict[str, int]) -> Iterator[Parsed]:
+    """Batches of functions; `skipped` counts what is neither a row nor a rejection. Raises ChildError."""
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    with Parser() as parser:
+        yield from _read_zip(path, parser, skipped) if is_zip else _read_file(path, file_name, parser, skipped)
+
+
+def _read_file(path: Path, file_name: str, parser: Parser, skipped: dict[str, int]) -> Iterator[Parsed]:
+    batch = Parsed(progress=1.0)
+    with path.open("rb") as file:
+        data = file.read(source_parser.MAX_SOURCE_BYTES + 1)
+    if len(data) > source_parser.MAX_SOURCE_BYTES:
+        batch.reject(1, Reason.FILE_TOO_LARGE, data)
+    else:
+        _add(batch, parser.parse(data), group=excerpt(file_name), source=None, skipped=skipped)
+    yield batch
+
+
+def _read_zip(path: Path, parser: Parser, skipped: dict[str, int]) -> Iterator[Parsed]:
+    with open_archive(path) as archive:
+        if not archive.members:
+            holds = (
+                f"such as {', '.join(excerpt(name, 60) for name in archive.others)}" if archive.others else "nothing"
+            )
+            raise ChildError(
+                "FORMAT_UNKNOWN",
+                f"The zip archive holds no Python source, but {archive.skipped} other files ({holds}). "
+                "Zip a Python project, or upload a data file by itself.",
+            )
+        skipped["NOT_SOURCE"] = archive.skipped
+        total = sum(member.info.file_size for member in archive.members) or 1
+        done = 0
+        for member in archive.members:
+            batch = Parsed()
+            try:
+                reply = parser.parse(archive.read(member))
+                _add(batch, reply, group=member.name, source=member.name, skipped=skipped)
+            except Unusable as error:
+                batch.reject(1, error.reason, member.name, source=excerpt(member.name))
+            done += member.info.file_size
+            batch.progress = done / total
+            yield batch  # file by file: parsing is slow enough that each is worth showing
+
+
+def _add(batch: Parsed, reply: dict[str, Any], *, group: str, source: str | None, skipped: dict[str, int]) -> None:
+    if "reason" in reply:
+        batch.reject(reply["line"], Reason(reply["reason"]), reply["excerpt"], source=source)
+        return
+    skipped["FUNCTION_TOO_SMALL"] = skipped.get("FUNCTION_TOO_SMALL", 0) + reply["small"]
+    for row in reply["rows"]:
+        fields = {"prompt": row["prompt"], "completion": row["completion"], "group": group}
+        batch.records.append(Record(row["line"], fields, source))
+
+
+class Parser:
+    """A child process that parses many files, and is replaced when one of them ends it."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._deaths = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def parse(self, data: bytes) -> dict[str, Any]:
+        """The reply of source_parser.parse; TOO_COMPLEX for a file that ended the child."""
+        try:
+            reply = self._ask(data)
+        except (_ChildDied, BrokenPipeError):
+            self._deaths += 1
+            reply = {"reason": "TOO_COMPLEX", "line": 1, "excerpt": excerpt(data)}
+        if reply.get("reason") == "TOO_COMPLEX":
+            self._end()  # where memory ran out, the next file deserves a fresh heap
+        if self._deaths > MAX_DEATHS:
+            raise ChildError(
+                "SOURCE_TOO_COSTLY",
+                f"More than {MAX_DEATHS} files could not be parsed within {source_parser.CPU_SECONDS_PER_FILE} s and "
+                f"{source_parser.MAX_MEMORY_BYTES >> 20} MB each. Leave generated files out of the archive.",
+            )
+        return reply
+
+    def _ask(self, data: bytes) -> dict[str, Any]:
+        if self._child is None:
+            self._child = _start()
+        requests, replies = self._child.stdin, self._child.stdout
+        assert requests
+        assert replies
+        requests.write(struct.pack(">Q", len(data)) + data)
+        requests.flush()
+        size = struct.unpack(">Q", _read(replies.fileno(), 8))[0]
+        if size > 8 * source_parser.MAX_REPLY_BYTES:
+            raise _ChildDied
+        reply: dict[str, Any] = json.loads(_read(replies.fileno(), size))
+        return reply
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.communicate()
+            self._child = None
+
+
+class _ChildDied(Exception):
+    """It ended, or stands still, without a reply."""
+
+
+def _start() -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-I", "-S", "-W", "ignore", source_parser.__file__]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/")
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    pieces = []
+    while size > 0:
+        readable, _, _ = select.select([descriptor], [], [], WALL_SECONDS_PER_FILE)
+        piece = os.read(descriptor, min(size, 1 << 20)) if readable else b""
+        if not piece:
+            raise _ChildDied
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)

@@ -1,0 +1,145 @@
+"""The recipe of a dataset version: what a person may choose, validated, with every default filled in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+SHARES_TOLERANCE = 1e-6
+MAX_COLUMN_NAME_CHARACTERS = 1_000
+MAX_ROW_CHARACTERS = 1_000_000  # no line of an upload may be longer
+
+
+class RecipeError(ValueError):
+    """A choice that cannot be followed: the field in dotted form, and a sentence that says what it should look like."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class Format(StrEnum):
+    """JSON: an array of objects, or an object with one array. PYTHON: a source file or a zip of them, never executed."""
+
+    AUTO = "AUTO"
+    JSON = "JSON"
+    JSONL = "JSONL"
+    CSV = "CSV"
+    PYTHON = "PYTHON"
+
+
+@dataclass(frozen=True)
+class ColumnMapping:
+    """Names of the upload's columns, where they are not to be recognised by themselves; null means recognise."""
+
+    prompt: str | None = None
+    completion: str | None = None
+    text: str | None = None
+    messages: str | None = None
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, column in asdict(self).items():
+            if column is None:
+                continue
+            if not isinstance(column, str) or not column or len(column) > MAX_COLUMN_NAME_CHARACTERS:
+                raise RecipeError(f"columns.{name}", "must be the name of a column, or null")
+        pair = bool(self.prompt or self.completion)
+        if pair + bool(self.text) + bool(self.messages) > 1:
+            raise RecipeError("columns", "map prompt and completion, or text, or messages: a row has one shape")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The shares of the three splits, which sum to 1, and the seed of the hash that assigns rows to them."""
+
+    train: float = 0.8
+    validation: float = 0.1
+    test: float = 0.1
+    seed: int = 17
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            share = getattr(self, name)
+            if not _is_number(share) or not math.isfinite(share) or not 0 <= share <= 1:
+                raise RecipeError(f"split.{name}", "must be a share between 0 and 1")
+            object.__setattr__(self, name, float(share))  # 1 and 1.0 are the same recipe
+        if self.train == 0:
+            raise RecipeError("split.train", "must be more than 0: nothing would be left to train on")
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > SHARES_TOLERANCE:
+            raise RecipeError("split", f"train, validation, and test must sum to 1; they sum to {total:.6g}")
+        if not _is_whole(self.seed) or not -(2**31) <= self.seed < 2**31:
+            raise RecipeError("split.seed", "must be a whole number of 32 bits")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to an upload.
+
+    format          AUTO recognises it by content
+    columns         overrides of the recognised columns
+    min_characters  of a completion, a text, or all messages of a chat, without surrounding whitespace
+    max_characters  of a whole row
+    exact_dedup     drops rows whose content occurred before
+    split           shares and seed
+    """
+
+    format: Format = Format.AUTO
+    columns: ColumnMapping = field(default_factory=ColumnMapping)
+    min_characters: int = 1
+    max_characters: int = 200_000
+    exact_dedup: bool = True
+    split: Split = field(default_factory=Split)
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "format", Format(self.format))
+        except ValueError:
+            raise RecipeError("format", f"must be one of {', '.join(Format)}") from None
+        if not _is_whole(self.min_characters) or self.min_characters < 0:
+            raise RecipeError("min_characters", "must be a whole number, 0 or more")
+        if not _is_whole(self.max_characters) or not 1 <= self.max_characters <= MAX_ROW_CHARACTERS:
+            raise RecipeError("max_characters", f"must be a whole number between 1 and {MAX_ROW_CHARACTERS:,}")
+        if self.min_characters > self.max_characters:
+            raise RecipeError("min_characters", "must not exceed max_characters")
+        if not isinstance(self.exact_dedup, bool):
+            raise RecipeError("exact_dedup", "must be true or false")
+
+    def to_json(self) -> dict[str, Any]:
+        """Strict JSON with every default filled in; `from_json` gives an equal recipe back."""
+        return {**asdict(self), "format": self.format.value}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | None) -> Recipe:
+        """A recipe from JSON, in which fields may be missing (their defaults) but not unknown. Raises RecipeError."""
+        chosen = _known(cls, value, "")
+        if "columns" in chosen:
+            chosen["columns"] = ColumnMapping(**_known(ColumnMapping, chosen["columns"], "columns."))
+        if "split" in chosen:
+            chosen["split"] = Split(**_known(Split, chosen["split"], "split."))
+        return cls(**chosen)
+
+
+def _known(cls: type[Any], value: Any, prefix: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise RecipeError(prefix.rstrip(".") or "recipe", "must be an object")
+    names = {one.name for one in fields(cls)}
+    for name in value:
+        if name not in names:
+            raise RecipeError(f"{prefix}{name}", f"unknown field; there are {', '.join(sorted(names))}")
+    return dict(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,165 @@
+"""Receives uploads: a plain ASGI callable, because Django's handler spools a whole body before a view sees a byte.
+
+Memory is constant (one megabyte a request), and the client is slowed to what the disk takes. A transfer that breaks off
+leaves nothing, and may be repeated; the upload exists once its bytes are in storage and their sha256 is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from django.conf import settings
+from django.utils import timezone
+
+from common import blobs
+from common.tenancy import organizations_scope
+from common.threads import in_thread
+from datasets.models import Upload, UploadStatus
+from datasets.tickets import ids_in
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+BUFFER_BYTES = 1 << 20
+REPORT_EVERY_S = 0.5
+
+
+@dataclass
+class Refusal(Exception):
+    """An answer other than success, with what to do about it."""
+
+    status: int
+    code: str
+    message: str
+
+
+class Disconnected(Exception):
+    """The client went away."""
+
+
+async def receive_upload(scope: Message, receive: Receive, send: Send) -> None:
+    """PUT /uploads/<token>: 201 once all bytes are stored. Errors are JSON {code, message}."""
+    try:
+        if scope["method"] != "PUT":
+            raise Refusal(405, "METHOD_NOT_ALLOWED", "Send the file's bytes with PUT.")
+        upload = await in_thread(lambda: _open(scope["path"].rpartition("/")[2]))
+        _check_length(upload, dict(scope["headers"]))
+        sha256 = await _receive_body(upload, receive)
+        await _answer(send, 201, {"receivedBytes": upload.size_bytes, "sha256": sha256})
+    except Refusal as refusal:
+        await _answer(send, refusal.status, {"code": refusal.code, "message": refusal.message})
+    except Disconnected:
+        pass
+
+
+def _open(token: str) -> Upload:
+    ids = ids_in(token)
+    if ids is not None:
+        with organizations_scope([ids[0]]):
+            upload: Upload | None = Upload.objects.filter(pk=ids[1]).first()
+        if upload is not None and upload.status is UploadStatus.COMPLETE:
+            raise Refusal(409, "UPLOAD_COMPLETE", "All bytes of this upload have arrived before; start another one.")
+        if upload is not None and upload.status is not UploadStatus.EXPIRED:
+            return upload
+    raise Refusal(404, "NOT_FOUND", "There is no such upload, or its ticket has expired; start another one.")
+
+
+def _check_length(upload: Upload, headers: dict[bytes, bytes]) -> None:
+    length = headers.get(b"content-length")
+    if length is not None and int(length) != upload.size_bytes:
+        raise _wrong_size(upload, int(length))
+
+
+def _wrong_size(upload: Upload, size: int) -> Refusal:
+    return Refusal(
+        400,
+        "WRONG_SIZE",
+        f"The ticket is for {upload.size_bytes:,} bytes, and these are {size:,}; start another upload.",
+    )
+
+
+async def _receive_body(upload: Upload, receive: Receive) -> str:
+    incoming = Path(settings.HOME) / "incoming"
+    incoming.mkdir(parents=True, exist_ok=True)
+    path = incoming / f"{upload.pk}.{uuid4().hex}"
+    try:
+        size, sha256 = await _spool(upload, receive, path)
+        if size != upload.size_bytes:
+            raise _wrong_size(upload, size)
+        if upload.expected_sha256 not in ("", sha256):
+            raise Refusal(
+                400,
+                "SHA256_MISMATCH",
+                "The bytes that arrived are not those that the upload was started for; send them again.",
+            )
+        await in_thread(lambda: _complete(upload, path, sha256))
+        return sha256
+    except BaseException:
+        await asyncio.shield(in_thread(lambda: _report(upload, 0)))
+        raise
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _spool(upload: Upload, receive: Receive, path: Path) -> tuple[int, str]:
+    digest, size, buffer, reported = hashlib.sha256(), 0, bytearray(), 0.0
+    with path.open("wb") as file:
+
+        def flush(block: bytes) -> None:
+            digest.update(block)
+            file.write(block)
+
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            more = message.get("more_body", False)
+            buffer += message.get("body", b"")
+            if len(buffer) >= BUFFER_BYTES or not more:
+                size += len(buffer)
+                if size > upload.size_bytes:
+                    raise _wrong_size(upload, size)
+                block, buffer = bytes(buffer), bytearray()
+                await in_thread(lambda block=block: flush(block))  # type: ignore[misc]
+            if more and time.monotonic() - reported > REPORT_EVERY_S:
+                await in_thread(lambda size=size: _report(upload, size))  # type: ignore[misc]
+                reported = time.monotonic()
+    return size, digest.hexdigest()
+
+
+def _report(upload: Upload, received_bytes: int) -> None:
+    with organizations_scope([upload.organization_id]):
+        Upload.objects.filter(pk=upload.pk, completed_at=None).update(received_bytes=received_bytes)
+
+
+def _complete(upload: Upload, path: Path, sha256: str) -> None:
+    """Store the bytes, then say so. Each transfer has a key of its own: one that died in between is in nobody's way."""
+    key = blobs.key(upload.organization_id, "uploads", upload.pk, uuid4().hex)
+    blobs.put(key, path, move=True)
+    done = {"received_bytes": upload.size_bytes, "sha256": sha256, "completed_at": timezone.now(), "storage_key": key}
+    with organizations_scope([upload.organization_id]):
+        won = Upload.objects.filter(pk=upload.pk, completed_at=None).update(**done)
+    if not won:
+        blobs.delete(key)
+        raise Refusal(409, "UPLOAD_COMPLETE", "Another transfer of this upload has finished first.")
+
+
+async def _answer(send: Send, status: int, content: dict[str, Any]) -> None:
+    body = json.dumps(content).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers if status >= 400 else headers[:2]})
+    await send({"type": "http.response.body", "body": body})

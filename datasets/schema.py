@@ -1,0 +1,215 @@
+"""Uploads and datasets: the operations of the API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any
+from uuid import UUID
+
+import strawberry
+import strawberry_django
+from strawberry import ID, argument
+
+from accounts.actions import sole_organization
+from accounts.models import Organization
+from common.errors import Invalid
+from common.graphql import (
+    BigInt,
+    Info,
+    KeysetConnection,
+    OperationInfo,
+    camel_case,
+    model_id,
+    mutation,
+    resolve,
+    resolve_or_null,
+)
+from common.graphql_jobs import JobEventType, follow
+from common.text import is_storable
+from datasets import actions, models
+from datasets.pipeline.recipe import Format, Recipe, RecipeError
+from datasets.types import DatasetType, DatasetVersionType, UploadTicket, UploadType
+
+Id = Annotated[ID, argument(description="Its id.")]
+StartUploadPayload = Annotated[
+    UploadTicket | OperationInfo, strawberry.union("StartUploadPayload", description="A ticket, or why not.")
+]
+CreateDatasetPayload = Annotated[
+    DatasetVersionType | OperationInfo,
+    strawberry.union("CreateDatasetPayload", description="The first version, or why not."),
+]
+ProcessDatasetPayload = Annotated[
+    DatasetVersionType | OperationInfo,
+    strawberry.union("ProcessDatasetPayload", description="The new version, or why not."),
+]
+CancelDatasetVersionPayload = Annotated[
+    DatasetVersionType | OperationInfo,
+    strawberry.union("CancelDatasetVersionPayload", description="The version, or why not."),
+]
+
+
+@strawberry.input(description="A file that is about to be sent.")
+class StartUploadInput:
+    organization_id: ID | None = strawberry.field(
+        default=None, description="Whose it will be; without it, your only organization's."
+    )
+    file_name: str = strawberry.field(description="What you call it.")
+    size_bytes: BigInt = strawberry.field(description="Its size.")
+    sha256: str | None = strawberry.field(
+        default=None, description="Its digest in hexadecimal, to be checked on arrival."
+    )
+
+
+@strawberry.input(description="Names of the upload's columns, where they are not to be recognised by themselves.")
+class ColumnMappingInput:
+    prompt: str | None = strawberry.field(default=None, description="The column of prompts.")
+    completion: str | None = strawberry.field(default=None, description="The column of completions.")
+    text: str | None = strawberry.field(default=None, description="The column of plain texts.")
+    messages: str | None = strawberry.field(default=None, description="The column of chats.")
+    group: str | None = strawberry.field(default=None, description="Rows with the same value here stay in one split.")
+
+
+@strawberry.input(description="How rows are divided: by a hash, so that a row keeps its split when the data grows.")
+class SplitInput:
+    train: float = strawberry.field(default=0.8, description="Share of the training split.")
+    validation: float = strawberry.field(default=0.1, description="Share of the validation split.")
+    test: float = strawberry.field(default=0.1, description="Share of the test split.")
+    seed: int = strawberry.field(default=17, description="Seed of the hash.")
+
+
+@strawberry.input(description="Every step can be turned off; the defaults are what a careful person would choose.")
+class RecipeInput:
+    format: Format = strawberry.field(default=Format.AUTO, description="AUTO recognises it by content.")
+    columns: ColumnMappingInput | None = strawberry.field(default=None, description="Overrides what is recognised.")
+    min_characters: int = strawberry.field(default=1, description="Drop shorter completions and texts.")
+    max_characters: int = strawberry.field(default=200_000, description="Drop longer rows.")
+    exact_dedup: bool = strawberry.field(default=True, description="Reduce equal rows to the first.")
+    split: SplitInput | None = strawberry.field(default=None, description="How rows are divided.")
+
+
+@strawberry.input(description="A dataset to be made from an upload.")
+class CreateDatasetInput:
+    organization_id: ID | None = strawberry.field(
+        default=None, description="Whose it will be; without it, your only organization's."
+    )
+    name: str = strawberry.field(description="Its name.")
+    upload_id: ID = strawberry.field(description="The complete upload that its first version is made from.")
+    recipe: RecipeInput | None = strawberry.field(default=None, description="What is done to the upload.")
+
+
+@strawberry.input(description="A further version: the upload, or without one the last, makes it alone.")
+class ProcessDatasetInput:
+    dataset_id: ID = strawberry.field(description="The dataset.")
+    upload_id: ID | None = strawberry.field(
+        default=None, description="The complete upload; without it, the newest version's."
+    )
+    recipe: RecipeInput | None = strawberry.field(default=None, description="What is done to the upload.")
+
+
+def organization_named(info: Info, global_id: str | None) -> UUID:
+    """The organization that an input means. Raises NotFound and Invalid with ORGANIZATION_REQUIRED."""
+    if global_id is None:
+        return sole_organization(info.context.actor)
+    organization: Organization = resolve(info, global_id, Organization)
+    return organization.pk
+
+
+def recipe_of(chosen: RecipeInput | None) -> Recipe:
+    values: dict[str, Any] = asdict(chosen) if chosen else {}
+    for role, column in (values.get("columns") or {}).items():
+        if column is not None and not is_storable(column):
+            field = f"recipe.columns.{role}"
+            raise Invalid(f"{field} must be the name of a column, or null.", code="INVALID_RECIPE", field=field)
+    try:
+        return Recipe.from_json({name: value for name, value in values.items() if value is not None})
+    except RecipeError as error:
+        field = f"recipe.{error.field}"
+        raise Invalid(f"{camel_case(field)} {error.message}.", code="INVALID_RECIPE", field=field) from None
+
+
+@strawberry.type
+class DatasetsQuery:
+    @strawberry_django.field(description="A dataset.")
+    def dataset(self, info: Info, id: Id) -> DatasetType | None:
+        return resolve_or_null(info, id, models.Dataset)  # type: ignore[return-value]
+
+    @strawberry_django.field(description="An upload.")
+    def upload(self, info: Info, id: Id) -> UploadType | None:
+        return resolve_or_null(info, id, models.Upload)  # type: ignore[return-value]
+
+    @strawberry_django.field(description="A version of a dataset.")
+    def dataset_version(self, info: Info, id: Id) -> DatasetVersionType | None:
+        return resolve_or_null(info, id, models.DatasetVersion)  # type: ignore[return-value]
+
+    @strawberry_django.connection(KeysetConnection[DatasetType], description="Datasets, newest first.")
+    def datasets(
+        self,
+        info: Info,
+        organization_id: Annotated[ID | None, argument(description="Only this organization's.")] = None,
+        search: Annotated[str | None, argument(description="Only those with this in their name.")] = None,
+    ) -> list[DatasetType]:
+        found = models.Dataset.objects.visible_to(info.context.actor)
+        if organization_id is not None:
+            found = found.filter(organization_id=model_id(organization_id, Organization))
+        if search:
+            found = found.filter(name__icontains=search) if is_storable(search) else found.none()
+        return found  # type: ignore[return-value]
+
+
+@strawberry.type
+class DatasetsMutation:
+    @mutation("Announce a file, and get the address to send its bytes to.")
+    def start_upload(
+        self, info: Info, input: Annotated[StartUploadInput, argument(description="The file.")]
+    ) -> StartUploadPayload:
+        return UploadTicket.of(
+            actions.start_upload(
+                actor=info.context.actor,
+                organization_id=organization_named(info, input.organization_id),
+                file_name=input.file_name,
+                size_bytes=input.size_bytes,
+                sha256=input.sha256,
+            )
+        )
+
+    @mutation("Make a dataset and its first version from an upload.")
+    def create_dataset(
+        self, info: Info, input: Annotated[CreateDatasetInput, argument(description="The dataset.")]
+    ) -> CreateDatasetPayload:
+        return actions.create_dataset(  # type: ignore[return-value]
+            actor=info.context.actor,
+            organization_id=organization_named(info, input.organization_id),
+            name=input.name,
+            upload=resolve(info, input.upload_id, models.Upload),
+            recipe=recipe_of(input.recipe),
+        )
+
+    @mutation("Make a further version of a dataset.")
+    def process_dataset(
+        self, info: Info, input: Annotated[ProcessDatasetInput, argument(description="The version.")]
+    ) -> ProcessDatasetPayload:
+        return actions.process_dataset(  # type: ignore[return-value]
+            actor=info.context.actor,
+            dataset=resolve(info, input.dataset_id, models.Dataset),
+            upload=resolve(info, input.upload_id, models.Upload) if input.upload_id is not None else None,
+            recipe=recipe_of(input.recipe),
+        )
+
+    @mutation("Stop making a version.")
+    def cancel_dataset_version(self, info: Info, id: Id) -> CancelDatasetVersionPayload:
+        version = resolve(info, id, models.DatasetVersion)
+        return actions.cancel_version(actor=info.context.actor, version=version)  # type: ignore[return-value]
+
+
+@strawberry.type
+class DatasetsSubscription:
+    @strawberry.subscription(description="A version's events: each message holds all that is new, in order.")
+    async def dataset_version_events(
+        self,
+        info: Info,
+        id: Id,
+        after: Annotated[int, argument(description="The last sequence that you have seen.")] = 0,
+    ) -> AsyncIterator[list[JobEventType]]:
+        async for batch in follow(info, id, models.DatasetVersion, after):
+            yield batch

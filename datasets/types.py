@@ -1,0 +1,281 @@
+"""Datasets on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Any, cast
+
+import strawberry
+import strawberry_django
+from strawberry import relay
+from strawberry.scalars import JSON
+
+from accounts.types import OrganizationType, UserType
+from common.graphql import BigInt, KeysetConnection
+from common.graphql_jobs import JobEventType, event_type, page_of_events
+from common.jobs import JobStatus
+from datasets import models, rows
+from datasets.models import UploadStatus
+from datasets.pipeline.recipe import Format
+from datasets.tickets import url_for
+
+strawberry.enum(
+    Format,
+    name="DataFormat",
+    description="JSON: an array of objects, or an object with one array. PYTHON: source files, or a zip of them, never executed.",
+)
+strawberry.enum(UploadStatus, description="How far an upload has come.")
+
+
+@strawberry.enum(description="Ways to send a file's bytes to a ticket's url.")
+class UploadProtocol(Enum):
+    PUT = "PUT"
+
+
+@strawberry.enum(description="The part of a version that a row is used for.")
+class SplitName(Enum):
+    TRAIN = "TRAIN"
+    VALIDATION = "VALIDATION"
+    TEST = "TEST"
+
+
+@strawberry.enum(description="How far a step has come.")
+class StepStatus(Enum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    SKIPPED = "SKIPPED"
+    FAILED = "FAILED"
+
+
+@strawberry.type(description="How often something occurred.")
+class Count:
+    key: str = strawberry.field(description="What.")
+    count: int = strawberry.field(description="How often.")
+
+
+@strawberry_django.type(models.Upload, name="Upload", description="A file as its user sent it.")
+class UploadType(relay.Node):
+    file_name: str = strawberry_django.field(description="What its user calls it.")
+    size_bytes: BigInt = strawberry_django.field(description="Its announced size.")
+    received_bytes: BigInt = strawberry_django.field(description="How much has arrived.")
+    sha256: str | None = strawberry_django.field(description="The digest of what arrived, once all has.")
+    created_at: datetime = strawberry_django.field(description="When it was announced.")
+
+    @strawberry_django.field(description="How far it has come.", only=["completed_at", "expires_at", "received_bytes"])
+    def status(self) -> UploadStatus:
+        return self.status  # type: ignore[return-value]
+
+
+@strawberry.type(description="Where to send a file's bytes: its one url takes a plain PUT.")
+class UploadTicket:
+    upload: UploadType = strawberry.field(description="What the bytes will become.")
+    url: str = strawberry.field(description="Send the bytes here; the address is the permission.")
+    protocols: list[UploadProtocol] = strawberry.field(description="Ways to send them.")
+    headers: JSON = strawberry.field(description="Headers to send along.")
+    expires_at: datetime = strawberry.field(description="When the url stops working.")
+
+    @classmethod
+    def of(cls, upload: models.Upload) -> UploadTicket:
+        return cls(
+            upload=cast(UploadType, upload),
+            url=url_for(upload),
+            protocols=[UploadProtocol.PUT],
+            headers=JSON({}),
+            expires_at=upload.expires_at,
+        )
+
+
+@strawberry.type(description="The shares of the splits.")
+class SplitShares:
+    train: float = strawberry.field(description="Share of the training split.")
+    validation: float = strawberry.field(description="Share of the validation split.")
+    test: float = strawberry.field(description="Share of the test split.")
+    seed: int = strawberry.field(description="Seed of the hash that assigns rows.")
+
+
+@strawberry.type(
+    name="Recipe",
+    description="The recipe that a version was made with: RecipeInput's fields, with every default filled in.",
+)
+class RecipeType:
+    format: Format = strawberry.field(description="The format; recognised, once the version is made.")
+    columns: JSON = strawberry.field(description="Which column is what; recognised, once the version is made.")
+    min_characters: int = strawberry.field(description="Shorter completions and texts are dropped.")
+    max_characters: int = strawberry.field(description="Longer rows are dropped.")
+    exact_dedup: bool = strawberry.field(description="Whether equal rows were reduced to the first.")
+    split: SplitShares = strawberry.field(description="How rows were divided.")
+
+    @classmethod
+    def of(cls, recipe: dict[str, Any]) -> RecipeType:
+        return cls(
+            format=Format(recipe["format"]),
+            columns=recipe["columns"],
+            min_characters=recipe["min_characters"],
+            max_characters=recipe["max_characters"],
+            exact_dedup=recipe["exact_dedup"],
+            split=SplitShares(**recipe["split"]),
+        )
+
+
+@strawberry.type(description="What a step of the pipeline did.")
+class StepReport:
+    name: str = strawberry.field(description="The step.")
+    status: StepStatus = strawberry.field(description="How far it came.")
+    rows_in: int = strawberry.field(description="Rows that it was given.")
+    rows_kept: int = strawberry.field(description="Rows that it passed on.")
+    rows_dropped: int = strawberry.field(description="Rows that it left out.")
+    rows_changed: int = strawberry.field(description="Rows that it changed.")
+    reasons: list[Count] = strawberry.field(description="Why rows were left out.")
+    seconds: float = strawberry.field(description="How long it took.")
+
+    @classmethod
+    def of(cls, step: dict[str, Any]) -> StepReport:
+        return cls(
+            **{**step, "status": StepStatus(step["status"]), "reasons": [Count(**reason) for reason in step["reasons"]]}
+        )
+
+
+@strawberry.type(description="One part of a version.")
+class Split:
+    name: SplitName = strawberry.field(description="Which.")
+    rows: int = strawberry.field(description="Rows in it.")
+    bytes: BigInt = strawberry.field(description="Bytes in storage.")
+
+
+@strawberry.type(description="A row that was left out, with its place in the upload and the reason.")
+class Rejection:
+    line: int = strawberry.field(description="Its line in the upload, from 1.")
+    field: str | None = strawberry.field(description="The field at fault.")
+    step: str = strawberry.field(description="The step that left it out.")
+    reason: str = strawberry.field(description="A stable upper-case code.")
+    excerpt: str = strawberry.field(description="Its beginning, at most 300 bytes.")
+
+
+@strawberry.type(description="A rejection in a list.")
+class RejectionEdge:
+    node: Rejection = strawberry.field(description="The rejection.")
+    cursor: str = strawberry.field(description="Go on after it with `after`.")
+
+
+@strawberry.type(description="A page of rejections, in the order of the upload.")
+class RejectionConnection:
+    edges: list[RejectionEdge] = strawberry.field(description="The page.")
+    page_info: relay.PageInfo = strawberry.field(description="Where the page lies.")
+    total_count: int | None = strawberry.field(description="How many there are in all; null past 10,000.")
+
+
+@strawberry.type(
+    description="A row is a prompt and a completion, a chat, or plain text; the fields that it does not have are null."
+)
+class PreviewRow:
+    prompt: str | None = strawberry.field(description="What is asked.")
+    completion: str | None = strawberry.field(description="What should follow.")
+    text: str | None = strawberry.field(description="Plain text.")
+    messages: JSON | None = strawberry.field(description="A chat.")
+
+
+@event_type
+@strawberry.type(description="A pipeline step's counts so far.")
+class StepProgressed(JobEventType):
+    name: str = strawberry.field(description="The step.")
+    status: StepStatus = strawberry.field(description="How far it has come.")
+    rows_in: int = strawberry.field(description="Rows that it was given so far.")
+    rows_kept: int = strawberry.field(description="Rows that it has passed on so far.")
+    progress: float | None = strawberry.field(default=None, description="From 0 to 1, within the step.")
+
+
+@strawberry_django.type(
+    models.DatasetVersion,
+    name="DatasetVersion",
+    description="One immutable result of running a recipe over an upload. The same bytes and recipe give the same fingerprint.",
+)
+class DatasetVersionType(relay.Node):
+    dataset: DatasetType = strawberry_django.field(description="What it is a version of.")
+    number: int = strawberry_django.field(description="Counts the dataset's versions from 1.")
+    status: JobStatus = strawberry_django.field(description="The state of its making.")
+    progress: float | None = strawberry_django.field(description="From 0 to 1, within the present step.")
+    error_code: str | None = strawberry_django.field(description="Why it failed, for a program.")
+    error_message: str | None = strawberry_django.field(description="Why it failed and what to do, for a person.")
+    created_at: datetime = strawberry_django.field(description="When it was asked for.")
+    created_by: UserType | None = strawberry_django.field(description="Who asked for it.")
+    cancel_requested_at: datetime | None = strawberry_django.field(description="When somebody asked to stop it.")
+    finished_at: datetime | None = strawberry_django.field(description="When it ended.")
+    rows_in: int | None = strawberry_django.field(description="Rows that the upload had.")
+    rows_kept: int | None = strawberry_django.field(description="Rows that it has.")
+    size_bytes: BigInt | None = strawberry_django.field(description="Bytes in storage.")
+    fingerprint: str | None = strawberry_django.field(
+        description="Hash of the input's sha256, the recipe, and the pipeline's version."
+    )
+
+    @strawberry_django.field(description="The recipe that it was made with.", only=["recipe"])
+    def recipe(self) -> RecipeType:
+        return RecipeType.of(self.recipe)  # type: ignore[arg-type]
+
+    @strawberry_django.field(description="What each step did, once it is made.", only=["steps"])
+    def steps(self) -> list[StepReport]:
+        return [StepReport.of(step) for step in self.steps]  # type: ignore[attr-defined]
+
+    @strawberry_django.field(description="Its parts, once it is made.", only=["splits"])
+    def splits(self) -> list[Split]:
+        return [Split(name=SplitName(part["name"]), rows=part["rows"], bytes=part["bytes"]) for part in self.splits]  # type: ignore[attr-defined]
+
+    @strawberry_django.field(
+        description="Rows left out, each with its place in the upload and the reason.", only=["storage_prefix", "steps"]
+    )
+    def rejections(
+        self,
+        first: Annotated[int | None, strawberry.argument(description="At most 100 a page.")] = 100,
+        after: Annotated[str | None, strawberry.argument(description="Go on after this cursor.")] = None,
+        reason: Annotated[str | None, strawberry.argument(description="Only those with this reason.")] = None,
+    ) -> RejectionConnection:
+        return _rejections(rows.rejections(self, first=100 if first is None else first, after=after, reason=reason))  # type: ignore[arg-type]
+
+    @strawberry_django.field(description="Rows as the trainer will see them.", only=["storage_prefix"])
+    def preview(
+        self,
+        split: Annotated[SplitName, strawberry.argument(description="Of this part.")] = SplitName.TRAIN,
+        first: Annotated[int | None, strawberry.argument(description="At most 100.")] = 20,
+    ) -> list[PreviewRow]:
+        return [PreviewRow(**row) for row in rows.preview(self, split.value, 20 if first is None else first)]  # type: ignore[arg-type]
+
+    @strawberry_django.field(description="What has happened so far, in order; at most 5,000 at once.")
+    def events(
+        self,
+        first: Annotated[int, strawberry.argument(description="How many.")] = 100,
+        after: Annotated[int, strawberry.argument(description="After this sequence.")] = 0,
+    ) -> list[JobEventType]:
+        return page_of_events(self, first, after)  # type: ignore[arg-type]
+
+
+def _rejections(page: rows.RejectionPage) -> RejectionConnection:
+    edges = [RejectionEdge(node=Rejection(**row), cursor=cursor) for cursor, row in page.rows]
+    return RejectionConnection(
+        edges=edges,
+        page_info=relay.PageInfo(
+            has_next_page=page.has_next,
+            has_previous_page=page.has_previous,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=edges[-1].cursor if edges else None,
+        ),
+        total_count=page.total if page.total <= 10_000 else None,
+    )
+
+
+@strawberry_django.type(
+    models.Dataset, name="Dataset", description="A name for what becomes better from version to version."
+)
+class DatasetType(relay.Node):
+    name: str = strawberry_django.field(description="Its name.")
+    organization: OrganizationType = strawberry_django.field(description="Whose it is.")
+    created_at: datetime = strawberry_django.field(description="When it was made.")
+    versions: KeysetConnection[DatasetVersionType] = strawberry_django.connection(
+        description="Its versions, newest first."
+    )
+
+    @strawberry_django.field(
+        description="Its newest version.", prefetch_related=[models.Dataset.newest_version_prefetch]
+    )
+    def latest_version(self) -> DatasetVersionType | None:
+        return self.newest_version()  # type: ignore[attr-defined,no-any-return]

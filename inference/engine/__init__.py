@@ -1,0 +1,1 @@
+"""Generation with one quantized base model and many adapters: pure Python over torch, transformers and peft's files."""

@@ -1,0 +1,86 @@
+"""Tickets: how the web process tells the inference server, which has no database, what one request may do.
+
+A ticket is a JWT, HS256 with the installation's secret, valid for a minute.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+LIFETIME_S = 60
+LEEWAY_S = 5
+ISSUER = "platform"
+AUDIENCE = "inference"
+
+
+class TicketRefused(Exception):
+    """Not a ticket of ours, not for this base model, or no longer valid; the reasons are not told apart."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Permission to use one adapter, or none, of one base model on an organization's behalf."""
+
+    organization: str
+    base: str
+    max_new_tokens: int
+    adapter_key: str | None = None
+    """The storage key that the adapter's files are under."""
+    adapter_digest: str | None = None
+
+
+def issue(ticket: Ticket, secret: str) -> str:
+    now = int(time.time())
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "iat": now,
+        "exp": now + LIFETIME_S,
+        "organization": ticket.organization,
+        "base": ticket.base,
+        "adapter_key": ticket.adapter_key,
+        "adapter_digest": ticket.adapter_digest,
+        "limits": {"max_new_tokens": ticket.max_new_tokens},
+    }
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def verify(token: object, secret: str, base: str) -> Ticket:
+    """Return what `token` permits on the base model named `base`. Raises TicketRefused."""
+    if not isinstance(token, str):
+        raise TicketRefused
+    try:
+        claims = jwt.decode(
+            token,
+            secret,
+            algorithms=["HS256"],
+            audience=AUDIENCE,
+            issuer=ISSUER,
+            leeway=LEEWAY_S,
+            options={"require": ["exp", "iat", "aud", "iss"]},
+        )
+    except (jwt.InvalidTokenError, ValueError) as error:
+        raise TicketRefused from error
+    ticket = _read(claims)
+    if ticket is None or ticket.base != base:
+        raise TicketRefused
+    return ticket
+
+
+def _read(claims: dict[str, Any]) -> Ticket | None:
+    limits = claims.get("limits")
+    key, digest = claims.get("adapter_key"), claims.get("adapter_digest")
+    names_an_adapter = isinstance(key, str) and isinstance(digest, str)
+    if (
+        not isinstance(claims.get("organization"), str)
+        or not isinstance(claims.get("base"), str)
+        or not isinstance(limits, dict)
+        or not isinstance(limits.get("max_new_tokens"), int)
+        or not (names_an_adapter or (key is None and digest is None))
+    ):
+        return None
+    return Ticket(claims["organization"], claims["base"], limits["max_new_tokens"], key, digest)

@@ -1,0 +1,248 @@
+"""How GraphQL is executed and served: scopes, errors, the views, and who is asking."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
+from types import NoneType
+from typing import Any
+from uuid import uuid4
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseNotAllowed, JsonResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from graphql import FieldNode, GraphQLError, NoSchemaIntrospectionCustomRule, OperationType, get_operation_ast
+from strawberry.channels import GraphQLWSConsumer
+from strawberry.django.views import AsyncGraphQLView, GraphQLView
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.extensions import ParserCache, SchemaExtension
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+
+from accounts.actions import principal_of
+from accounts.tokens import InvalidToken
+from common.errors import DomainError, NotSignedIn
+from common.graphql import NOBODY, WAITS, Context, as_graphql_error
+from common.tenancy import Principal, in_scope, tenant
+from common.threads import in_thread
+
+logger = logging.getLogger(__name__)
+
+
+class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
+    """A query runs inside one tenant scope, each mutation field inside one of its own, what it returns included.
+
+    Mutations that wait for another process, and those of people who have no tenant yet, open their own; what they
+    return is completed inside one all the same.
+    """
+
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        kind = self.operation.operation
+        if kind is not OperationType.SUBSCRIPTION and self.context_value.request is None:
+            raise GraphQLError("This connection carries subscriptions; send queries and mutations by HTTP POST.")
+        if kind is OperationType.SUBSCRIPTION and self.context_value.request is not None:
+            raise GraphQLError("Send subscriptions over the websocket at this address, or to /graphql/stream.")
+        if kind is not OperationType.QUERY:
+            return super().execute_operation(serially)
+        with tenant(self.context_value.principal):
+            return super().execute_operation(serially)
+
+    def execute_field(
+        self, parent_type: Any, source: Any, field_details_list: Any, path: Any, position_context: Any
+    ) -> Any:
+        execute: Any = super().execute_field
+        if parent_type is not self.schema.mutation_type or self._waits(parent_type, field_details_list):
+            return execute(parent_type, source, field_details_list, path, position_context)
+        with tenant(self.context_value.principal):
+            return execute(parent_type, source, field_details_list, path, position_context)
+
+    def complete_value(
+        self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
+    ) -> Any:
+        answers = path.prev is None and info.parent_type is self.schema.mutation_type and not in_scope()
+        with tenant(self.context_value.principal) if answers else nullcontext():
+            return super().complete_value(return_type, field_details_list, info, path, result, position_context)
+
+    def _waits(self, parent_type: Any, field_details_list: Any) -> bool:
+        field = parent_type.fields.get(field_details_list[0].node.name.value)
+        definition = field and field.extensions.get("strawberry-definition")
+        return definition is None or bool(definition.metadata.get(WAITS))
+
+
+class SignedIn(SchemaExtension):
+    """Each query, introspection included, is for people who are signed in; in production nobody introspects.
+
+    It comes before validation, which tells of fields, and would work for anybody.
+    """
+
+    def on_validate(self) -> Any:
+        execution = self.execution_context
+        if settings.PRODUCTION:
+            execution.validation_rules = (*execution.validation_rules, NoSchemaIntrospectionCustomRule)
+        if execution.context.principal.user_id is None and self._asks_for_something():
+            raise as_graphql_error(NotSignedIn())
+        yield
+
+    def _asks_for_something(self) -> bool:
+        assert self.execution_context.graphql_document is not None
+        operation = get_operation_ast(self.execution_context.graphql_document, self.execution_context.operation_name)
+        if operation is None or operation.operation is not OperationType.QUERY:
+            return False  # a mutation knows by itself whether it is for everybody
+        selections = operation.selection_set.selections
+        return not all(isinstance(node, FieldNode) and node.name.value == "__typename" for node in selections)
+
+
+class Documents(ParserCache):
+    """A document that cannot be parsed is left to the executor, which has an answer for each kind of connection."""
+
+    def on_parse(self) -> Iterator[None]:
+        try:
+            yield from super().on_parse()
+        except (GraphQLError, RecursionError):
+            if self.execution_context.graphql_document is not None:
+                raise
+            yield
+
+
+class Errors(SchemaExtension):
+    """Refusals keep their words and code; anything unexpected is logged, and answered with a reference to the log."""
+
+    def on_operation(self) -> Iterator[None]:
+        yield
+        self._word(self.execution_context.result)
+
+    def on_stream_result(self, result: Any) -> Iterator[None]:
+        """A subscription's results leave one by one, before the operation ends."""
+        self._word(result)
+        yield
+
+    def _word(self, result: Any) -> None:
+        if getattr(result, "errors", None):
+            result.errors = [worded(error) for error in result.errors]
+
+
+def worded(error: GraphQLError) -> GraphQLError:
+    original = error.original_error
+    if isinstance(original, DomainError):
+        refusal = as_graphql_error(original)
+        return GraphQLError(refusal.message, nodes=error.nodes, path=error.path, extensions=refusal.extensions)
+    if original is None or isinstance(original, GraphQLError):
+        return error
+    if isinstance(original, RecursionError):
+        return GraphQLError("This is nested too deeply.", path=error.path, extensions={"code": "INVALID"})
+    reference = uuid4().hex[:12]
+    logger.error("GraphQL %s failed at %s", reference, error.path, exc_info=original)
+    message = f"Something went wrong on our side; its operators find it as {reference}."
+    return GraphQLError(message, path=error.path, extensions={"code": "INTERNAL", "reference": reference})
+
+
+def principal_from(authorization: object) -> Principal:
+    """Who an Authorization header speaks for; nobody without one. Raises InvalidToken."""
+    if not isinstance(authorization, str) or not authorization:
+        return NOBODY
+    kind, _, token = authorization.partition(" ")
+    if kind.lower() != "bearer":
+        raise InvalidToken
+    return principal_of(token.strip())
+
+
+def parsed(body: str | bytes) -> Any:
+    """JSON as a view can use it; JSONDecodeError, which the views answer with 400, for anything else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:  # not UTF-8, numbers of 5,000 digits, 1,000-deep nesting
+        raise json.JSONDecodeError(str(error), "", 0) from None
+    if not isinstance(value, dict):
+        raise json.JSONDecodeError("should be an object", "", 0)
+    return value
+
+
+class GraphQLHTTPView(GraphQLView):  # type: ignore[type-arg]
+    """Queries and mutations: synchronous, since that takes two thirds of the asynchronous view's time."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method == "GET" and not settings.PRODUCTION and "text/html" in request.headers.get("Accept", ""):
+            return render(request, "graphiql.html")
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        try:
+            self.principal = principal_from(request.headers.get("Authorization"))
+        except InvalidToken:
+            return unauthenticated()
+        try:
+            response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
+        except UnicodeDecodeError:  # of the body, before decode_json sees it
+            return HttpResponseBadRequest("The body should be JSON in UTF-8.")
+        return response
+
+    def get_context(self, request: HttpRequest, response: HttpResponse) -> Any:
+        return Context(principal=self.principal, request=request, response=response)
+
+    def decode_json(self, data: str | bytes) -> object:
+        return parsed(data)
+
+
+class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
+    """Subscriptions as server-sent events, for clients behind proxies that do not carry websockets."""
+
+    async def dispatch(  # type: ignore[override]
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        try:
+            authorization = request.headers.get("Authorization")
+            self.principal = await in_thread(lambda: principal_from(authorization))
+        except InvalidToken:
+            return unauthenticated()
+        try:
+            response: HttpResponseBase = await super().dispatch(request, *args, **kwargs)
+        except UnicodeDecodeError:
+            return HttpResponseBadRequest("The body should be JSON in UTF-8.")
+        return response
+
+    async def get_context(self, request: HttpRequest, response: HttpResponse) -> Any:
+        return Context(principal=self.principal)
+
+    def decode_json(self, data: str | bytes) -> object:
+        return parsed(data)
+
+
+class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
+    """Subscriptions over graphql-transport-ws; the token is connection_params.authorization."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,), allowed_origins=[settings.PUBLIC_URL], **kwargs
+        )
+
+    async def on_ws_connect(self, context: Any) -> Any:
+        params = context.connection_params
+        authorization = params.get("authorization") if isinstance(params, dict) else None
+        try:
+            context.principal = await in_thread(lambda: principal_from(authorization))
+        except InvalidToken:
+            raise ConnectionRejectionError from None
+        return await super().on_ws_connect(context)
+
+    async def get_context(self, request: Any, response: Any) -> Any:
+        return Context(principal=NOBODY)
+
+    def decode_json(self, data: str | bytes) -> object:
+        """A message of the protocol's shape; the handler would end at another without a word to the client."""
+        message = parsed(data)
+        payload = message.get("payload", {})
+        if not isinstance(payload, dict) or not isinstance(message.get("id", ""), str):
+            raise json.JSONDecodeError("should be a message of the protocol", "", 0)
+        shapes = {"query": str, "variables": dict, "operationName": str}
+        if not all(isinstance(payload.get(name), (shape, NoneType)) for name, shape in shapes.items()):
+            raise json.JSONDecodeError("should be a request", "", 0)
+        return message
+
+
+def unauthenticated() -> HttpResponse:
+    """One answer to each token that is not valid, whatever is wrong with it."""
+    error = as_graphql_error(NotSignedIn())
+    body = {"data": None, "errors": [{"message": error.message, "extensions": error.extensions}]}
+    return JsonResponse(body, status=401, headers={"WWW-Authenticate": "Bearer"})

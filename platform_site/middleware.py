@@ -1,0 +1,26 @@
+"""The admin's scope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+
+from common.tenancy import operator
+
+
+class AdminScope:
+    """Operators see all organizations: each request to the admin is one operator scope, rolled back if it fails."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not request.path.startswith("/admin/"):
+            return self.get_response(request)
+        with operator():
+            response = self.get_response(request)
+            render = getattr(response, "render", None)
+            if render is not None:  # a TemplateResponse reads its QuerySets only now
+                render()
+            return response

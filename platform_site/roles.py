@@ -1,0 +1,235 @@
+"""The processes that make up the platform on one machine, and how they start and stop together."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import TextIO
+
+from platform_site import engines
+from platform_site.engines.place import ROOT
+from platform_site.log import Log
+from platform_site.supervisor import Process, Supervisor
+
+QUEUES = ("datasets", "training")
+MANAGE = [sys.executable, str(ROOT / "manage.py")]
+
+
+class CannotStart(Exception):
+    """What prevents a start, as one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Address:
+    host: str
+    port: int
+
+    @classmethod
+    def from_environment(cls, host: str = "HOST", port: str = "PORT", default_port: int = 8000) -> Address:
+        """Read the two variables; raises CannotStart with the name of the wrong one."""
+        name, text = os.environ.get(host) or "127.0.0.1", os.environ.get(port) or str(default_port)
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+            raise CannotStart(f"{port} must be a number from 1 to 65535, not {text!r}.")
+        try:
+            socket.getaddrinfo(name, int(text), type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise CannotStart(f"{host} must be an address of this machine, such as 127.0.0.1, not {name!r}.") from None
+        return cls(name, int(text))
+
+    @classmethod
+    def free(cls, host: str = "127.0.0.1") -> Address:
+        """An address with a port that is free now."""
+        with socket.create_server((host, 0)) as listener:
+            return cls(host, listener.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """The URL for a client on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def check_free(self, variable: str = "PORT") -> None:
+        """Raise CannotStart if nobody could listen here now."""
+        family, kind, protocol, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(address)
+                listener.listen(1)
+            except PermissionError:
+                raise CannotStart(
+                    f"Port {self.port} is for root only: choose another, {variable}=8000 make up"
+                ) from None
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    other = self.port + 1 if self.port < 65535 else 8000
+                    raise CannotStart(
+                        f"Port {self.port} at {self.host} is in use: stop what listens there "
+                        f"or choose another with {variable}={other} make up"
+                    ) from None
+                raise CannotStart(f"Cannot listen at {self.host}: {error.strerror}. HOST names the address.") from None
+
+
+class Platform:
+    """All of it, at most once for a home. Starts the engines, too, where the environment names none.
+
+    Log lines go to the home's log/platform.log, and to `terminal` if there is one. The process of a Platform holds the
+    engines until it ends.
+    """
+
+    def __init__(self, web: Address, terminal: TextIO | None = None) -> None:
+        self.web = web
+        self._terminal = terminal
+        self._home = engines.platform_home()
+        self._lock: int | None = None
+        self._supervisor: Supervisor | None = None
+        self._requests = 0
+        self.log: Log | None = None
+
+    def start(self) -> None:
+        """Check, start the engines, migrate, and start all processes; raises CannotStart, and then nothing runs."""
+        self.web.check_free()
+        inference = self._inference_address()
+        try:
+            self._be_the_only_one()
+            engines.start_if_needed()
+        except engines.EnginesError as error:
+            raise CannotStart(str(error)) from error
+        self.log = Log(self._home / "log" / "platform.log", self._terminal)
+        self._migrate()
+        self._supervisor = Supervisor(processes(self.web, inference), self.log, ROOT)
+        if not self.is_stopping:
+            self._supervisor.start()
+
+    def wait_ready(self, timeout_s: float = 120.0) -> None:
+        """Raises NotReady; returns early when a stop is asked for."""
+        self._running.wait_ready(timeout_s)
+
+    def run_forever(self) -> None:
+        """Return when a stop is asked for."""
+        self._running.run_forever(self._look_after_engines)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._requests > 0
+
+    def ask_to_stop(self) -> None:
+        """Let what waits return; asked again, let stop() kill at once. Safe in a signal handler."""
+        self._requests += 1
+        if self._supervisor is not None:
+            self._supervisor.ask_to_stop()
+
+    def stop(self) -> None:
+        """End all processes within 35 seconds, killing the stubborn. The engines stop with this process."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+        if self.log is not None:
+            self.log.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def _running(self) -> Supervisor:
+        assert self._supervisor is not None, "start() comes first"
+        return self._supervisor
+
+    def _inference_address(self) -> Address | None:
+        """Where the inference server is to listen; None if INFERENCE_URL names one that runs elsewhere."""
+        if os.environ.get("INFERENCE_URL"):
+            return None
+        if not os.environ.get("INFERENCE_PORT"):
+            return Address.free(os.environ.get("INFERENCE_HOST") or "127.0.0.1")
+        address = Address.from_environment("INFERENCE_HOST", "INFERENCE_PORT")
+        address.check_free("INFERENCE_PORT")
+        return address
+
+    def _be_the_only_one(self) -> None:
+        engines.prepare_home(self._home)
+        path = self._home / "up.lock"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = path.read_text().strip() or "just starting"
+            os.close(lock)
+            raise CannotStart(
+                f"The platform of {self._home} runs already ({other}): stop it, or set PLATFORM_HOME to another folder."
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()}, {self.web.url}\n".encode())
+        self._lock = lock
+
+    def _migrate(self) -> None:
+        assert self.log is not None
+        self.log.write("migrate", "bringing the database up to date")
+        with tempfile.TemporaryFile() as output:
+            migration = subprocess.Popen(
+                [*MANAGE, "migrate", "--no-input", "--verbosity=0"],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            while migration.poll() is None:
+                if self.is_stopping:
+                    migration.kill()  # PostgreSQL rolls back what was not finished
+                time.sleep(0.05)
+            output.seek(0)
+            for line in output.read().decode(errors="replace").splitlines():
+                self.log.write("migrate", line)
+        if migration.returncode != 0 and not self.is_stopping:
+            raise CannotStart("The database could not be migrated: the last lines of the log say why.")
+
+    def _look_after_engines(self) -> None:
+        try:
+            engines.revive()
+        except engines.EnginesError as error:
+            assert self.log is not None
+            self.log.write("engines", str(error))
+
+
+def processes(web: Address, inference: Address | None) -> list[Process]:
+    """What runs, in the order in which it stops: first who takes requests, then who works, then what the work needs."""
+    env = {"HOST": web.host, "PORT": str(web.port)}
+    if inference is not None:
+        env["INFERENCE_URL"] = inference.url
+    roles = [
+        Process(
+            "web",
+            [
+                *(sys.executable, "-m", "uvicorn", "platform_site.asgi:application"),
+                *("--host", web.host, "--port", str(web.port)),
+                *("--timeout-graceful-shutdown", "3"),  # open streams would hang a SIGTERM
+                *("--ws-per-message-deflate", "false"),
+                *("--lifespan", "off", "--no-access-log"),
+            ],
+            env,
+            ready_url=f"{web.url}/readyz",
+            stage=0,
+            stop_s=5,
+        ),
+        *(Process(queue, [*MANAGE, "qcluster"], {**env, "Q_CLUSTER_NAME": queue}, stage=1) for queue in QUEUES),
+        Process("keeper", [*MANAGE, "keeper"], env, stage=2, stop_s=5),
+    ]
+    if inference is not None:
+        listen = {"INFERENCE_HOST": inference.host, "INFERENCE_PORT": str(inference.port)}
+        roles.append(
+            Process(
+                "inference",
+                [*MANAGE, "inference_server"],
+                {**env, **listen},
+                ready_url=f"{inference.url}/readyz",
+                stage=2,
+                stop_s=8,
+            )
+        )
+    return roles

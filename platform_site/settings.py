@@ -1,0 +1,209 @@
+"""Deployment facts, read once from the environment. A run's choices live in its own frozen dataclass, not here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from platform_site import environment
+from platform_site.secret import secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+HOME = environment.folder("PLATFORM_HOME", BASE_DIR / "var")
+
+PRODUCTION = environment.choice("PLATFORM_ENV", "development", {"development", "production"}) == "production"
+DEBUG = environment.flag("DEBUG", False)
+SECRET_KEY = secret_key(HOME, PRODUCTION)
+ALLOWED_HOSTS = environment.names(
+    "ALLOWED_HOSTS", [] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]", "testserver"]
+)
+PUBLIC_URL = environment.text(
+    "PUBLIC_URL", f"http://{environment.text('HOST', '127.0.0.1')}:{environment.text('PORT', '8000')}"
+)
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_prometheus",
+    "django_q",
+    "strawberry_django",
+    "common",
+    "accounts",
+    "datasets",
+    "training",
+    "inference",
+    "platform_site",
+]
+
+MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "platform_site.middleware.AdminScope",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+
+ROOT_URLCONF = "platform_site.urls"
+ASGI_APPLICATION = "platform_site.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# ---------------------------------------------------------------------------------------------- the two engines
+
+# Migrations run as the owner (the login of DATABASE_URL); everything else as platform_app, which row level security
+# holds. The `migrate` command drops the option for itself: before the first migration the role does not exist.
+DATABASES: dict[str, dict[str, Any]] = {"default": environment.database("DATABASE_URL")}
+DATABASES["default"]["CONN_MAX_AGE"] = 600
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DATABASES["default"]["OPTIONS"]["options"] = "-c role=platform_app"
+DATABASES["default"]["TEST"] = {"NAME": "test_platform"}
+
+REDIS_URL = environment.redis("REDIS_URL")
+CHANNEL_LAYERS: dict[str, Any] = {}  # live events come from the database, woken through Redis: a channel layer loses
+
+# django-q2 is the doorbell, not the record: nothing is kept, retried, or scheduled by it.
+Q_CLUSTER = {
+    "name": "platform",
+    "redis": REDIS_URL,
+    "workers": 1,
+    "timeout": 30 * 86_400,  # it warns without one; a job's own limits are its business
+    "retry": 31 * 86_400,
+    "max_attempts": 1,
+    "save_limit": -1,
+    "scheduler": False,
+    "catch_up": False,
+    "log_level": "WARNING",
+    "ALT_CLUSTERS": {
+        "datasets": {"workers": environment.number("DATASET_WORKERS", 1, minimum=1, maximum=64)},
+        "training": {"workers": environment.number("TRAINING_WORKERS", 1, minimum=1, maximum=64)},
+    },
+}
+CONCURRENT_VERSIONS = environment.number("CONCURRENT_VERSIONS", 2, minimum=1)
+CONCURRENT_RUNS = environment.number("CONCURRENT_RUNS", 2, minimum=1)
+
+# ---------------------------------------------------------------------------------------------- files
+
+GCS_BUCKET = environment.text("GCS_BUCKET")
+STORAGE_ROOT = HOME / "storage"
+STORAGES: dict[str, dict[str, Any]] = {
+    "default": (
+        {
+            "BACKEND": "storages.backends.gcloud.GoogleCloudStorage",
+            "OPTIONS": {"bucket_name": GCS_BUCKET, "file_overwrite": False},
+        }
+        if GCS_BUCKET
+        else {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": STORAGE_ROOT}}
+    ),
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+ATTEMPTS_ROOT = HOME / "attempts"
+MAX_UPLOAD_BYTES = environment.number("MAX_UPLOAD_BYTES", 10 * 2**30, minimum=1)
+UPLOAD_LIFETIME = timedelta(hours=24)
+
+STATIC_URL = "/static/"
+STATIC_ROOT = HOME / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = not PRODUCTION
+
+# ---------------------------------------------------------------------------------------------- who
+
+AUTH_USER_MODEL = "accounts.User"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ["email", "name"]},
+    },
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+SIMPLE_JWT = {
+    "ALGORITHM": "HS256",
+    "SIGNING_KEY": SECRET_KEY,
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=10),
+    "ISSUER": "platform",
+    "AUDIENCE": "platform-api",
+    "LEEWAY": 30,
+    "USER_ID_CLAIM": "sub",
+}
+
+# ---------------------------------------------------------------------------------------------- models and inference
+
+# "auto": bigcode/starcoder2-3b where there is an accelerator and its weights can be reached, else the shipped model.
+BASE_MODEL = environment.text("BASE_MODEL", "auto")
+# Where local copies of hub models lie: <folder>/<owner>/<name>, as `huggingface-cli download --local-dir` leaves them.
+MODELS_ROOT = environment.folder("MODELS_ROOT", HOME / "models")
+DEVICE = environment.choice("DEVICE", "auto", {"auto", "cpu", "cuda"})
+TRAINER_THREADS = environment.number("TRAINER_THREADS", 0, maximum=1024)  # 0: what torch chooses
+INFERENCE_URL = environment.text("INFERENCE_URL", "http://127.0.0.1:8001")
+# Signs the tickets that the web process sends to the inference server.
+INFERENCE_SECRET = environment.text("INFERENCE_SECRET", SECRET_KEY)
+INFERENCE_TIMEOUT_S = environment.number("INFERENCE_TIMEOUT_S", 120, minimum=1)
+
+# ---------------------------------------------------------------------------------------------- web
+
+WEB_THREADS = environment.number("WEB_THREADS", 32, minimum=2, maximum=512)
+MAX_BODY_BYTES = 2_000_000
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+SECURE_SSL_REDIRECT = SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
+SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
+SILENCED_SYSTEM_CHECKS: list[str] = []
+
+STRAWBERRY_DJANGO = {"FIELD_DESCRIPTION_FROM_HELP_TEXT": True, "MAP_AUTO_ID_AS_GLOBAL_ID": True}
+# Steps of the accent colour, light to dark, in the hue of static/platform/site.css: lightness in percent, chroma.
+_ACCENT = {
+    50: (97, 0.014), 100: (94, 0.028), 200: (89, 0.055), 300: (81, 0.105), 400: (71, 0.16), 500: (60, 0.19),
+    600: (46, 0.21), 700: (41, 0.19), 800: (36, 0.16), 900: (31, 0.13), 950: (23, 0.1),
+}  # fmt: skip
+UNFOLD = {
+    "SITE_TITLE": "Fine-tuning platform",
+    "SITE_HEADER": "Fine-tuning platform",
+    "SITE_SYMBOL": "model_training",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": f"{STATIC_URL}platform/icon.svg"}],
+    "COLORS": {"primary": {str(step): f"oklch({light}% {chroma} 291)" for step, (light, chroma) in _ACCENT.items()}},
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {
+        "handlers": ["stderr"],
+        "level": environment.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"}),
+    },
+    # "Enqueued ..." for each ring, and a warning for each 404, say nothing that the access log does not
+    "loggers": {"django-q": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
+}

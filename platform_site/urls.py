@@ -1,0 +1,29 @@
+from django.contrib import admin
+from django.urls import include, path
+from django.views.decorators.csrf import csrf_exempt
+
+from platform_site import views
+from platform_site.graphql import GraphQLHTTPView, GraphQLStreamView
+from platform_site.schema import schema
+
+# Bearer tokens are not sent by browsers on their own, so the API needs no CSRF token.
+graphql = GraphQLHTTPView.as_view(
+    schema=schema, allow_queries_via_get=False, graphql_ide=None, multipart_uploads_enabled=False
+)
+stream = GraphQLStreamView.as_view(
+    schema=schema,
+    allow_queries_via_get=False,
+    graphql_ide=None,
+    subscription_protocols=("graphql-sse",),
+    multipart_uploads_enabled=False,
+)
+
+urlpatterns = [
+    path("", views.home),
+    path("livez", views.livez),
+    path("readyz", views.readyz),
+    path("graphql", csrf_exempt(graphql)),
+    path("graphql/stream", csrf_exempt(stream)),
+    path("admin/", admin.site.urls),
+    path("", include("django_prometheus.urls")),
+]

@@ -1,0 +1,118 @@
+"""Refresh tokens: rotated at each use, and a second use ends the whole family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from accounts.models import RefreshToken, User
+from accounts.tokens import issue_session
+from common.tenancy import operator
+from tests.cast import Person, make_person
+from tests.processes import start_python
+
+REFRESH = """
+mutation ($token: String!) { refreshToken(input: {refreshToken: $token}) {
+  __typename
+  ... on Session { accessToken refreshToken user { email memberships { role } } }
+  ... on OperationInfo { messages { kind code } }
+} }
+"""
+INVALID = {"__typename": "OperationInfo", "messages": [{"kind": "ERROR", "code": "INVALID_TOKEN"}]}
+
+Ask = Callable[..., dict[str, Any]]
+
+
+def refresh(anonymous: Ask, token: str) -> dict[str, Any]:
+    return anonymous(REFRESH, token=token)["data"]["refreshToken"]
+
+
+def age_uses(seconds: float) -> None:
+    """Put all uses into the past: the clock is the far edge."""
+    used_at = timezone.now() - timedelta(seconds=seconds)
+    RefreshToken.objects.exclude(used_at=None).update(used_at=used_at)
+
+
+def test_a_refresh_gives_a_new_pair_of_the_same_family(anonymous: Ask, alice: Person) -> None:
+    first = issue_session(alice.user).refresh_token
+    second = refresh(anonymous, first)
+    third = refresh(anonymous, second["refreshToken"])
+    assert second["user"] == third["user"] == {"email": "alice@example.com", "memberships": [{"role": "OWNER"}]}
+    assert len({first, second["refreshToken"], third["refreshToken"]}) == 3
+    alice.token = third["accessToken"]
+    assert alice.data("{ me { email } }") == {"me": {"email": "alice@example.com"}}
+
+
+def test_tokens_are_stored_as_hashes_only(alice: Person) -> None:
+    token = issue_session(alice.user).refresh_token
+    assert all(token not in str(value) for row in RefreshToken.objects.values_list() for value in row)
+
+
+def test_a_second_use_within_the_grace_is_refused_and_leaves_the_family_alive(anonymous: Ask, alice: Person) -> None:
+    first = issue_session(alice.user).refresh_token
+    second = refresh(anonymous, first)["refreshToken"]
+    age_uses(4)
+    assert refresh(anonymous, first) == INVALID
+    assert refresh(anonymous, second)["__typename"] == "Session"
+
+
+def test_a_second_use_after_the_grace_ends_the_family_and_no_other(anonymous: Ask, alice: Person) -> None:
+    stolen, elsewhere = (issue_session(alice.user).refresh_token for _ in range(2))
+    second = refresh(anonymous, stolen)["refreshToken"]
+    age_uses(6)
+    assert refresh(anonymous, stolen) == INVALID
+    assert refresh(anonymous, second) == INVALID
+    assert refresh(anonymous, elsewhere)["__typename"] == "Session"
+
+
+@pytest.mark.parametrize("change", [{"revoked_at": timezone.now()}, {"expires_at": timezone.now()}])
+def test_a_revoked_and_an_expired_token_are_refused(anonymous: Ask, alice: Person, change: dict[str, Any]) -> None:
+    token = issue_session(alice.user).refresh_token
+    RefreshToken.objects.update(**change)
+    assert refresh(anonymous, token) == INVALID
+
+
+def test_the_token_of_a_closed_account_is_refused(anonymous: Ask, alice: Person) -> None:
+    token = issue_session(alice.user).refresh_token
+    User.objects.update(is_active=False)
+    assert refresh(anonymous, token) == INVALID
+
+
+@pytest.mark.parametrize("token", ["", "x", "\x00", "\ud800", "→", "x" * 100_000])
+def test_an_unknown_token_is_refused(anonymous: Ask, alice: Person, token: str) -> None:
+    before = RefreshToken.objects.count()
+    assert refresh(anonymous, token) == INVALID
+    assert RefreshToken.objects.count() == before
+
+
+RACE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from accounts import tokens
+
+def refresh(_):
+    try:
+        return tokens.rotate(sys.argv[1]).refresh_token
+    except tokens.InvalidToken:
+        return "refused"
+
+with ThreadPoolExecutor(10) as threads:
+    print(*threads.map(refresh, range(10)), flush=True)
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_twenty_parallel_refreshes_one_wins_and_its_session_lives(anonymous: Ask) -> None:
+    token = issue_session(make_person("Alice").user).refresh_token
+    racers = [start_python(RACE.replace("sys.argv[1]", repr(token))) for _ in range(2)]
+    answers = [word for racer in racers for word in racer.communicate(timeout=60)[0].split()]
+    assert len(answers) == 20
+    assert answers.count("refused") == 19
+    with operator():
+        assert RefreshToken.objects.exclude(revoked_at=None).count() == 0
+    winner = next(answer for answer in answers if answer != "refused")
+    assert refresh(anonymous, winner)["__typename"] == "Session"

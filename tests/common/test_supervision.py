@@ -1,0 +1,226 @@
+"""A worker, its child, and what becomes of the job when either of them is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from django.conf import settings as django_settings
+
+from common import supervision
+from common.claims import claim
+from common.jobs import JobStatus, Lease, request_cancel
+from common.keeper import sweep
+from common.supervision import Refused, Work, work_through
+from common.tenancy import operator
+from datasets.models import DatasetVersion
+from tests.cast import make_person
+from tests.common.test_claims import queue_versions
+from tests.processes import start_python
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CHILDREN = Path(__file__).parent / "children"
+
+
+@pytest.fixture
+def version() -> DatasetVersion:
+    return queue_versions(make_person("Alice"), 1)[0]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(CHILDREN))
+    monkeypatch.setattr(supervision, "REQUEUE_DELAY", supervision.timedelta(0))
+
+
+def job(version: DatasetVersion) -> DatasetVersion:
+    with operator():
+        return DatasetVersion.objects.get(pk=version.pk)
+
+
+def statuses(version: DatasetVersion) -> list[str]:
+    with operator():
+        return list(
+            version.event_log.filter(kind="StatusChanged").order_by("sequence").values_list("data__status", flat=True)
+        )
+
+
+def working(module: str, **orders: Any) -> Any:
+    """A `prepare` for work_through whose child is one of children/."""
+
+    def succeeded(version: DatasetVersion, result: dict[str, Any]) -> None:
+        DatasetVersion.objects.filter(pk=version.pk).update(rows_kept=result["rows"])
+
+    def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
+        return Work(
+            module=module,
+            orders=orders,
+            succeeded=succeeded,
+            project=lambda events: {"progress": events[-1]["progress"]},
+        )
+
+    return prepare
+
+
+def test_a_child_that_succeeds_ends_the_job_with_its_result_and_all_its_events(version: DatasetVersion) -> None:
+    work_through(DatasetVersion, working("steps", steps=5, rows=7))
+    ended = job(version)
+    assert (ended.status, ended.rows_kept, ended.progress, ended.error_code) == ("SUCCEEDED", 7, 1.0, None)
+    assert ended.lease_until is None and ended.process is None and ended.finished_at is not None
+    with operator():
+        log = list(version.event_log.order_by("sequence").values_list("sequence", "kind", "data__progress"))
+    assert log == [
+        (1, "StatusChanged", None),
+        *((number + 1, "StepProgressed", number / 5) for number in range(1, 6)),
+        (7, "StatusChanged", None),
+    ]
+    assert not (django_settings.ATTEMPTS_ROOT / str(version.pk)).exists()
+
+
+def test_a_failure_that_the_child_explains_is_the_jobs(version: DatasetVersion) -> None:
+    work_through(
+        DatasetVersion, working("steps", steps=1, rows=0, fail=["NO_USABLE_ROWS", "None of 3 rows can be used."])
+    )
+    ended = job(version)
+    assert (ended.status, ended.error_code, ended.error_message, ended.attempt) == (
+        "FAILED",
+        "NO_USABLE_ROWS",
+        "None of 3 rows can be used.",
+        1,
+    )
+
+
+def test_a_refusal_of_the_preparation_is_the_jobs(version: DatasetVersion) -> None:
+    def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
+        raise Refused("DATA_CORRUPT", "Make the version again.")
+
+    work_through(DatasetVersion, prepare)
+    assert (job(version).status, job(version).error_code) == ("FAILED", "DATA_CORRUPT")
+
+
+def test_a_child_that_always_dies_is_poison_after_three_attempts(version: DatasetVersion) -> None:
+    work_through(DatasetVersion, working("dies"))
+    ended = job(version)
+    assert (ended.status, ended.error_code, ended.attempt) == ("FAILED", "POISON", 3)
+    assert "killed by SIGKILL" in ended.error_message
+    assert statuses(version) == ["RUNNING", "QUEUED", "RUNNING", "QUEUED", "RUNNING", "FAILED"]
+
+
+def test_a_cancelled_job_stops_its_child(version: DatasetVersion) -> None:
+    worker = start_python(WORKER.format(module="waits"), PYTHONPATH=f"{django_settings.BASE_DIR}:{CHILDREN}")
+    child = wait_for_child(version)
+    with operator():
+        request_cancel(job_in_scope(version))
+    assert worker.wait(timeout=20) == 0
+    assert job(version).status == JobStatus.CANCELLED
+    assert not psutil.pid_exists(child)
+
+
+def test_a_queued_job_is_cancelled_at_once_and_an_ended_one_stays(version: DatasetVersion) -> None:
+    with operator():
+        assert request_cancel(job_in_scope(version)).status == JobStatus.CANCELLED
+        assert request_cancel(job_in_scope(version)).status == JobStatus.CANCELLED
+    assert statuses(version) == ["CANCELLED"]
+    assert claim(DatasetVersion, "worker") is None
+
+
+def test_a_worker_told_to_stop_gives_the_job_back_at_no_cost(version: DatasetVersion) -> None:
+    worker = start_python(WORKER.format(module="waits"), PYTHONPATH=f"{django_settings.BASE_DIR}:{CHILDREN}")
+    child = wait_for_child(version)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=20) == -signal.SIGTERM
+    given_back = job(version)
+    assert (given_back.status, given_back.unproductive_attempts, given_back.lease_owner) == ("QUEUED", 0, "")
+    assert not psutil.pid_exists(child)
+
+
+def test_a_killed_worker_takes_its_child_along_and_the_keeper_requeues_the_job(version: DatasetVersion) -> None:
+    worker = start_python(WORKER.format(module="waits"), PYTHONPATH=f"{django_settings.BASE_DIR}:{CHILDREN}")
+    child = wait_for_child(version)
+    worker.kill()
+    worker.wait()
+    gone_by = time.monotonic() + 10
+    while psutil.pid_exists(child) and time.monotonic() < gone_by:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(child)
+    sweep(DatasetVersion)
+    assert job(version).status == JobStatus.RUNNING, "the lease has not run out yet"
+    with operator():
+        DatasetVersion.objects.filter(pk=version.pk).update(lease_until="2000-01-01T00:00Z")
+    sweep(DatasetVersion)
+    assert (job(version).status, job(version).lease_owner) == ("QUEUED", "")
+
+
+def test_the_keeper_kills_what_a_lost_lease_has_left_but_never_a_stranger(version: DatasetVersion) -> None:
+    leftover, stranger = (subprocess.Popen(["sleep", "60"], start_new_session=True) for _ in range(2))
+    started = psutil.Process(leftover.pid).create_time()
+    try:
+        for pid, start in [(stranger.pid, started - 1000), (leftover.pid, started)]:
+            assert claim(DatasetVersion, "lost")
+            process = {"host": os.uname().nodename, "pid": pid, "started": start}
+            with operator():
+                DatasetVersion.objects.filter(pk=version.pk).update(process=process, lease_until="2000-01-01T00:00Z")
+            sweep(DatasetVersion)
+            assert job(version).status == JobStatus.QUEUED
+        assert leftover.wait(timeout=5) == -signal.SIGKILL
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        leftover.kill()
+
+
+def test_a_child_whose_pipe_falls_silent_ends_by_itself(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    (tmp_path / "run.json").write_text("{}")
+    command = [
+        sys.executable,
+        "-c",
+        "import common.child, runpy; common.child.SILENCE_LIMIT_S = 1; runpy.run_module('waits', run_name='__main__')",
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{django_settings.BASE_DIR}:{CHILDREN}",
+        "PLATFORM_LEASE_FD": str(reader),
+    }
+    child = subprocess.Popen([*command, str(tmp_path)], pass_fds=[reader], env=environment)
+    for _ in range(3):
+        os.write(writer, b".")
+        time.sleep(0.6)
+        assert child.poll() is None
+    assert child.wait(timeout=10) == 75
+    os.close(reader)
+    os.close(writer)
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from common.supervision import Work, work_through
+from datasets.models import DatasetVersion
+work_through(DatasetVersion, lambda version, lease, folder: Work(module="{module}", orders={{}}, succeeded=lambda version, result: None))
+"""
+
+
+def job_in_scope(version: DatasetVersion) -> DatasetVersion:
+    return DatasetVersion.objects.get(pk=version.pk)
+
+
+def wait_for_child(version: DatasetVersion) -> int:
+    """The process id of the job's child, once it has said that it is at work."""
+    give_up_at = time.monotonic() + 30
+    while time.monotonic() < give_up_at:
+        with operator():
+            current = DatasetVersion.objects.get(pk=version.pk)
+            at_work = current.event_log.filter(kind="StepProgressed").exists()
+        if at_work:
+            return int(current.process["pid"])
+        time.sleep(0.05)
+    raise AssertionError("the child never came to work")

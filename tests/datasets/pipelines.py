@@ -1,0 +1,83 @@
+"""Runs the pipeline over bytes, in this process, and shows what became of each row."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.child import Attempt, ChildError
+from datasets.pipeline.run import Run
+from datasets.pipeline.store import read_rejections, read_rows
+
+ALL = 1_000_000
+
+
+@dataclass(frozen=True)
+class Version:
+    folder: Path
+    result: dict[str, Any]
+    events: list[dict[str, Any]]
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.folder / "manifest.json").read_text())
+
+    def split(self, name: str) -> list[dict[str, Any]]:
+        return read_rows(self.folder / f"{name}-00000.parquet", ALL)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of all splits in the order of the upload."""
+        rows = [row for name in ("train", "validation", "test") for row in self.split(name)]
+        return sorted(rows, key=lambda row: (row["source"] or "", row["line"]))
+
+    @property
+    def rejections(self) -> list[dict[str, Any]]:
+        return read_rejections(self.folder / "rejections-00000.parquet", 0, ALL)
+
+    @property
+    def why(self) -> list[tuple[int, str]]:
+        return [(rejection["line"], rejection["reason"]) for rejection in self.rejections]
+
+
+def order(folder: Path, data: bytes, file_name: str, recipe: dict[str, Any]) -> None:
+    """An attempt's folder, as the supervisor leaves it for the child."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "upload").write_bytes(data)
+    orders = {"source": str(folder / "upload"), "file_name": file_name, "recipe": recipe}
+    (folder / "run.json").write_text(json.dumps(orders))
+
+
+def process(folder: Path, data: bytes | str, file_name: str = "data", **recipe: Any) -> Version:
+    order(folder, data.encode() if isinstance(data, str) else data, file_name, recipe)
+    result = Run(Attempt(folder)).process()
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    version = Version(folder / "version", result, events)
+    assert version.result["rows_in"] == len(version.rows) + len(version.rejections)
+    return version
+
+
+def refused(folder: Path, data: bytes | str, file_name: str = "data", **recipe: Any) -> ChildError:
+    """The failure that the pipeline ends with; nothing that passes for a version is left."""
+    with pytest.raises(ChildError) as caught:
+        process(folder, data, file_name, **recipe)
+    assert not (folder / "version" / "manifest.json").exists()
+    return caught.value
+
+
+def lines(*rows: Any) -> str:
+    return "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+
+
+def zipped(members: dict[str, bytes | str], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()

@@ -1,0 +1,18 @@
+"""A pytest plugin, loaded before the settings are: starts the embedded servers, for tests alone, where none are given.
+
+Named in pyproject.toml's addopts, because pytest-django reads the settings before any conftest.py is.
+"""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+os.environ.setdefault("PLATFORM_HOME", str(ROOT / "var" / "test"))
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "platform_site.settings")
+os.environ["DEVICE"] = "cpu"
+os.environ["BASE_MODEL"] = "platform/python-small"
+
+from platform_site import engines  # noqa: E402  (reads the environment above)
+
+engines.start_if_needed()

@@ -1,0 +1,259 @@
+"""Asking an adapter through the API, with the real engine behind it: the shipped base model, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import uvicorn
+from django.conf import settings as django_settings
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from common import blobs
+from common.graphql import Context
+from inference import actions
+from inference.engine.engine import EngineConfig
+from inference.server.app import InferenceApp
+from inference.server.backend import ServerConfig
+from inference.server.cache import cached_fetch
+from platform_site.schema import schema
+from tests.cast import Person, make_person
+from tests.rows import BASE, global_id, make_adapter
+from tests.web import serving
+from training.catalogue import SHIPPED
+from training.models import Adapter
+from training.trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
+
+PREDICT = """
+mutation ($input: PredictInput!) { predict(input: $input) {
+  __typename
+  ... on Prediction { id text promptTokens completionTokens finishReason adapterDigest baseModel seconds }
+  ... on OperationInfo { messages { kind code field message } }
+} }
+"""
+GENERATE = """
+subscription ($input: PredictInput!) { generate(input: $input) {
+  sequence text prediction { text completionTokens finishReason adapterDigest baseModel }
+} }
+"""
+PROMPT = "def add(a, b):\n"
+
+
+@dataclass(frozen=True)
+class Files:
+    """A LoRA adapter of the shipped model as files, with random matrices that make it differ from the base."""
+
+    folder: Path
+    digest: str
+
+    def stored_as(self, row: Adapter) -> Adapter:
+        """Put them where the row says that its files are, and the digest where predictions repeat it from."""
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            default_storage.save(f"{row.storage_prefix}/{name}", ContentFile((self.folder / name).read_bytes()))
+        return row
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("adapter")
+    model = AutoModelForCausalLM.from_pretrained(SHIPPED / "python-small")
+    config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "c_fc"], init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(folder)
+    described = json.loads((folder / ADAPTER_CONFIG).read_text())
+    (folder / ADAPTER_CONFIG).write_text(json.dumps({**described, "base_model_name_or_path": BASE}))
+    return Files(folder, adapter_digest(folder))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    engine = EngineConfig(BASE, SHIPPED / "python-small", device="cpu", slots=2, max_rank=16, threads=1)
+    fetch = cached_fetch(blobs.open_read, tmp_path_factory.mktemp("cache"))
+    app = InferenceApp(ServerConfig(engine), secret=django_settings.INFERENCE_SECRET, fetch=fetch)
+    running = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+        thread.start()
+        deadline = time.monotonic() + 60
+        while not app.backend.ready:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        running.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def served(server: str, settings: Any) -> None:
+    settings.INFERENCE_URL = server
+
+
+@pytest.fixture
+def away(settings: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings.INFERENCE_URL = f"http://127.0.0.1:{listener.getsockname()[1]}"  # closed by the time it is asked
+
+
+def hers(person: Person, files: Files) -> Adapter:
+    return files.stored_as(make_adapter(person, digest=files.digest))
+
+
+def predict(person: Person, adapter: Adapter | None = None, **fields: Any) -> dict[str, Any]:
+    named = {} if adapter is None else {"adapterId": global_id(adapter)}
+    return person.data(PREDICT, input={"prompt": PROMPT, "maxNewTokens": 8, **named, **fields})["predict"]
+
+
+def codes(refusal: dict[str, Any]) -> list[tuple[str, str, str | None]]:
+    assert refusal["__typename"] == "OperationInfo", refusal
+    return [(one["kind"], one["code"], one["field"]) for one in refusal["messages"]]
+
+
+def test_an_adapter_answers_with_its_digest_and_the_base_with_none(served: None, bob: Person, files: Files) -> None:
+    adapter = hers(bob, files)
+    with_adapter, base = predict(bob, adapter), predict(bob)
+    assert (with_adapter["adapterDigest"], base["adapterDigest"]) == (files.digest, None)
+    assert with_adapter["text"] != base["text"]
+    for answer in (with_adapter, base):
+        assert answer["baseModel"] == BASE
+        assert answer["promptTokens"] > 0
+        assert 1 <= answer["completionTokens"] <= 8
+        assert answer["finishReason"] in {"LENGTH", "STOP"}
+    again = predict(bob, adapter)
+    assert (again["text"], again["id"] != with_adapter["id"]) == (with_adapter["text"], True)
+
+
+def test_sampling_repeats_with_its_seed_and_ends_at_a_stop(served: None, alice: Person) -> None:
+    sampled = [predict(alice, temperature=1.0, topP=0.9, seed=seed, maxNewTokens=24)["text"] for seed in (1, 1, 2)]
+    assert sampled[0] == sampled[1] != sampled[2]
+    whole = predict(alice, maxNewTokens=24)["text"]
+    stop = whole[3:5]
+    stopped = predict(alice, maxNewTokens=24, stop=[stop])
+    assert (stopped["finishReason"], stopped["text"]) == ("STOP", whole[: whole.index(stop)])
+
+
+def test_somebody_elses_adapter_is_not_found(served: None, alice: Person, charlie: Person, files: Files) -> None:
+    assert codes(predict(alice, hers(charlie, files))) == [("ERROR", "NOT_FOUND", None)]
+
+
+def test_a_viewer_may_not_ask(served: None, alice: Person, vera: Person, files: Files) -> None:
+    assert codes(predict(vera, hers(alice, files))) == [("PERMISSION", "NOT_ALLOWED", None)]
+    assert codes(predict(vera)) == [("PERMISSION", "NOT_ALLOWED", None)]
+
+
+def test_nobody_may_not_either(served: None, anonymous: Any) -> None:
+    refusal = anonymous(PREDICT, input={"prompt": PROMPT})["data"]["predict"]
+    assert codes(refusal) == [("PERMISSION", "UNAUTHENTICATED", None)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "field"),
+    [
+        ({"prompt": "x = 1\n" * 2000}, "PROMPT_TOO_LONG", "prompt"),
+        ({"prompt": "\ud800"}, "INVALID", "prompt"),
+        ({"maxNewTokens": 0}, "INVALID", "maxNewTokens"),
+        ({"maxNewTokens": -5}, "INVALID", "maxNewTokens"),
+        ({"temperature": -1}, "INVALID", "temperature"),
+        ({"topP": 0}, "INVALID", "topP"),
+        ({"topP": 1.5}, "INVALID", "topP"),
+        ({"stop": [""]}, "INVALID", "stop[0]"),
+        ({"stop": ["x"] * 17}, "INVALID", "stop"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused_by_its_field(
+    served: None, alice: Person, fields: dict[str, Any], code: str, field: str
+) -> None:
+    assert codes(predict(alice, **fields)) == [("VALIDATION", code, field)]
+
+
+@pytest.mark.parametrize("prompt", ["\x00", "→ größer 🙂", "<|endoftext|>", "\u202e"])
+def test_any_text_is_a_prompt(served: None, alice: Person, prompt: str) -> None:
+    assert predict(alice, prompt=prompt)["__typename"] == "Prediction"
+
+
+def test_an_adapter_of_a_model_that_is_not_served_says_so(served: None, alice: Person) -> None:
+    adapter = make_adapter(alice, base_model_name="bigcode/starcoder2-3b")
+    assert codes(predict(alice, adapter)) == [("VALIDATION", "BASE_MODEL_NOT_SERVED", "adapterId")]
+
+
+def test_files_that_are_not_those_of_the_digest_are_never_used(served: None, alice: Person, files: Files) -> None:
+    ((kind, code, _),) = codes(predict(alice, files.stored_as(make_adapter(alice, digest="0" * 64))))
+    assert (kind, code) == ("ERROR", "ADAPTER_DIGEST_MISMATCH")
+
+
+def test_with_the_server_away_trying_again_is_advised(away: None, alice: Person) -> None:
+    assert codes(predict(alice)) == [("ERROR", "INFERENCE_UNAVAILABLE", None)]
+
+
+def test_predictions_take_half_of_the_web_threads_and_no_more(served: None, alice: Person) -> None:
+    places = 0
+    while actions._places.acquire(blocking=False):
+        places += 1
+    try:
+        assert places == django_settings.WEB_THREADS // 2
+        assert codes(predict(alice)) == [("ERROR", "BUSY", None)]
+    finally:
+        actions._places.release(places)
+    assert predict(alice)["__typename"] == "Prediction"
+
+
+# ------------------------------------------------------------------------------------------------ streams
+
+
+def generate(person: Person, **fields: Any) -> list[Any]:
+    """The results of one subscription: chunks, or what was wrong."""
+
+    async def run() -> list[Any]:
+        variables = {"input": {"prompt": PROMPT, "maxNewTokens": 8, **fields}}
+        results: Any = await schema.subscribe(
+            GENERATE, variable_values=variables, context_value=Context(principal=person.principal)
+        )
+        return [
+            result.data["generate"] if not result.errors else result.errors[0].extensions async for result in results
+        ]
+
+    return asyncio.run(run())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stream_gives_the_text_piece_by_piece_and_then_the_whole(served: None, files: Files) -> None:
+    ada = make_person("Ada")
+    adapter = hers(ada, files)
+    chunks = generate(ada, adapterId=global_id(adapter))
+    assert [chunk["sequence"] for chunk in chunks] == list(range(1, len(chunks) + 1))
+    assert [chunk["prediction"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    whole = chunks[-1]["prediction"]
+    assert "".join(chunk["text"] for chunk in chunks) == whole["text"] == predict(ada, adapter)["text"]
+    assert (whole["adapterDigest"], whole["baseModel"]) == (files.digest, BASE)
+
+    body = {"query": GENERATE, "variables": {"input": {"prompt": PROMPT, "maxNewTokens": 8}}}
+    headers = {"Authorization": f"Bearer {ada.token}", "Accept": "text/event-stream"}
+    with serving() as url:
+        answer = httpx.post(f"{url}/graphql/stream", json=body, headers=headers, timeout=30, trust_env=False)
+    streamed = [json.loads(line[5:]) for line in answer.text.splitlines() if line.startswith("data:") and len(line) > 6]
+    assert streamed[-1]["data"]["generate"]["prediction"]["text"] == predict(ada)["text"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stream_is_refused_with_the_same_codes(served: None) -> None:
+    ada = make_person("Ada")
+    assert generate(ada, prompt="x = 1\n" * 2000) == [{"code": "PROMPT_TOO_LONG", "field": "prompt"}]
+    assert generate(ada, maxNewTokens=0) == [{"code": "INVALID", "field": "maxNewTokens"}]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stream_says_when_to_try_again(away: None) -> None:
+    assert generate(make_person("Ada")) == [{"code": "INFERENCE_UNAVAILABLE", "retryAfter": 5}]

@@ -1,0 +1,188 @@
+"""The pages in a real browser, against the real web process."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.apps import apps
+from django.urls import reverse
+from playwright.sync_api import Page, expect, sync_playwright
+
+from accounts.models import User
+from platform_site.roles import Address, processes
+from platform_site.supervisor import answers
+from tests.cast import PASSWORD, make_person
+from tests.platform_site.history import make_history
+from tests.processes import environment
+from training.models import Adapter
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OURS = ("accounts", "datasets", "training", "inference")
+# Without these flags it goes on looking for its maker's servers, and headless alone does not mean no display.
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 20_000
+expect.set_options(timeout=PATIENCE_MS)
+EDITOR = "document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror"
+
+
+@pytest.fixture
+def adapter(settings: Any) -> Adapter:
+    """What Alice's training left; Charlie has a history, too, and there is an operator."""
+    # the web process knows no quick hasher
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
+    make_history(make_person("Charlie"))
+    User.objects.create_superuser("ops@example.com", PASSWORD)
+    return make_history(make_person("Alice"))
+
+
+@pytest.fixture(scope="module")
+def site(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a web process that serves the test's database."""
+    web = next(process for process in processes(Address.free(), None) if process.name == "web")
+    assert web.ready_url is not None
+    home = tmp_path_factory.mktemp("site")
+    log = home / "web.log"
+    variables = {**environment(), "PLATFORM_HOME": str(home), **web.env}
+    with log.open("wb") as output:
+        process = subprocess.Popen(web.argv, env=variables, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(web.ready_url):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield web.ready_url.removesuffix("/readyz")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class Visit(list[str]):
+    """Complaints: what the pages asked of others, what was not there, and what their scripts said."""
+
+    def __init__(self, page: Page, site: str) -> None:
+        super().__init__()
+        host = urlsplit(site).netloc
+        page.on("request", lambda request: self.unless(urlsplit(request.url).netloc in {host, ""}, request.url))
+        page.on("websocket", lambda socket: self.unless(urlsplit(socket.url).netloc == host, socket.url))
+        page.on("response", lambda answer: self.unless(answer.status < 400, f"{answer.status} {answer.url}"))
+        page.on("pageerror", lambda error: self.append(str(error)))
+        page.on("console", lambda said: self.unless(said.type not in {"error", "warning"}, said.text))
+
+    def unless(self, fine: bool, complaint: str) -> None:
+        if not fine:
+            self.append(complaint)
+
+
+@pytest.fixture
+def page(adapter: Adapter, site: str) -> Iterator[Page]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert chromium, "These tests need Chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(PATIENCE_MS)
+        yield page
+        browser.close()
+
+
+@pytest.fixture
+def visit(page: Page, site: str) -> Visit:
+    return Visit(page, site)
+
+
+def sign_in(page: Page, password: str) -> None:
+    page.get_by_label("E-mail").fill("alice@example.com")
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def run(page: Page, document: str, expected: str) -> None:
+    """Put `document` into the editor, run it, and wait until the answer has `expected` in it."""
+    page.wait_for_selector(".graphiql-query-editor .CodeMirror")
+    page.evaluate(f"text => {EDITOR}.setValue(text)", document)
+    # it is parsed a moment later, and until then the old document would be run
+    page.wait_for_function(f"text => {EDITOR}.documentAST?.loc.source.body === text", arg=document)
+    page.locator(".graphiql-query-editor textarea").press("Control+Enter")
+    expect(page.locator(".result-window")).to_contain_text(expected)
+
+
+def test_graphiql_signs_in_asks_and_watches(page: Page, site: str, visit: Visit, adapter: Adapter) -> None:
+    page.goto(f"{site}/graphql")
+    expect(page.locator(".graphiql-container")).to_have_count(0)
+    sign_in(page, "not the password")
+    expect(page.get_by_role("alert")).to_have_text("The address or the password is not right.")
+    sign_in(page, PASSWORD)
+    expect(page.locator("#who")).to_have_text("alice@example.com")
+
+    run(page, "{ me { email memberships { role } } }", '"role": "OWNER"')
+    run(page, "{ datasets { edges { node { name } } } }", "Alice's functions")
+    expect(page.locator(".result-window")).not_to_contain_text("Charlie's functions")
+    run_id = page.evaluate("key => btoa(`TrainingRun:${key}`)", str(adapter.training_run_id))
+    run(
+        page,
+        f'subscription {{ trainingRunEvents(id: "{run_id}") {{ sequence ... on StatusChanged {{ status }} }} }}',
+        "SUCCEEDED",
+    )
+
+    page.get_by_label("Show Documentation Explorer").click()  # the schema came by introspection
+    expect(page.locator(".graphiql-doc-explorer")).to_contain_text("StartTrainingRunInput")
+    assert visit == []
+
+
+def test_graphiql_keeps_a_session_for_its_tab_and_refreshes_it(page: Page, site: str, visit: Visit) -> None:
+    page.goto(f"{site}/graphql")
+    sign_in(page, PASSWORD)
+    expect(page.locator("#who")).to_have_text("alice@example.com")
+    session = "JSON.parse(sessionStorage.getItem('platform.session'))"
+    before = page.evaluate(session)
+    page.evaluate(
+        f"sessionStorage.setItem('platform.session', JSON.stringify({{...{session}, expiresAt: '2020-01-01'}}))"
+    )
+    page.reload()
+    run(page, "{ me { email } }", "alice@example.com")
+    after = page.evaluate(session)
+    assert after["refreshToken"] != before["refreshToken"]
+    assert after["expiresAt"] >= before["expiresAt"]
+    assert page.evaluate("JSON.stringify(localStorage)").find(after["accessToken"]) == -1
+
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert page.evaluate(session) is None
+    assert visit == []
+
+
+def test_an_operator_finds_every_model_in_the_admin(page: Page, site: str, visit: Visit) -> None:
+    page.goto(f"{site}/")
+    page.get_by_role("link", name="Admin").click()
+    page.get_by_label("Email").fill("ops@example.com")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Site administration")).to_be_visible()
+
+    for app in OURS:
+        for model in apps.get_app_config(app).get_models():
+            name = f"{model._meta.app_label}_{model._meta.model_name}"
+            page.goto(site + reverse(f"admin:{name}_changelist"))
+            rows = page.locator("#result_list tbody tr:visible")
+            assert rows.count() >= 2, name
+            rows.first.locator("a").first.click()
+            page.wait_for_url("**/change/")
+    font = page.locator("body").evaluate("body => getComputedStyle(body).fontFamily")
+    assert font.startswith("Inter"), "the theme's style sheet did not come"
+    assert visit == []

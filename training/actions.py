@@ -1,0 +1,64 @@
+"""What people ask of training, one function per verb."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+
+from accounts.permissions import Permission, authorize
+from common.errors import Invalid
+from common.jobs import JobStatus, request_cancel
+from common.queues import ring
+from common.tenancy import Principal
+from datasets.models import DatasetVersion
+from training import catalogue
+from training.models import TrainingRun
+from training.trainer.config import TrainingConfig
+
+
+@transaction.atomic
+def start_run(
+    *, actor: Principal, version: DatasetVersion, base_model: str | None, name: str | None, config: TrainingConfig
+) -> TrainingRun:
+    """Queue a fine-tuning run of `version`.
+
+    Raises NotAllowed, and Invalid: DATASET_NOT_READY, UNKNOWN_BASE_MODEL, BASE_MODEL_UNAVAILABLE, or a bad name.
+    """
+    authorize(actor, Permission.START_RUN, version.organization_id)
+    if version.status != JobStatus.SUCCEEDED:
+        raise Invalid(
+            f"The dataset version is {version.status}; a run needs one that has SUCCEEDED.",
+            code="DATASET_NOT_READY",
+            field="datasetVersionId",
+        )
+    base = catalogue.named(base_model) if base_model is not None else catalogue.default()
+    if not base.available and base is not catalogue.default():
+        raise catalogue.unavailable(base)
+    run = TrainingRun.objects.create(
+        organization_id=version.organization_id,
+        created_by_id=actor.user_id,
+        name=_name(name) if name is not None else f"{version.dataset.name[:130]} v{version.number}",
+        dataset_version=version,
+        base_model_name=base.name,
+        base_model_revision=base.revision,
+        config=config.to_json(),
+    )
+    run.created()
+    ring(TrainingRun.queue)
+    return run
+
+
+@transaction.atomic
+def cancel_run(*, actor: Principal, run: TrainingRun) -> TrainingRun:
+    """Stop a run: queued at once, running after its trainer has saved. An ended one stays as it ended. Raises NotAllowed."""
+    authorize(actor, Permission.CANCEL_RUN, run.organization_id)
+    cancelled: Any = request_cancel(run)
+    return cancelled
+
+
+def _name(name: str) -> str:
+    stripped = name.strip()
+    if not stripped or len(stripped) > 150 or not stripped.isprintable():
+        raise Invalid("name should be 1 to 150 characters, none of them a control character.", field="name")
+    return stripped

@@ -1,0 +1,123 @@
+"""A run on this machine: what the trainer's process is told, and what its success means."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from common import blobs
+from common.errors import DomainError
+from common.jobs import Lease
+from common.supervision import Refused, Work
+from datasets.models import DatasetVersion
+from datasets.processing import MANIFEST
+from training import catalogue
+from training.models import Adapter, TrainingRun
+from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest, sha256_of
+from training.trainer.checkpoint import newest_whole
+
+
+def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
+    base = catalogue.named(run.base_model_name)
+    try:
+        base_folder = catalogue.fetch(base)
+    except DomainError as error:
+        raise Refused(error.code, error.message) from error
+    prefix = blobs.key(run.organization_id, "adapters", run.pk, f"{lease.fence:04d}")
+
+    def store(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+        adapter = folder / "adapter"
+        if adapter_digest(adapter) != result["adapter"]["digest"]:
+            raise OSError(f"The adapter in {adapter} is not the one that the trainer wrote.")
+        blobs.put_folder(prefix, adapter, last=ADAPTER_WEIGHTS)
+        return {**result, "card": (adapter / "README.md").read_text()}
+
+    def succeeded(run: TrainingRun, result: dict[str, Any]) -> None:
+        card, adapter = result.pop("card"), result.pop("adapter")
+        TrainingRun.objects.filter(pk=run.pk).update(result=result, eval_loss=result["eval_loss"])
+        Adapter.objects.create(
+            organization_id=run.organization_id,
+            training_run=run,
+            name=run.name,
+            version=Adapter.next_version(run.organization_id, run.name),
+            base_model_name=run.base_model_name,
+            base_model_revision=run.base_model_revision,
+            digest=adapter["digest"],
+            size_bytes=adapter["size_bytes"],
+            storage_prefix=prefix,
+            eval_loss=result["eval_loss"],
+            test_loss=result["test_loss"],
+            base_test_loss=result["base_test_loss"],
+            card=card,
+        )
+
+    return Work(
+        module="training.trainer",
+        orders={
+            "base_model": {"name": base.name, "revision": base.revision, "path": str(base_folder)},
+            "data": _fetch_splits(run.dataset_version, folder / "data"),
+            "config": run.config,
+            "resume_from": _newest_checkpoint(folder),
+            "device": settings.DEVICE,
+            "threads": settings.TRAINER_THREADS or None,
+            "adapter_name": run.name,
+            "lineage": _lineage(run),
+        },
+        store=store,
+        succeeded=succeeded,
+        project=_project,
+        productive_kinds=frozenset({"CheckpointSaved"}),
+    )
+
+
+def _fetch_splits(version: DatasetVersion, folder: Path) -> dict[str, list[str]]:
+    """Copy the version's shards here, each checked against the manifest."""
+    folder.mkdir(exist_ok=True)
+    with blobs.open_read(f"{version.storage_prefix}/{MANIFEST}") as file:
+        manifest = json.load(file)
+    splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for entry in manifest["files"]:
+        split = str(entry["split"]).lower()
+        if split in splits:
+            path = folder / entry["name"]
+            blobs.get(f"{version.storage_prefix}/{entry['name']}", path)
+            if sha256_of(path) != entry["sha256"]:
+                raise Refused(
+                    "DATA_CORRUPT",
+                    f"{entry['name']} of the dataset version is not what was stored; make the version again.",
+                )
+            splits[split].append(str(path))
+    return splits
+
+
+def _newest_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint that any earlier attempt at this job has left."""
+    found = [newest_whole(attempt / "checkpoints") for attempt in folder.parent.iterdir() if attempt != folder]
+    whole = [checkpoint for checkpoint in found if checkpoint is not None]
+    return str(max(whole, key=lambda checkpoint: checkpoint.step).folder) if whole else None
+
+
+def _lineage(run: TrainingRun) -> dict[str, Any]:
+    version = run.dataset_version
+    return {
+        "training_run": str(run.pk),
+        "dataset": version.dataset.name,
+        "dataset_version": version.number,
+        "fingerprint": version.fingerprint,
+        "rows": {split["name"].lower(): split["rows"] for split in version.splits},
+    }
+
+
+def _project(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """A run's present figures, from its trainer's newest events."""
+    changes: dict[str, Any] = {}
+    for event in events:
+        if event["kind"] == "StepLogged":
+            names = ("step", "total_steps", "loss", "tokens_per_second")
+            changes |= {name: event[name] for name in names if event.get(name) is not None}
+        elif event["kind"] == "Evaluated" and event.get("eval_loss") is not None:
+            changes["eval_loss"] = event["eval_loss"]
+    return changes

@@ -1,0 +1,97 @@
+"""Training runs and the adapters that they make."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Max
+
+from common.events import JobEvent
+from common.jobs import Job
+from common.tenancy import Principal
+
+
+class Executor(models.TextChoices):
+    LOCAL = "LOCAL"
+
+
+class TrainingRunEvent(JobEvent):
+    job = models.ForeignKey(
+        "training.TrainingRun", on_delete=models.CASCADE, related_name="event_log", db_constraint=False
+    )
+
+
+class TrainingRun(Job):
+    """Fine-tuning of a base model on a dataset version. It belongs to its worker, not to whoever watches it."""
+
+    name = models.CharField(max_length=150)
+    dataset_version = models.ForeignKey(
+        "datasets.DatasetVersion", on_delete=models.PROTECT, related_name="runs", db_constraint=False
+    )
+    base_model_name = models.CharField(max_length=200)
+    base_model_revision = models.CharField(max_length=64)
+    executor = models.CharField(max_length=10, choices=Executor.choices, default=Executor.LOCAL)
+    config = models.JSONField(help_text="trainer.config.TrainingConfig, with every default filled in.")
+    step = models.PositiveIntegerField(default=0)
+    total_steps = models.PositiveIntegerField(null=True)
+    loss = models.FloatField(null=True)
+    eval_loss = models.FloatField(null=True)
+    tokens_per_second = models.FloatField(null=True)
+    result = models.JSONField(null=True, help_text="What the trainer measured, and where.")
+
+    queue = "training"
+    event_model: ClassVar[type[JobEvent]] = TrainingRunEvent
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def running_cap(cls) -> int:
+        cap: int = settings.CONCURRENT_RUNS
+        return cap
+
+
+class AdapterQuerySet(models.QuerySet[Any]):
+    def visible_to(self, principal: Principal) -> Self:
+        return self.filter(organization_id__in=principal.organizations)
+
+
+class Adapter(models.Model):
+    """The result of a run: weights in safetensors, with the digest that every prediction made with it repeats."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="+")
+    training_run = models.OneToOneField(
+        TrainingRun, null=True, on_delete=models.PROTECT, related_name="adapter", db_constraint=False
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    name = models.CharField(max_length=150)
+    version = models.PositiveIntegerField()
+    base_model_name = models.CharField(max_length=200)
+    base_model_revision = models.CharField(max_length=64)
+    digest = models.CharField(max_length=64, db_index=True)
+    size_bytes = models.BigIntegerField()
+    storage_prefix = models.CharField(max_length=300)
+    eval_loss = models.FloatField(null=True)
+    test_loss = models.FloatField(null=True)
+    base_test_loss = models.FloatField(null=True)
+    card = models.TextField()
+
+    objects = AdapterQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [models.UniqueConstraint(fields=["organization", "name", "version"], name="adapter_version")]
+        indexes = [models.Index(fields=["organization", "-created_at", "-id"], name="adapter_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+    @classmethod
+    def next_version(cls, organization_id: UUID, name: str) -> int:
+        named = cls.objects.filter(organization_id=organization_id, name=name)
+        highest: int | None = named.aggregate(Max("version"))["version__max"]
+        return (highest or 0) + 1

@@ -1,0 +1,168 @@
+"""Training: the operations of the API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import strawberry
+import strawberry_django
+from strawberry import ID, argument
+
+from accounts.models import Organization
+from common.errors import Invalid
+from common.graphql import Info, KeysetConnection, OperationInfo, model_id, mutation, resolve, resolve_or_null
+from common.graphql_jobs import JobEventType, follow
+from common.jobs import JobStatus
+from common.text import is_storable
+from datasets.models import DatasetVersion
+from training import actions, catalogue, models
+from training.models import Executor
+from training.trainer.config import ConfigError, Quantization, Scheduler, TrainingConfig
+from training.types import AdapterType, BaseModelType, TrainingRunType
+
+Id = Annotated[ID, argument(description="Its id.")]
+StartTrainingRunPayload = Annotated[
+    TrainingRunType | OperationInfo, strawberry.union("StartTrainingRunPayload", description="The run, or why not.")
+]
+CancelTrainingRunPayload = Annotated[
+    TrainingRunType | OperationInfo, strawberry.union("CancelTrainingRunPayload", description="The run, or why not.")
+]
+
+
+@strawberry.input(description="The QLoRA recipe. Defaults: NF4, rank 16, 2e-4, batch 4.")
+class TrainingConfigInput:
+    epochs: float = strawberry.field(default=3, description="Passes over the training split.")
+    max_steps: int | None = strawberry.field(default=None, description="Stop after this many optimizer steps.")
+    learning_rate: float = strawberry.field(default=0.0002, description="The peak learning rate.")
+    scheduler: Scheduler = strawberry.field(
+        default=Scheduler.COSINE, description="What becomes of it after the warm-up."
+    )
+    warmup_ratio: float = strawberry.field(default=0.03, description="The share of steps in which it rises.")
+    weight_decay: float = strawberry.field(default=0.0, description="AdamW's weight decay.")
+    max_grad_norm: float = strawberry.field(default=1.0, description="Clip the gradient to this norm.")
+    batch_size: int = strawberry.field(default=4, description="Sequences in a micro-batch.")
+    gradient_accumulation: int = strawberry.field(default=1, description="Micro-batches per optimizer step.")
+    max_sequence_tokens: int = strawberry.field(default=1024, description="Longer rows are shortened.")
+    packing: bool = strawberry.field(default=True, description="Fill micro-batches by tokens instead of by rows.")
+    quantization: Quantization = strawberry.field(
+        default=Quantization.NF4, description="How the frozen base weights are held."
+    )
+    lora_rank: int = strawberry.field(default=16, description="The inner width of the adapter's matrices.")
+    lora_alpha: int = strawberry.field(
+        default=32, description="The adapter's output is scaled by loraAlpha / loraRank."
+    )
+    lora_dropout: float = strawberry.field(
+        default=0.05, description="The share of an adapter's inputs that are zeroed in training."
+    )
+    target_modules: list[str] | None = strawberry.field(
+        default=None, description="The linear layers that get an adapter; null is all."
+    )
+    eval_every_steps: int | None = strawberry.field(
+        default=None, description="Steps between validations; null is four times."
+    )
+    checkpoint_every_steps: int | None = strawberry.field(
+        default=None, description="Steps between checkpoints; null is ten times."
+    )
+    keep_checkpoints: int = strawberry.field(default=2, description="How many of the newest checkpoints stay.")
+    seed: int = strawberry.field(default=17, description="The same seed and data give the same adapter.")
+
+
+@strawberry.input(description="A run to be started.")
+class StartTrainingRunInput:
+    dataset_version_id: ID = strawberry.field(description="What it learns from.")
+    base_model: str | None = strawberry.field(
+        default=None, description="The model that it starts from; null is the platform's default."
+    )
+    executor: Executor = strawberry.field(default=Executor.LOCAL, description="Where it is carried out.")
+    name: str | None = strawberry.field(default=None, description="Its name; null names it after the dataset version.")
+    config: TrainingConfigInput | None = strawberry.field(default=None, description="Its recipe.")
+
+
+def config_of(chosen: TrainingConfigInput | None) -> TrainingConfig:
+    values: dict[str, Any] = asdict(chosen) if chosen else {}
+    try:
+        return TrainingConfig.from_json(values)
+    except ConfigError as error:
+        raise Invalid(error.message, code="INVALID_CONFIG", field=f"config.{error.field}") from None
+
+
+@strawberry.type
+class TrainingQuery:
+    @strawberry.field(description="The models that may be fine-tuned.")
+    def base_models(self, info: Info) -> list[BaseModelType]:
+        assert info.context.actor
+        return [BaseModelType.of(model) for model in catalogue.ALLOWED]
+
+    @strawberry_django.field(description="A run.")
+    def training_run(self, info: Info, id: Id) -> TrainingRunType | None:
+        return resolve_or_null(info, id, models.TrainingRun)  # type: ignore[return-value]
+
+    @strawberry_django.connection(KeysetConnection[TrainingRunType], description="Runs, newest first.")
+    def training_runs(
+        self,
+        info: Info,
+        organization_id: Annotated[ID | None, argument(description="Only this organization's.")] = None,
+        dataset_version_id: Annotated[ID | None, argument(description="Only those that learn from this.")] = None,
+        status: Annotated[list[JobStatus] | None, argument(description="Only those in these states.")] = None,
+    ) -> list[TrainingRunType]:
+        found = models.TrainingRun.objects.visible_to(info.context.actor)
+        if organization_id is not None:
+            found = found.filter(organization_id=model_id(organization_id, Organization))
+        if dataset_version_id is not None:
+            found = found.filter(dataset_version_id=model_id(dataset_version_id, DatasetVersion))
+        return found.filter(status__in=status) if status else found  # type: ignore[return-value]
+
+    @strawberry_django.field(description="An adapter.")
+    def adapter(self, info: Info, id: Id) -> AdapterType | None:
+        return resolve_or_null(info, id, models.Adapter)  # type: ignore[return-value]
+
+    @strawberry_django.connection(KeysetConnection[AdapterType], description="Adapters, newest first.")
+    def adapters(
+        self,
+        info: Info,
+        organization_id: Annotated[ID | None, argument(description="Only this organization's.")] = None,
+        name: Annotated[str | None, argument(description="Only those of this name.")] = None,
+        base_model: Annotated[str | None, argument(description="Only those of this base model.")] = None,
+    ) -> list[AdapterType]:
+        found = models.Adapter.objects.visible_to(info.context.actor)
+        if organization_id is not None:
+            found = found.filter(organization_id=model_id(organization_id, Organization))
+        if name is not None:
+            found = found.filter(name=name) if is_storable(name) else found.none()
+        if base_model is not None:
+            found = found.filter(base_model_name=base_model) if is_storable(base_model) else found.none()
+        return found  # type: ignore[return-value]
+
+
+@strawberry.type
+class TrainingMutation:
+    @mutation("Fine-tune a base model on a dataset version.")
+    def start_training_run(
+        self, info: Info, input: Annotated[StartTrainingRunInput, argument(description="The run.")]
+    ) -> StartTrainingRunPayload:
+        return actions.start_run(  # type: ignore[return-value]
+            actor=info.context.actor,
+            version=resolve(info, input.dataset_version_id, DatasetVersion),
+            base_model=input.base_model,
+            name=input.name,
+            config=config_of(input.config),
+        )
+
+    @mutation("Stop a run, after it has saved a checkpoint.")
+    def cancel_training_run(self, info: Info, id: Id) -> CancelTrainingRunPayload:
+        return actions.cancel_run(actor=info.context.actor, run=resolve(info, id, models.TrainingRun))  # type: ignore[return-value]
+
+
+@strawberry.type
+class TrainingSubscription:
+    @strawberry.subscription(description="A run's events: each message holds all that is new, in order.")
+    async def training_run_events(
+        self,
+        info: Info,
+        id: Id,
+        after: Annotated[int, argument(description="The last sequence that you have seen.")] = 0,
+    ) -> AsyncIterator[list[JobEventType]]:
+        async for batch in follow(info, id, models.TrainingRun, after):
+            yield batch

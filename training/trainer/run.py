@@ -1,0 +1,180 @@
+"""A training run from its orders to its result: set up, fit, measure, leave the adapter."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import torch
+
+from common.child import Attempt, ChildError
+from training.trainer import checkpoint
+from training.trainer.adapter import model_card, write_adapter
+from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest
+from training.trainer.attention import use_document_attention
+from training.trainer.batches import Sampler
+from training.trainer.encoding import COLUMNS, Examples
+from training.trainer.fit import Run, evenly_spaced, fit, mean_loss
+from training.trainer.lora import add_lora, base_only
+from training.trainer.orders import Orders
+from training.trainer.quantization import BaseModelError, load_base
+from training.trainer.state import Progress, load_state
+
+HELD_OUT_ROWS = 2_000
+"""Validation and test read at most this many rows of their splits, evenly spaced."""
+
+
+def train(attempt: Attempt, orders: Orders) -> None:
+    """Carry out the orders: leaves checkpoints/, adapter/, and a result (its `seconds` are this attempt's).
+
+    Raises ChildError for what the user can understand, and Interrupted on SIGTERM.
+    """
+    started = time.monotonic()
+    run = set_up(attempt, orders)
+    fit(run)
+    losses = score(run)
+    results = {
+        "steps": run.progress.step,
+        "total_steps": run.sampler.total_steps,
+        "tokens": run.progress.tokens,
+        "tokens_per_second": run.progress.tokens / run.progress.step_seconds,
+        "first_loss": run.progress.first_loss,
+        "last_loss": run.progress.last_loss,
+        "eval_loss": run.progress.eval_loss,
+        **losses,
+        "seconds": time.monotonic() - started,
+    }
+    environment = describe_environment(run.device)
+    data = {
+        "train_tokens": len(run.examples["train"].ids),
+        **{f"{name}_rows": len(rows) for name, rows in run.examples.items()},
+    }
+    folder = attempt.folder / "adapter"
+    write_adapter(folder, run.layers, orders, model_card(orders, data, results, environment))
+    adapter = {"digest": adapter_digest(folder), "size_bytes": (folder / ADAPTER_WEIGHTS).stat().st_size}
+    attempt.succeed(**results, adapter=adapter, environment=environment)
+
+
+def set_up(attempt: Attempt, orders: Orders) -> Run:
+    """Read the data, load the base model, add the adapter, and go to where the checkpoint left off."""
+    if orders.threads is not None:
+        torch.set_num_threads(orders.threads)
+    device = choose_device(orders.device)
+    attempt.events.log(f"Loading base model {orders.base_name}")
+    try:
+        model = load_base(orders.base_path, orders.config.quantization, device)
+    except BaseModelError as error:
+        raise ChildError("BASE_MODEL_UNAVAILABLE", str(error)) from error
+    attempt.check_stop()
+    use_document_attention(model)
+    layers = add_lora(model, orders.config)
+    max_tokens = min(orders.config.max_sequence_tokens, model.config.max_position_embeddings)
+    examples = {name: read_split(attempt, orders, name, max_tokens) for name in ("train", "validation", "test")}
+    if len(examples["train"]) == 0:
+        raise ChildError("NO_TRAINING_ROWS", "No row of the training split has anything to learn from.")
+    optimizer = torch.optim.AdamW(
+        [parameter for layer in layers.values() for parameter in (layer.lora_A, layer.lora_B)],
+        weight_decay=orders.config.weight_decay,
+    )
+    run = Run(
+        attempt=attempt,
+        orders=orders,
+        model=model,
+        layers=layers,
+        optimizer=optimizer,
+        sampler=Sampler(examples["train"].lengths, orders.config, max_tokens),
+        examples=examples,
+        progress=Progress(),
+        device=device,
+    )
+    if orders.resume_from is not None:
+        resume(run, orders.resume_from)
+    attempt.events.log(f"Training for {run.sampler.total_steps} steps on {describe_device(device)}")
+    return run
+
+
+def resume(run: Run, wanted: Path) -> None:
+    """Go on from a checkpoint, or, where its files are damaged, from the newest whole one before it.
+
+    Raises ChildError CHECKPOINT_DAMAGED where none is whole.
+    """
+    found = checkpoint.whole_or_older(wanted)
+    if found is None:
+        raise ChildError("CHECKPOINT_DAMAGED", f"{wanted.name} is damaged, and there is no older one. Start anew.")
+    if found.folder != wanted:
+        run.attempt.events.log(f"{wanted.name} is damaged; using {found.folder.name}", level="WARNING")
+    run.progress = load_state(found.folder, run.layers, run.optimizer, run.orders)
+    run.attempt.events.log(f"Going on from step {run.progress.step}")
+
+
+def read_split(attempt: Attempt, orders: Orders, name: str, max_tokens: int) -> Examples:
+    """Encode the rows of a split: all of the training split, up to HELD_OUT_ROWS of another."""
+    from transformers import AutoTokenizer
+
+    attempt.check_stop()
+    tokenizer = AutoTokenizer.from_pretrained(orders.base_path, local_files_only=True, trust_remote_code=False)
+    at_most = None if name == "train" else HELD_OUT_ROWS
+    examples = Examples.from_rows(read_rows(orders.splits[name], at_most), tokenizer, max_tokens)
+    attempt.events.log(
+        f"{name}: {len(examples):,} rows, {len(examples.ids):,} tokens, {examples.supervised_tokens:,} of them counted "
+        f"by the loss; {examples.truncated:,} rows shortened to {max_tokens:,} tokens, {examples.dropped:,} left out"
+    )
+    return examples
+
+
+def read_rows(paths: Sequence[Path], at_most: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of Parquet files in their order: all, or `at_most` of them, evenly spaced."""
+    files = [pyarrow.parquet.ParquetFile(path) for path in paths]
+    total = sum(file.metadata.num_rows for file in files)
+    wanted = None if at_most is None or total <= at_most else set(evenly_spaced(total, at_most).tolist())
+    position = 0
+    for file in files:
+        columns = [name for name in COLUMNS if name in file.schema_arrow.names]
+        for batch in file.iter_batches(batch_size=1_024, columns=columns):
+            for row in batch.to_pylist():
+                if wanted is None or position in wanted:
+                    yield row
+                position += 1
+
+
+def score(run: Run) -> dict[str, float | int | None]:
+    """Measure the base model and the adapter on the same test rows; null for both where there are none."""
+    test = run.examples["test"]
+    if len(test) == 0:
+        return {"test_rows": 0, "test_loss": None, "base_test_loss": None}
+    run.attempt.events.log(f"Scoring the adapter and the base model on {len(test):,} test rows")
+    rows = evenly_spaced(len(test), len(test))
+    test_loss = mean_loss(run, test, rows)
+    with base_only(run.layers):
+        base_test_loss = mean_loss(run, test, rows)
+    return {"test_rows": len(test), "test_loss": test_loss, "base_test_loss": base_test_loss}
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device for "auto", "cpu", or "cuda". Raises ChildError NO_ACCELERATOR where it is not there."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ChildError("NO_ACCELERATOR", "This machine has no CUDA accelerator that torch can use.")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"the CPU ({torch.get_num_threads()} threads)"
+
+
+def describe_environment(device: torch.device) -> dict[str, str]:
+    """What a repetition would need to be the same: versions, platform, and device."""
+    packages = ("torch", "transformers", "bitsandbytes", "safetensors", "tokenizers")
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "device": describe_device(device),
+    }

@@ -1,0 +1,101 @@
+"""What a run needs to go on exactly where it was: the adapter, the optimizer, and how far it came.
+
+Nothing else. The order of rows (batches.py), the learning rate (schedule.py), and the random numbers (fit.py) are
+functions of the config and the step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from common.child import ChildError
+from training.trainer.adapter import peft_tensors
+from training.trainer.lora import LoraLinear
+from training.trainer.orders import Orders
+
+WEIGHTS = "adapter_model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+# What must be the same for a checkpoint to mean anything to a run. A longer horizon or another rate is allowed.
+_SAME = ("seed", "lora_rank", "lora_alpha", "target_modules", "quantization", "batch_size", "gradient_accumulation")
+
+
+@dataclass
+class Progress:
+    """How far a run came, over all of its attempts."""
+
+    step: int = 0
+    """Optimizer steps made."""
+    tokens: int = 0
+    """Tokens trained on, prompts included."""
+    step_seconds: float = 0.0
+    """Time spent in optimizer steps."""
+    first_loss: float | None = None
+    last_loss: float | None = None
+    eval_loss: float | None = None
+    evaluated_step: int = 0
+    """The step of eval_loss."""
+
+
+def save_state(
+    folder: Path,
+    layers: Mapping[str, LoraLinear],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    orders: Orders,
+) -> None:
+    """Write the three files of a checkpoint into `folder`."""
+    weights = peft_tensors(layers)
+    save_file({name: tensor.detach() for name, tensor in weights.items()}, folder / WEIGHTS)
+    moments = {
+        f"{name}.{moment}": optimizer.state[tensor][moment]
+        for name, tensor in weights.items()
+        if tensor in optimizer.state
+        for moment in _MOMENTS
+    }
+    save_file(moments, folder / OPTIMIZER)
+    state = {"progress": asdict(progress), **_identity(orders)}
+    (folder / STATE).write_text(json.dumps(state, indent=1))
+
+
+def load_state(
+    folder: Path, layers: Mapping[str, LoraLinear], optimizer: torch.optim.Optimizer, orders: Orders
+) -> Progress:
+    """Put a checkpoint's weights and moments in place, bit for bit, and return how far it had come.
+
+    Raises ChildError CHECKPOINT_MISMATCH where it was made by a run that differs in more than its horizon.
+    """
+    state: dict[str, Any] = json.loads((folder / STATE).read_text())
+    identity = _identity(orders)
+    differing = [name for name, value in identity["config"].items() if state["config"].get(name) != value]
+    if state["base_model"] != identity["base_model"]:
+        differing.append("base_model")
+    if differing:
+        raise ChildError(
+            "CHECKPOINT_MISMATCH",
+            f"{folder.name} was made with other settings ({', '.join(differing)}). Start a new run instead.",
+        )
+    weights, moments = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
+    for name, tensor in peft_tensors(layers).items():
+        tensor.data.copy_(weights[name])
+        if f"{name}.step" in moments:
+            found = {moment: moments[f"{name}.{moment}"] for moment in _MOMENTS}
+            # AdamW keeps the step count on the CPU and the moments where the weights are.
+            optimizer.state[tensor] = {m: t if m == "step" else t.to(tensor.device) for m, t in found.items()}
+    return Progress(**state["progress"])
+
+
+def _identity(orders: Orders) -> dict[str, Any]:
+    config = orders.config.to_json()
+    return {
+        "base_model": {"name": orders.base_name, "revision": orders.base_revision},
+        "config": {name: config[name] for name in _SAME},
+    }
