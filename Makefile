@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+# now, before anything is installed: the demo reports how long the whole took
+export DEMO_STARTED_AT := $(shell date +%s.%N)
 VENV := .venv
 BIN := $(VENV)/bin
 # For commands that read the settings and need no server; the home is theirs alone.
@@ -23,7 +25,7 @@ up: setup ## everything, at http://127.0.0.1:8000 (HOST, PORT); Ctrl-C stops it
 	@exec $(BIN)/python manage.py up
 
 test: setup-dev ## all tests that end within ten minutes on two cores
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not gpu" $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 lint: setup-dev ## style, types, import directions, migrations, the schema
 	@$(BIN)/ruff check .

@@ -8,12 +8,11 @@ from django.contrib.auth.hashers import check_password
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import IntegrityError, transaction
-from django.utils import timezone
+from django.db import IntegrityError
 from django.utils.text import slugify
 
 from accounts import tokens
-from accounts.models import Membership, Organization, RefreshToken, Role, User
+from accounts.models import Membership, Organization, Role, User
 from common.errors import DomainError, Invalid
 from common.tenancy import Principal, operator
 from common.text import is_storable
@@ -77,12 +76,6 @@ def principal_of(access_token: str) -> Principal:
             raise tokens.InvalidToken
         roles: dict[UUID, str] = dict(Membership.objects.filter(user_id=user_id).values_list("organization_id", "role"))
     return Principal(user_id=user_id, roles=roles)
-
-
-@transaction.atomic
-def sign_out_everywhere(*, user: User) -> None:
-    """End all of a user's sessions: refresh tokens at once, access tokens within their ten minutes."""
-    RefreshToken.objects.filter(user=user, revoked_at=None).update(revoked_at=timezone.now())
 
 
 def sole_organization(actor: Principal) -> UUID:

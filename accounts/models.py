@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
 from common.tenancy import Principal
@@ -26,6 +27,11 @@ class UserManager(BaseUserManager["User"]):
     def normalize_email(cls, email: str | None) -> str:
         """One address is one account, however it is typed."""
         return (email or "").strip().lower()
+
+    def visible_to(self, principal: Principal) -> models.QuerySet[User]:
+        """Oneself, and whoever shares an organization."""
+        colleagues = Membership.objects.filter(organization_id__in=principal.organizations).values("user_id")
+        return self.filter(Q(pk=principal.user_id) | Q(pk__in=colleagues))
 
     def get_by_natural_key(self, username: str | None) -> User:
         return self.get(email=self.normalize_email(username))

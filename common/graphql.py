@@ -115,11 +115,6 @@ def camel_case(path: str) -> str:
     return re.sub(r"_([a-z])", lambda found: found.group(1).upper(), path)
 
 
-@strawberry.type(description="It was done.")
-class Done:
-    ok: bool = strawberry.field(default=True, description="Always true.")
-
-
 def as_graphql_error(error: DomainError) -> GraphQLError:
     """A refusal in `errors`, for queries and subscriptions."""
     extensions: dict[str, Any] = {"code": error.code}

@@ -15,7 +15,7 @@ from django.db import models, transaction
 from django.db.models import F, Func, Q
 
 from common.events import Event, JobEvent
-from common.tenancy import Principal
+from common.tenancy import TenantQuerySet
 
 LEASE = timedelta(seconds=60)
 HEARTBEAT_S = 10.0
@@ -40,10 +40,7 @@ class ServerClock(Func):
     output_field = models.DateTimeField()
 
 
-class JobQuerySet(models.QuerySet[Any]):
-    def visible_to(self, principal: Principal) -> Self:
-        return self.filter(organization_id__in=principal.organizations)
-
+class JobQuerySet(TenantQuerySet):
     def queued(self) -> Self:
         return self.filter(status=JobStatus.QUEUED)
 
@@ -141,10 +138,13 @@ class Job(models.Model):
 
 
 def request_cancel(job: Job) -> Job:
-    """Cancel a queued job at once; ask the supervisor of a running one to stop it. An ended one stays as it ended."""
+    """Cancel a queued job at once; ask the supervisor of a running one to stop it. An ended one stays as it ended.
+
+    The request is recorded before anything else: a job that is requeued or claimed at this moment carries it along.
+    """
     jobs = type(job).objects.filter(pk=job.pk)
-    if jobs.filter(status=JobStatus.QUEUED).move(JobStatus.CANCELLED, cancel_requested_at=ServerClock()) is None:
-        jobs.filter(status=JobStatus.RUNNING, cancel_requested_at=None).update(cancel_requested_at=ServerClock())
+    jobs.exclude(status__in=ENDED).filter(cancel_requested_at=None).update(cancel_requested_at=ServerClock())
+    jobs.queued().move(JobStatus.CANCELLED)
     changed: Job = jobs.get()
     return changed
 

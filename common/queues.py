@@ -10,9 +10,6 @@ from django.db import transaction
 
 logger = logging.getLogger(__name__)
 
-# Which task of which app answers each queue's bell; the queue's name is the django-q2 cluster's.
-TASKS = {"datasets": "datasets.tasks.work", "training": "training.tasks.work"}
-
 
 def ring(queue: str) -> None:
     """Wake a worker of `queue` once the surrounding transaction has committed.
@@ -26,7 +23,7 @@ def _ring(queue: str) -> None:
     from django_q.tasks import async_task  # its import reads the settings, and the web process rings rarely
 
     try:
-        async_task(TASKS[queue], cluster=queue)
+        async_task(f"{queue}.tasks.work", cluster=queue)  # a queue is named for the app whose jobs it carries
     except redis.RedisError as error:
         logger.warning("Nobody heard the bell of %s (%s): the keeper's sweep will.", queue, error)
 

@@ -14,9 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 
 import psutil
 from django.conf import settings
-from django.db import OperationalError, close_old_connections
+from django.db import OperationalError, close_old_connections, connection
 
 from common.child import LEASE_FD, write_whole
 from common.claims import claim
@@ -120,7 +121,8 @@ class _Attempt:
         try:
             with self._scope():
                 job = self._jobs().select_related().get()
-            self.work = prepare(job, self.lease, self.folder)
+            with self._lease_kept():
+                self.work = prepare(job, self.lease, self.folder)
             code = self._supervise_child()
             self._conclude(code, self._result())
             self._tidy()
@@ -174,7 +176,8 @@ class _Attempt:
             try:
                 if now >= next_heartbeat:
                     self._renew()
-                    os.write(writer, b".")
+                    with suppress(BrokenPipeError):  # it has just ended; the next look finds out how
+                        os.write(writer, b".")
                     next_heartbeat = now + HEARTBEAT_S
                 if now >= next_look:
                     self._forward_events()
@@ -216,6 +219,32 @@ class _Attempt:
                 raise LeaseLost
         self.renewed = time.monotonic()
 
+    @contextmanager
+    def _lease_kept(self) -> Iterator[None]:
+        """Renew the lease from a thread while this one moves files, which may take longer than a lease lasts."""
+        done, lost = threading.Event(), threading.Event()
+
+        def keep() -> None:
+            while not done.wait(HEARTBEAT_S) and not lost.is_set():
+                try:
+                    self._renew()
+                except LeaseLost:
+                    lost.set()
+                except OperationalError as error:
+                    logger.warning("The database is away (%s).", str(error).splitlines()[0])
+                finally:
+                    connection.close()
+
+        thread = threading.Thread(target=keep, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+        if lost.is_set():
+            raise LeaseLost
+
     def _remember_process(self, child: subprocess.Popen[bytes]) -> None:
         identity = {"host": socket.gethostname(), "pid": child.pid, "started": psutil.Process(child.pid).create_time()}
         with self._scope():
@@ -251,7 +280,9 @@ class _Attempt:
     def _conclude(self, code: int, result: dict[str, Any] | None) -> None:
         status = result and result["status"]
         if status == "succeeded":
-            self._succeed(self.work.store(self.folder, result or {}))
+            with self._lease_kept():
+                stored = self.work.store(self.folder, result or {})
+            self._succeed(stored)
         elif status == "failed" and result:
             self._move(JobStatus.FAILED, error_code=result["code"], error_message=result["message"])
         elif self.cancelled:
@@ -306,14 +337,17 @@ class _Attempt:
 
 
 def requeue(jobs: Any, reason: str) -> None:
-    """Put a job whose attempt was lost back into the queue, or end it as POISON after three that left nothing."""
+    """Put a job whose attempt was lost back into the queue.
+
+    One that was to be cancelled ends as CANCELLED, and one that left nothing in three attempts in a row as POISON.
+    """
+    if jobs.exclude(cancel_requested_at=None).move(JobStatus.CANCELLED) is not None:
+        return
     poison = jobs.filter(unproductive_attempts__gte=MAX_UNPRODUCTIVE_ATTEMPTS)
     message = f"Three attempts in a row ended without progress. {reason}"
     if poison.move(JobStatus.FAILED, error_code="POISON", error_message=message) is None:
-        cancelled = jobs.exclude(cancel_requested_at=None)
-        if cancelled.move(JobStatus.CANCELLED) is None:
-            changes = {"lease_owner": "", "lease_until": None, "process": None}
-            jobs.move(JobStatus.QUEUED, reason=reason, due_at=ServerClock() + REQUEUE_DELAY, **changes)
+        nobody = {"lease_owner": "", "lease_until": None, "process": None}
+        jobs.move(JobStatus.QUEUED, reason=reason, due_at=ServerClock() + REQUEUE_DELAY, **nobody)
 
 
 def kill_group(pid: int) -> None:

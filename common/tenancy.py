@@ -10,9 +10,10 @@ import contextvars
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Self
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 
 APP_ROLE = "platform_app"
 OPERATOR_ROLE = "platform_operator"
@@ -28,6 +29,13 @@ class Principal:
     @property
     def organizations(self) -> frozenset[UUID]:
         return frozenset(self.roles)
+
+
+class TenantQuerySet(models.QuerySet[Any]):
+    """Of rows that belong to an organization: who may see which, said once."""
+
+    def visible_to(self, principal: Principal) -> Self:
+        return self.filter(organization_id__in=principal.organizations)
 
 
 _scope: contextvars.ContextVar[str | None] = contextvars.ContextVar("scope", default=None)

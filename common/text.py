@@ -1,8 +1,18 @@
-"""What text PostgreSQL can hold."""
+"""Text that people type: what PostgreSQL can hold, and what a name may be."""
 
 from __future__ import annotations
+
+from common.errors import Invalid
 
 
 def is_storable(text: str) -> bool:
     """PostgreSQL refuses NUL, and UTF-8 has no lone surrogates: no row holds such a text, and none can be made to."""
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def plain_text(text: str, field: str, limit: int) -> str:
+    """A name without surrounding blanks: 1 to `limit` printable characters. Raises Invalid."""
+    stripped = text.strip()
+    if not stripped or len(stripped) > limit or not stripped.isprintable():
+        raise Invalid(f"{field} should be 1 to {limit} characters, none of them a control character.", field=field)
+    return stripped

@@ -8,12 +8,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import Q
 
 from accounts.permissions import Permission, authorize
 from common.errors import Invalid, NotFound
 from common.jobs import JobStatus, request_cancel
 from common.queues import ring
 from common.tenancy import Principal
+from common.text import plain_text
 from datasets.models import Dataset, DatasetVersion, Upload, UploadStatus
 from datasets.pipeline.fingerprint import fingerprint
 from datasets.pipeline.recipe import Recipe
@@ -34,7 +36,7 @@ def start_upload(
     return Upload.objects.create(
         organization_id=organization_id,
         created_by_id=actor.user_id,
-        file_name=_plain_text(file_name, "fileName", 300),
+        file_name=plain_text(file_name, "fileName", 300),
         size_bytes=size_bytes,
         expected_sha256=(sha256 or "").lower(),
     )
@@ -51,13 +53,13 @@ def create_dataset(
     authorize(actor, Permission.PROCESS_DATASET, organization_id)
     if upload.organization_id != organization_id:
         raise NotFound
-    print_ = _fingerprint(upload, recipe)
-    if finished := _finished(organization_id, print_):
+    hashed = _fingerprint(upload, recipe)
+    if finished := _finished(organization_id, hashed):
         return finished
     dataset = Dataset.objects.create(
-        organization_id=organization_id, created_by_id=actor.user_id, name=_plain_text(name, "name", 150)
+        organization_id=organization_id, created_by_id=actor.user_id, name=plain_text(name, "name", 150)
     )
-    return _queue_version(actor, dataset, upload, recipe, print_)
+    return _queue_version(actor, dataset, upload, recipe, hashed)
 
 
 @transaction.atomic
@@ -69,8 +71,8 @@ def process_dataset(*, actor: Principal, dataset: Dataset, upload: Upload | None
         upload = DatasetVersion.objects.filter(dataset=dataset).order_by("-number").select_related("upload")[0].upload
     if upload.organization_id != dataset.organization_id:
         raise NotFound
-    print_ = _fingerprint(upload, recipe)
-    return _finished(dataset.organization_id, print_) or _queue_version(actor, dataset, upload, recipe, print_)
+    hashed = _fingerprint(upload, recipe)
+    return _finished(dataset.organization_id, hashed) or _queue_version(actor, dataset, upload, recipe, hashed)
 
 
 @transaction.atomic
@@ -81,7 +83,7 @@ def cancel_version(*, actor: Principal, version: DatasetVersion) -> DatasetVersi
     return cancelled
 
 
-def _queue_version(actor: Principal, dataset: Dataset, upload: Upload, recipe: Recipe, print_: str) -> DatasetVersion:
+def _queue_version(actor: Principal, dataset: Dataset, upload: Upload, recipe: Recipe, hashed: str) -> DatasetVersion:
     version = DatasetVersion.objects.create(
         organization_id=dataset.organization_id,
         created_by_id=actor.user_id,
@@ -89,7 +91,7 @@ def _queue_version(actor: Principal, dataset: Dataset, upload: Upload, recipe: R
         upload=upload,
         number=DatasetVersion.next_number(dataset.pk),
         recipe=recipe.to_json(),
-        fingerprint=print_,
+        fingerprint=hashed,
     )
     version.created()
     ring(DatasetVersion.queue)
@@ -106,19 +108,11 @@ def _fingerprint(upload: Upload, recipe: Recipe) -> str:
     return fingerprint(upload.sha256, recipe)
 
 
-def _finished(organization_id: UUID, print_: str) -> DatasetVersion | None:
+def _finished(organization_id: UUID, hashed: str) -> DatasetVersion | None:
     """The version that this input and recipe have made before. The lock lets two equal requests make one between them."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))", [print_, str(organization_id)])
-    same = DatasetVersion.objects.filter(organization_id=organization_id, fingerprint=print_)
-    found: DatasetVersion | None = same.filter(
-        status__in=[JobStatus.SUCCEEDED, JobStatus.QUEUED, JobStatus.RUNNING], cancel_requested_at=None
-    ).first()
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))", [hashed, str(organization_id)])
+    same = DatasetVersion.objects.filter(organization_id=organization_id, fingerprint=hashed)
+    on_its_way = Q(status__in=[JobStatus.QUEUED, JobStatus.RUNNING], cancel_requested_at=None)
+    found: DatasetVersion | None = same.filter(on_its_way | Q(status=JobStatus.SUCCEEDED)).first()
     return found
-
-
-def _plain_text(text: str, field: str, limit: int) -> str:
-    stripped = text.strip()
-    if not stripped or len(stripped) > limit or not stripped.isprintable():
-        raise Invalid(f"{field} should be 1 to {limit} characters, none of them a control character.", field=field)
-    return stripped

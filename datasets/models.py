@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -13,12 +13,7 @@ from django.utils import timezone
 
 from common.events import JobEvent
 from common.jobs import Job, JobStatus
-from common.tenancy import Principal
-
-
-class TenantQuerySet(models.QuerySet[Any]):
-    def visible_to(self, principal: Principal) -> Self:
-        return self.filter(organization_id__in=principal.organizations)
+from common.tenancy import TenantQuerySet
 
 
 class UploadStatus(models.TextChoices):

@@ -270,9 +270,11 @@ class DatasetType(relay.Node):
     name: str = strawberry_django.field(description="Its name.")
     organization: OrganizationType = strawberry_django.field(description="Whose it is.")
     created_at: datetime = strawberry_django.field(description="When it was made.")
-    versions: KeysetConnection[DatasetVersionType] = strawberry_django.connection(
-        description="Its versions, newest first."
-    )
+
+    @strawberry_django.connection(KeysetConnection[DatasetVersionType], description="Its versions, newest first.")
+    def versions(self) -> list[DatasetVersionType]:
+        # a field without a resolver would be prefetched, all of it, before its page is read
+        return self.versions.all()  # type: ignore[attr-defined,no-any-return]
 
     @strawberry_django.field(
         description="Its newest version.", prefetch_related=[models.Dataset.newest_version_prefetch]

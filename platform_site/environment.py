@@ -51,23 +51,37 @@ def database(name: str) -> dict[str, Any]:
     value = text(name)
     shape = "postgresql://user:password@host:5432/database, or postgresql://user@%2Fsocket%2Ffolder/database"
     try:
-        url = urlsplit(value)
-        port = url.port
+        parts = urlsplit(value)
+        port = parts.port
     except ValueError:
         raise _refused(name, value, shape) from None
-    if url.scheme not in {"postgresql", "postgres"} or not url.path.strip("/"):
+    if parts.scheme not in {"postgresql", "postgres"} or not parts.path.strip("/"):
         raise _refused(name, value, shape)
+    place = parts.netloc.rpartition("@")[2]
     # urlsplit lowers the case of hostname, which a folder does not survive
-    host = unquote(url.netloc.rpartition("@")[2].split(":")[0])
+    host = parts.hostname or "" if place.startswith("[") else unquote(place.split(":")[0])
     return {
         "ENGINE": "django_prometheus.db.backends.postgresql",
-        "NAME": unquote(url.path.strip("/")),
-        "USER": unquote(url.username or ""),
-        "PASSWORD": unquote(url.password or ""),
+        "NAME": unquote(parts.path.strip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
         "HOST": host,
         "PORT": str(port or ""),
-        "OPTIONS": dict(parse_qsl(url.query)),
+        "OPTIONS": dict(parse_qsl(parts.query)),
     }
+
+
+def url(name: str, default: str) -> str:
+    """An http(s) address without a path."""
+    value = text(name, default).rstrip("/")
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and not parts.path and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise _refused(name, value, "an address such as https://platform.example.com or http://127.0.0.1:8000")
+    return value
 
 
 def redis(name: str) -> str:

@@ -13,12 +13,14 @@ import time
 from dataclasses import dataclass
 from typing import TextIO
 
+from django.conf import settings
+
 from platform_site import engines
 from platform_site.engines.place import ROOT
 from platform_site.log import Log
 from platform_site.supervisor import Process, Supervisor
+from training import catalogue
 
-QUEUES = ("datasets", "training")
 MANAGE = [sys.executable, str(ROOT / "manage.py")]
 
 
@@ -104,7 +106,7 @@ class Platform:
             raise CannotStart(str(error)) from error
         self.log = Log(self._home / "log" / "platform.log", self._terminal)
         self._migrate()
-        self._supervisor = Supervisor(processes(self.web, inference), self.log, ROOT)
+        self._supervisor = Supervisor(processes(self.web, inference, catalogue.default().name), self.log, ROOT)
         if not self.is_stopping:
             self._supervisor.start()
 
@@ -197,9 +199,14 @@ class Platform:
             self.log.write("engines", str(error))
 
 
-def processes(web: Address, inference: Address | None) -> list[Process]:
+def processes(web: Address, inference: Address | None, base_model: str = "auto") -> list[Process]:
     """What runs, in the order in which it stops: first who takes requests, then who works, then what the work needs."""
-    env = {"HOST": web.host, "PORT": str(web.port)}
+    env = {
+        "HOST": web.host,
+        "PORT": str(web.port),
+        "PUBLIC_URL": os.environ.get("PUBLIC_URL") or web.url,
+        "BASE_MODEL": base_model,
+    }
     if inference is not None:
         env["INFERENCE_URL"] = inference.url
     roles = [
@@ -217,7 +224,10 @@ def processes(web: Address, inference: Address | None) -> list[Process]:
             stage=0,
             stop_s=5,
         ),
-        *(Process(queue, [*MANAGE, "qcluster"], {**env, "Q_CLUSTER_NAME": queue}, stage=1) for queue in QUEUES),
+        *(
+            Process(queue, [*MANAGE, "qcluster"], {**env, "Q_CLUSTER_NAME": queue}, stage=1)
+            for queue in settings.QUEUES
+        ),
         Process("keeper", [*MANAGE, "keeper"], env, stage=2, stop_s=5),
     ]
     if inference is not None:

@@ -13,7 +13,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 from strawberry_django.optimizer import DjangoOptimizerExtension
 
-from accounts.models import Organization
+from accounts.models import Organization, User
 from accounts.schema import AccountsMutation, AccountsQuery
 from common.graphql import BIG_INT, BigInt, Info, resolve_or_null
 from common.graphql_jobs import event_types
@@ -25,7 +25,7 @@ from training.models import Adapter, TrainingRun
 from training.schema import TrainingMutation, TrainingQuery, TrainingSubscription
 
 NODES: dict[str, type[Any]] = {
-    model.__name__: model for model in (Organization, Upload, Dataset, DatasetVersion, TrainingRun, Adapter)
+    model.__name__: model for model in (User, Organization, Upload, Dataset, DatasetVersion, TrainingRun, Adapter)
 }
 
 

@@ -15,12 +15,14 @@ HOME = environment.folder("PLATFORM_HOME", BASE_DIR / "var")
 PRODUCTION = environment.choice("PLATFORM_ENV", "development", {"development", "production"}) == "production"
 DEBUG = environment.flag("DEBUG", False)
 SECRET_KEY = secret_key(HOME, PRODUCTION)
-ALLOWED_HOSTS = environment.names(
-    "ALLOWED_HOSTS", [] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]", "testserver"]
-)
-PUBLIC_URL = environment.text(
-    "PUBLIC_URL", f"http://{environment.text('HOST', '127.0.0.1')}:{environment.text('PORT', '8000')}"
-)
+# This machine's own names are always among them: whoever watches the platform asks /readyz at one.
+ALLOWED_HOSTS = [
+    *environment.names("ALLOWED_HOSTS", [] if PRODUCTION else ["testserver"]),
+    "127.0.0.1",
+    "localhost",
+    "[::1]",
+]
+PUBLIC_URL = environment.url("PUBLIC_URL", "http://127.0.0.1:8000")
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 
 INSTALLED_APPS = [
@@ -86,6 +88,11 @@ DATABASES["default"]["TEST"] = {"NAME": "test_platform"}
 REDIS_URL = environment.redis("REDIS_URL")
 CHANNEL_LAYERS: dict[str, Any] = {}  # live events come from the database, woken through Redis: a channel layer loses
 
+# One cluster each, named for the app whose jobs it carries, and its worker processes.
+QUEUES = {
+    "datasets": environment.number("DATASET_WORKERS", 1, minimum=1, maximum=64),
+    "training": environment.number("TRAINING_WORKERS", 1, minimum=1, maximum=64),
+}
 # django-q2 is the doorbell, not the record: nothing is kept, retried, or scheduled by it.
 Q_CLUSTER = {
     "name": "platform",
@@ -98,10 +105,7 @@ Q_CLUSTER = {
     "scheduler": False,
     "catch_up": False,
     "log_level": "WARNING",
-    "ALT_CLUSTERS": {
-        "datasets": {"workers": environment.number("DATASET_WORKERS", 1, minimum=1, maximum=64)},
-        "training": {"workers": environment.number("TRAINING_WORKERS", 1, minimum=1, maximum=64)},
-    },
+    "ALT_CLUSTERS": {queue: {"workers": workers} for queue, workers in QUEUES.items()},
 }
 CONCURRENT_VERSIONS = environment.number("CONCURRENT_VERSIONS", 2, minimum=1)
 CONCURRENT_RUNS = environment.number("CONCURRENT_RUNS", 2, minimum=1)
@@ -155,12 +159,12 @@ SIMPLE_JWT = {
 # ---------------------------------------------------------------------------------------------- models and inference
 
 # "auto": bigcode/starcoder2-3b where there is an accelerator and its weights can be reached, else the shipped model.
-BASE_MODEL = environment.text("BASE_MODEL", "auto")
+BASE_MODEL = environment.choice("BASE_MODEL", "auto", {"auto", "bigcode/starcoder2-3b", "platform/python-small"})
 # Where local copies of hub models lie: <folder>/<owner>/<name>, as `huggingface-cli download --local-dir` leaves them.
 MODELS_ROOT = environment.folder("MODELS_ROOT", HOME / "models")
 DEVICE = environment.choice("DEVICE", "auto", {"auto", "cpu", "cuda"})
 TRAINER_THREADS = environment.number("TRAINER_THREADS", 0, maximum=1024)  # 0: what torch chooses
-INFERENCE_URL = environment.text("INFERENCE_URL", "http://127.0.0.1:8001")
+INFERENCE_URL = environment.url("INFERENCE_URL", "http://127.0.0.1:8001")
 # Signs the tickets that the web process sends to the inference server.
 INFERENCE_SECRET = environment.text("INFERENCE_SECRET", SECRET_KEY)
 INFERENCE_TIMEOUT_S = environment.number("INFERENCE_TIMEOUT_S", 120, minimum=1)
@@ -177,6 +181,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+# TLS ends at a proxy, which says so; probes on this machine ask without it
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^metrics$"]
 SECURE_SSL_REDIRECT = SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
 SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
 SILENCED_SYSTEM_CHECKS: list[str] = []

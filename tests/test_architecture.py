@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +103,10 @@ def test_every_model_of_ours_is_in_the_admin() -> None:
     models = [model for model in apps.get_models() if model._meta.app_label in OURS]
     assert len(models) >= 11
     assert [model.__name__ for model in models if not admin.site.is_registered(model)] == []
+
+
+def test_imports_point_one_way() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    linted = subprocess.run([linter, "--no-cache"], cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=120)
+    assert "0 broken" in linted.stdout, linted.stdout + linted.stderr
+    assert linted.returncode == 0

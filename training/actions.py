@@ -11,6 +11,7 @@ from common.errors import Invalid
 from common.jobs import JobStatus, request_cancel
 from common.queues import ring
 from common.tenancy import Principal
+from common.text import plain_text
 from datasets.models import DatasetVersion
 from training import catalogue
 from training.models import TrainingRun
@@ -38,7 +39,7 @@ def start_run(
     run = TrainingRun.objects.create(
         organization_id=version.organization_id,
         created_by_id=actor.user_id,
-        name=_name(name) if name is not None else f"{version.dataset.name[:130]} v{version.number}",
+        name=plain_text(name, "name", 150) if name is not None else f"{version.dataset.name[:130]} v{version.number}",
         dataset_version=version,
         base_model_name=base.name,
         base_model_revision=base.revision,
@@ -55,10 +56,3 @@ def cancel_run(*, actor: Principal, run: TrainingRun) -> TrainingRun:
     authorize(actor, Permission.CANCEL_RUN, run.organization_id)
     cancelled: Any = request_cancel(run)
     return cancelled
-
-
-def _name(name: str) -> str:
-    stripped = name.strip()
-    if not stripped or len(stripped) > 150 or not stripped.isprintable():
-        raise Invalid("name should be 1 to 150 characters, none of them a control character.", field="name")
-    return stripped

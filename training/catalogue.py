@@ -74,7 +74,7 @@ def named(name: str) -> BaseModel:
 def default() -> BaseModel:
     """BASE_MODEL; by itself starcoder2-3b where there is an accelerator and its weights can be had, else the shipped one.
 
-    Decided once a process: the inference server holds this model, and runs that name none start from it.
+    The inference server holds this model, and runs that name none start from it; `make up` decides once and tells all.
     """
     if settings.BASE_MODEL != "auto":
         return named(settings.BASE_MODEL)
@@ -84,8 +84,12 @@ def default() -> BaseModel:
 
 
 def has_accelerator() -> bool:
-    """Whether there is an NVIDIA device that may be used; asked of the driver, because importing torch takes seconds."""
-    return settings.DEVICE != "cpu" and Path("/proc/driver/nvidia/version").exists()
+    """Whether there is an NVIDIA device that may be used; asked of the kernel, because importing torch takes seconds.
+
+    The driver's file alone is visible in containers, too, that were given no device.
+    """
+    driver, devices = Path("/proc/driver/nvidia/version"), Path("/dev").glob("nvidia[0-9]*")
+    return settings.DEVICE != "cpu" and driver.exists() and any(devices)
 
 
 def fetch(model: BaseModel) -> Path:

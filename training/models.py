@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -11,7 +11,7 @@ from django.db.models import Max
 
 from common.events import JobEvent
 from common.jobs import Job
-from common.tenancy import Principal
+from common.tenancy import TenantQuerySet
 
 
 class Executor(models.TextChoices):
@@ -54,11 +54,6 @@ class TrainingRun(Job):
         return cap
 
 
-class AdapterQuerySet(models.QuerySet[Any]):
-    def visible_to(self, principal: Principal) -> Self:
-        return self.filter(organization_id__in=principal.organizations)
-
-
 class Adapter(models.Model):
     """The result of a run: weights in safetensors, with the digest that every prediction made with it repeats."""
 
@@ -80,7 +75,7 @@ class Adapter(models.Model):
     base_test_loss = models.FloatField(null=True)
     card = models.TextField()
 
-    objects = AdapterQuerySet.as_manager()
+    objects = TenantQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]

@@ -84,7 +84,7 @@ class TrainingConfigType:
     seed: int = strawberry.field(description="The same seed and data give the same adapter.")
 
 
-@strawberry.type(description="A state of a run that it can go on from.")
+@strawberry.type(description="A state that was saved; the newest keepCheckpoints exist while the run goes on.")
 class Checkpoint:
     step: int = strawberry.field(description="The step after which it was saved.")
     size_bytes: BigInt = strawberry.field(description="Its size.")

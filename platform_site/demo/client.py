@@ -31,6 +31,10 @@ class ApiError(Exception):
         self.code = code
 
 
+class Failed(Exception):
+    """What prevents the demo from going on, as a sentence or two."""
+
+
 class Stalled(Exception):
     """Nothing was heard of a job for too long."""
 

@@ -19,33 +19,26 @@ import django
 import httpx
 
 from platform_site.demo import operations
-from platform_site.demo.client import ApiError, Client
+from platform_site.demo.answers import Interview
+from platform_site.demo.client import ApiError, Client, Failed
 from platform_site.demo.figures import Course, clock, sparkline
-from platform_site.demo.questions import Question, choose
-from platform_site.demo.report import Answers, DatasetFigures, EvaluationFigures, Report, Seconds, TrainingFigures
+from platform_site.demo.report import DatasetFigures, EvaluationFigures, Report, Seconds, TrainingFigures
 from platform_site.demo.screen import Bars, Screen
 from platform_site.demo.source import zip_package
 
 DATASET_SILENCE_S = 180.0
 TRAINING_SILENCE_S = 600.0  # the test split is scored in one go, twice
-QUESTIONS = 3
-ASKING = {"maxNewTokens": 64, "temperature": 0.5, "topP": 0.9, "seed": 17}
-"""A little chance: by the likeliest token alone, a model this small soon repeats itself."""
 USUAL_LEARNING_RATE = 2e-4
 TRAINING = {
     "learningRate": 10 * USUAL_LEARNING_RATE,
-    "maxSteps": 660,
+    "maxSteps": 800,
     "batchSize": 1,
     "maxSequenceTokens": 384,
     "loraRank": 32,
-    "loraAlpha": 256,
+    "loraAlpha": 128,
     "loraDropout": 0.0,
 }
-"""About a minute on two free cores with the shipped base model; its test loss falls by a fifth."""
-
-
-class Failed(Exception):
-    """What prevents the demo from going on, as a sentence or two."""
+"""About a minute on two free cores with the shipped base model; its test loss falls by about a fifth."""
 
 
 @dataclass
@@ -65,7 +58,9 @@ class Story:
         upload_id = self.upload(file)
         version_id, version = self.make_dataset(upload_id, name)
         adapter, training = self.train(version_id, name)
-        answers = self.compare(version_id, adapter, "python" if is_source(version) else "text")
+        answers = Interview(self.client, self.screen, adapter).hold(
+            version_id, "python" if is_source(version) else "text"
+        )
         evaluation = EvaluationFigures(adapter["baseTestLoss"], adapter["testLoss"])
         self.show_losses(evaluation, "rows of files" if is_source(version) else "rows")
         return Report(
@@ -224,53 +219,6 @@ class Story:
         if course.share >= 1 and doing:
             bars.update("score", 0.0, doing)
 
-    def compare(self, version_id: str, adapter: dict[str, Any], language: str) -> list[Answers]:
-        self.screen.chapter("Ask the base model and the adapter")
-        split, questions = self.questions(version_id)
-        self.screen.lines(
-            f"{len(questions)} prompts of the {split.lower()} split, chosen by their length alone; "
-            f"at most {ASKING['maxNewTokens']} tokens, temperature {ASKING['temperature']}, the same seed for both",
-        )
-        return [self.answer(number, question, adapter, language) for number, question in enumerate(questions, start=1)]
-
-    def questions(self, version_id: str) -> tuple[str, list[Question]]:
-        """Of the test split; of another where the data is too small to have one."""
-        for split in ("TEST", "VALIDATION", "TRAIN"):
-            rows = self.client.ask(operations.PREVIEW, id=version_id, split=split)["preview"]
-            if questions := choose(rows, QUESTIONS):
-                return split, questions
-        raise Failed("The dataset has no row to ask about.")
-
-    def answer(self, number: int, question: Question, adapter: dict[str, Any], language: str) -> Answers:
-        asked = {"prompt": question.prompt, **ASKING}
-        self.screen.question(f"Prompt {number}", question.prompt, question.answer, language)
-        with self.screen.spinner("The base model answers"):
-            base = self.client.ask(operations.PREDICT, input=asked)
-        asked["adapterId"] = adapter["id"]
-        if number == 1:
-            with_adapter = self.stream(asked, language)
-        else:
-            with self.screen.spinner("The adapter answers"):
-                with_adapter = self.client.ask(operations.PREDICT, input=asked)
-        if with_adapter["adapterDigest"] != adapter["digest"] or base["adapterDigest"] is not None:
-            raise Failed("An answer does not come from the adapter that was asked.")
-        self.screen.side_by_side(
-            (told("base", base), base["text"]), (told("adapter", with_adapter), with_adapter["text"]), language
-        )
-        return Answers(question.prompt, base["text"], with_adapter["text"], with_adapter["adapterDigest"])
-
-    def stream(self, asked: dict[str, Any], language: str) -> dict[str, Any]:
-        """The same as `predict`, piece by piece over the websocket."""
-        text = ""
-        with self.screen.typing("adapter, streamed", language) as show:
-            for chunk in self.client.subscribe(operations.GENERATE, input=asked):
-                text += chunk["text"]
-                show(text)
-                if chunk["prediction"]:
-                    prediction: dict[str, Any] = chunk["prediction"]
-                    return prediction
-        raise Failed("The adapter's answer broke off.")
-
     def show_losses(self, evaluation: EvaluationFigures, rows_of: str) -> None:
         self.screen.chapter(f"Test loss, on {rows_of} that the adapter has never seen")
         if evaluation.base_test_loss is None or evaluation.adapter_test_loss is None or evaluation.change is None:
@@ -300,8 +248,3 @@ def check_succeeded(job: dict[str, Any], what: str) -> None:
     if job["status"] != "SUCCEEDED":
         reason = job["errorMessage"] or f"It ended as {job['status']}."
         raise Failed(f"{what}: {reason} ({job['errorCode'] or job['status']})")
-
-
-def told(who: str, prediction: dict[str, Any]) -> str:
-    digest = f", digest {prediction['adapterDigest'][:8]}" if prediction["adapterDigest"] else ""
-    return f"{who}{digest}: {prediction['completionTokens']} tokens in {prediction['seconds']:.1f} s"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from strawberry import relay
 
 from accounts.models import Membership, Role
 from common.tenancy import operator
@@ -102,3 +103,14 @@ def test_queries_by_get_are_refused(alice: Person) -> None:
     answer = Client().get("/graphql", {"query": "{ me { email } }"}, headers={"Authorization": f"Bearer {alice.token}"})
     assert answer.status_code in {400, 405}
     assert b"alice@example.com" not in answer.content
+
+
+def test_a_user_is_a_node_for_oneself_and_for_colleagues(alice: Person, bob: Person, charlie: Person) -> None:
+    node = "query ($id: ID!) { node(id: $id) { id ... on User { email memberships { organization { name } } } } }"
+    ids = {person.user.email: relay.to_base64("User", person.user.pk) for person in (alice, bob, charlie)}
+    seen = {email: alice.data(node, id=key)["node"] for email, key in ids.items()}
+    assert [seen[person.user.email] and seen[person.user.email]["email"] for person in (alice, bob, charlie)] == [
+        "alice@example.com",
+        "bob@example.com",
+        None,
+    ]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,68 @@ def test_a_child_that_always_dies_is_poison_after_three_attempts(version: Datase
     assert statuses(version) == ["RUNNING", "QUEUED", "RUNNING", "QUEUED", "RUNNING", "FAILED"]
 
 
+def test_a_child_that_closes_its_pipe_and_succeeds_has_succeeded(version: DatasetVersion, monkeypatch: Any) -> None:
+    monkeypatch.setattr(supervision, "HEARTBEAT_S", 0.0)
+    work_through(DatasetVersion, working("closes_pipe"))
+    ended = job(version)
+    assert (ended.status, ended.rows_kept, ended.attempt) == ("SUCCEEDED", 3, 1)
+
+
+@pytest.mark.parametrize("slow", ["prepare", "store"])
+def test_the_lease_is_renewed_while_files_are_moved(version: DatasetVersion, monkeypatch: Any, slow: str) -> None:
+    monkeypatch.setattr(supervision, "HEARTBEAT_S", 0.1)
+    leases = []
+
+    def move_files() -> None:
+        for _ in range(2):
+            leases.append(job(version).lease_until)
+            time.sleep(1)
+
+    def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
+        work = working("steps", steps=1, rows=1)(version, lease, folder)
+        if slow == "prepare":
+            move_files()
+            return work
+        return replace(work, store=lambda folder, result: move_files() or result)
+
+    work_through(DatasetVersion, prepare)
+    assert leases[0] < leases[1]
+    assert job(version).status == JobStatus.SUCCEEDED
+
+
+def test_a_lease_lost_while_files_are_moved_ends_the_attempt(version: DatasetVersion, monkeypatch: Any) -> None:
+    monkeypatch.setattr(supervision, "HEARTBEAT_S", 0.1)
+
+    def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
+        with operator():  # another worker has it by now
+            DatasetVersion.objects.filter(pk=version.pk).update(fence=lease.fence + 1)
+        time.sleep(1)
+        return working("steps", steps=1, rows=1)(version, lease, folder)
+
+    work_through(DatasetVersion, prepare)
+    assert (job(version).status, job(version).rows_kept) == ("RUNNING", None)
+
+
+def test_a_cancel_that_meets_a_requeue_is_not_lost(version: DatasetVersion) -> None:
+    lease = claim(DatasetVersion, "worker")
+    assert lease
+    with operator():
+        request_cancel(job_in_scope(version))
+        supervision.requeue(DatasetVersion.objects.held(lease), "lost")
+    assert job(version).status == JobStatus.CANCELLED
+
+
+def test_a_cancelled_third_attempt_is_cancelled_and_no_poison(version: DatasetVersion) -> None:
+    with operator():
+        DatasetVersion.objects.filter(pk=version.pk).update(unproductive_attempts=2)
+    lease = claim(DatasetVersion, "worker")
+    assert lease
+    with operator():
+        request_cancel(job_in_scope(version))
+        supervision.requeue(DatasetVersion.objects.held(lease), "lost")
+    assert (job(version).status, job(version).error_code) == ("CANCELLED", None)
+
+
 def test_a_cancelled_job_stops_its_child(version: DatasetVersion) -> None:
     worker = start_python(WORKER.format(module="waits"), PYTHONPATH=f"{django_settings.BASE_DIR}:{CHILDREN}")
     child = wait_for_child(version)
@@ -183,7 +246,7 @@ def test_a_child_whose_pipe_falls_silent_ends_by_itself(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-c",
-        "import common.child, runpy; common.child.SILENCE_LIMIT_S = 1; runpy.run_module('waits', run_name='__main__')",
+        "import common.child, runpy; common.child.SILENCE_LIMIT_S = 3; runpy.run_module('waits', run_name='__main__')",
     ]
     environment = {
         **os.environ,
@@ -193,7 +256,7 @@ def test_a_child_whose_pipe_falls_silent_ends_by_itself(tmp_path: Path) -> None:
     child = subprocess.Popen([*command, str(tmp_path)], pass_fds=[reader], env=environment)
     for _ in range(3):
         os.write(writer, b".")
-        time.sleep(0.6)
+        time.sleep(1.5)
         assert child.poll() is None
     assert child.wait(timeout=10) == 75
     os.close(reader)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import connection
+from django.test import Client
 
 from accounts.models import Membership, Role
 from common.tenancy import operator
 from datasets.models import Dataset, DatasetVersion, Upload
 from datasets.tasks import work
-from tests.cast import Person
+from tests.cast import Person, make_person
 from tests.rows import global_id, make_dataset, make_upload, make_version
 
 VERSION = """
@@ -187,19 +192,20 @@ def _check_that_the_same_again_is_the_same_version(person: Person, upload: Uploa
     ("content", "file_name", "recipe", "code"),
     [
         (b"", "rows.jsonl", {}, "EMPTY_FILE"),
-        (b"PK\x05\x06" + b"\0" * 18, "rows.jsonl", {"format": "JSONL"}, None),
+        (b"PK\x05\x06" + b"\0" * 18, "rows.jsonl", {"format": "JSONL"}, "FORMAT_MISMATCH"),
+        (b"<html><body>x</body></html>", "rows.jsonl", {}, "FORMAT_UNKNOWN"),
         (b'{"prompt": "", "completion": ""}\n' * 3, "rows.jsonl", {}, "NO_USABLE_ROWS"),
     ],
 )
 def test_an_upload_that_makes_no_version_fails_with_a_code_and_what_to_do(
-    alice: Person, content: bytes, file_name: str, recipe: dict[str, Any], code: str | None
+    alice: Person, content: bytes, file_name: str, recipe: dict[str, Any], code: str
 ) -> None:
     made = create(alice, make_upload(alice, content, file_name), recipe=recipe)
     work()
     version = looked_at(alice, made)
     assert (version["status"], version["rowsKept"], version["splits"], version["preview"]) == ("FAILED", None, [], [])
-    assert code is None or version["errorCode"] == code
-    assert version["errorCode"].isupper() and len(version["errorMessage"]) > 20
+    assert version["errorCode"] == code
+    assert any(word in version["errorMessage"] for word in ("pload", "set format", "field"))
     assert [event["status"] for event in version["events"] if event["__typename"] == "StatusChanged"] == [
         "QUEUED",
         "RUNNING",
@@ -279,3 +285,37 @@ def test_a_queued_version_is_cancelled_at_once_a_running_one_is_asked_and_an_end
             assert answer["status"] == then
             assert bool(answer["cancelRequestedAt"]) == (status != "SUCCEEDED")
             assert bool(answer["finishedAt"]) == (status == "QUEUED")
+
+
+def _at_once(person: Person, document: str, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same person's requests, each in a thread with a connection of its own, all begun together."""
+    begin = threading.Barrier(len(inputs))
+
+    def ask(one: dict[str, Any]) -> dict[str, Any]:
+        begin.wait()
+        try:
+            (answer,) = replace(person, client=Client()).data(document, input=one).values()
+            return answer
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(inputs)) as threads:
+        return list(threads.map(ask, inputs))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_equal_requests_at_once_make_one_version_between_them() -> None:
+    ada = make_person("Ada")
+    made = {"name": "Snippets", "uploadId": global_id(make_upload(ada, CONTENT))}
+    answers = _at_once(ada, CREATE, [made] * 8)
+    assert len({answer["id"] for answer in answers}) == 1
+    assert count_rows() == (1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_different_requests_at_once_take_a_number_each() -> None:
+    ada = make_person("Ada")
+    version = make_version(ada)
+    dataset, upload = global_id(version.dataset), global_id(make_upload(ada, CONTENT))
+    made = [{"datasetId": dataset, "uploadId": upload, "recipe": {"minCharacters": count}} for count in range(8)]
+    assert sorted(answer["number"] for answer in _at_once(ada, PROCESS, made)) == list(range(2, 10))

@@ -12,6 +12,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from common import graphql
 from common.tenancy import operator
 from datasets.models import Dataset, DatasetVersion
 from tests.cast import Person
@@ -240,6 +241,15 @@ def test_a_page_has_at_most_100_also_where_nobody_says_how_many(alice: Person) -
     for field in ("trainingRuns", "adapters", "datasets"):
         listed = alice.data(f"{{ {field} {{ totalCount edges {{ cursor }} pageInfo {{ hasNextPage }} }} }}")[field]
         assert (len(listed["edges"]), listed["totalCount"], listed["pageInfo"]) == (100, 101, {"hasNextPage": True})
+
+
+def test_a_list_counts_up_to_a_limit_and_not_beyond(
+    alice: Person, seven: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert graphql.COUNTED_UP_TO == 10_000
+    for limit, counted in [(7, 7), (6, None)]:
+        monkeypatch.setattr(graphql, "COUNTED_UP_TO", limit)
+        assert page(alice, first=1)["totalCount"] == counted
 
 
 def _cursor(*values: Any) -> str:

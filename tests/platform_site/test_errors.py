@@ -1,0 +1,37 @@
+"""What nobody foresaw is answered with a reference to the log, and with nothing of its words."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pytest
+
+from tests.cast import Person
+from tests.rows import global_id, make_run
+
+CONFIG = "query ($id: ID!) { trainingRun(id: $id) { name config { epochs } } me { email } }"
+
+
+def test_a_bug_is_masked_and_found_in_the_log_by_its_reference(alice: Person, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(alice, config={"epochs": "a secret"})  # no action of ours would write this
+    with caplog.at_level(logging.ERROR, logger="platform_site.graphql"):
+        answer = alice.ask(CONFIG, id=global_id(run))
+    assert answer["data"] == {"trainingRun": None, "me": {"email": "alice@example.com"}}
+    (error,) = answer["errors"]
+    reference = error["extensions"].pop("reference")
+    assert re.fullmatch("[0-9a-f]{12}", reference)
+    assert error == {
+        "message": f"Something went wrong on our side; its operators find it as {reference}.",
+        "path": ["trainingRun", "config"],
+        "extensions": {"code": "INTERNAL"},
+    }
+    (record,) = [one for one in caplog.records if one.name == "platform_site.graphql"]
+    assert reference in record.getMessage() and record.exc_info
+
+
+def test_a_refusal_is_no_error_of_ours(alice: Person, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        answer = alice.ask("{ trainingRuns(first: 101) { totalCount } }")
+    assert answer["errors"][0]["extensions"] == {"code": "INVALID", "field": "first"}
+    assert caplog.records == []
