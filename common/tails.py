@@ -88,8 +88,10 @@ class _Tail:
             except Exception:  # the database is away, or a bug: watchers keep waiting, and the next look may succeed
                 logger.warning("Could not look for events of %s.", self.job.pk, exc_info=True)
             await asyncio.sleep(MIN_INTERVAL_S)
+            # not wait_for, which (before Python 3.12) loses a cancellation that comes together with the event
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.woken.wait(), LOOK_ANYWAY_S)
+                async with asyncio.timeout(LOOK_ANYWAY_S):
+                    await self.woken.wait()
 
     async def _refresh(self) -> None:
         if self.complete_from is None:
@@ -133,11 +135,15 @@ def _listen() -> None:
 
 
 async def _wake_tails() -> None:
+    task = asyncio.current_task()
+    assert task is not None
     while True:
         client: Any = redis.asyncio.Redis.from_url(settings.REDIS_URL)
         try:
             async with client.pubsub() as subscription:
                 await subscription.subscribe(CHANNEL)
+                if task.cancelling():  # redis-py loses a cancellation that comes while it connects
+                    raise asyncio.CancelledError
                 async for message in subscription.listen():
                     if message["type"] == "message" and (tail := _tails.get(UUID(message["data"].decode()))):
                         tail.woken.set()

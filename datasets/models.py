@@ -62,7 +62,7 @@ class Upload(models.Model):
         return UploadStatus.RECEIVING if self.received_bytes else UploadStatus.WAITING
 
 
-class Dataset(models.Model):
+class Dataset(models.Model):  # type: ignore[django-manager-missing]
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="+")
     created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.SET_NULL, related_name="+")
@@ -99,7 +99,7 @@ class DatasetVersionEvent(JobEvent):
     )
 
 
-class DatasetVersion(Job):
+class DatasetVersion(Job):  # type: ignore[django-manager-missing]
     """One immutable result of running a recipe over an upload: a job until it has succeeded, and a fact from then on."""
 
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="versions", db_constraint=False)

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from common import blobs
@@ -57,6 +58,10 @@ async def receive_upload(scope: Message, receive: Receive, send: Send) -> None:
         await _answer(send, 201, {"receivedBytes": upload.size_bytes, "sha256": sha256})
     except Refusal as refusal:
         await _answer(send, refusal.status, {"code": refusal.code, "message": refusal.message})
+    except (OperationalError, InterfaceError):
+        await _answer(
+            send, 503, {"code": "UNAVAILABLE", "message": "The database cannot be reached; send the file again."}
+        )
     except Disconnected:
         pass
 
@@ -88,7 +93,7 @@ def _wrong_size(upload: Upload, size: int) -> Refusal:
 
 
 async def _receive_body(upload: Upload, receive: Receive) -> str:
-    incoming = Path(settings.HOME) / "incoming"
+    incoming = Path(settings.INCOMING_ROOT)
     incoming.mkdir(parents=True, exist_ok=True)
     path = incoming / f"{upload.pk}.{uuid4().hex}"
     try:
@@ -156,10 +161,10 @@ def _complete(upload: Upload, path: Path, sha256: str) -> None:
 
 async def _answer(send: Send, status: int, content: dict[str, Any]) -> None:
     body = json.dumps(content).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers if status >= 400 else headers[:2]})
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status >= 400:
+        headers.append((b"connection", b"close"))  # the rest of the body is not wanted
+    if status == 503:
+        headers.append((b"retry-after", b"5"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -112,5 +112,7 @@ def _domain_error(error: client.InferenceError) -> DomainError:
         return Unavailable(error.message, code=error.code, retry_after_s=error.retry_after or 5)
     if error.code == "NOT_FOUND":
         return NotFound()
+    if error.code == "BODY_TOO_LARGE":
+        return Invalid("The prompt is longer than any context here.", code="PROMPT_TOO_LONG", field="prompt")
     kind = DomainError if error.field is None else Invalid  # an input is at fault, or none is
     return kind(error.message, code=error.code, field=error.field)

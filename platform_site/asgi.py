@@ -8,6 +8,8 @@ everything else         Django's WSGI application in a fixed pool of threads, ea
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,10 +29,15 @@ from platform_site.schema import schema  # noqa: E402
 
 threads = WSGIMiddleware(get_wsgi_application(), workers=settings.WEB_THREADS)
 socket = GraphQLSocket.as_asgi(schema=schema)
-Receive = Callable[[], Awaitable[Any]]
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+BODY_TIMEOUT_S = 20.0
 
 
-async def application(scope: dict[str, Any], receive: Receive, send: Callable[[Any], Awaitable[None]]) -> None:
+async def application(scope: Message, receive: Receive, send: Send) -> None:
     path = scope.get("path", "")
     if scope["type"] == "websocket":
         if path == "/graphql":
@@ -40,48 +47,78 @@ async def application(scope: dict[str, Any], receive: Receive, send: Callable[[A
     elif scope["type"] == "http":
         if path.startswith("/uploads/"):
             await receive_upload(scope, receive, send)
-            return
-        try:
-            scope, receive = await _with_length(scope, receive)
-        except _BodyTooLarge:
-            await _refuse_body(send)
-            return
-        await (django_asgi if path == "/graphql/stream" else threads)(scope, receive, send)
+        else:
+            await _answer(scope, receive, send, django_asgi if path == "/graphql/stream" else _in_a_thread)
+
+
+class _Disconnected(Exception):
+    pass
 
 
 class _BodyTooLarge(Exception):
     pass
 
 
-async def _with_length(scope: dict[str, Any], receive: Receive) -> tuple[dict[str, Any], Receive]:
-    """The request with a length. One that comes in chunks is read first: WSGI knows no body without a length."""
-    headers = dict(scope["headers"])
-    if int(headers.get(b"content-length", b"0")) > settings.MAX_BODY_BYTES:
+async def _answer(scope: Message, receive: Receive, send: Send, respond: Callable[..., Awaitable[None]]) -> None:
+    """Have a request answered once its body is here: whoever sends one slowly must not hold a thread meanwhile."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await _whole_body(scope, receive)
+    except _Disconnected:
+        return
+    except _BodyTooLarge:
+        await _refuse(
+            send, 413, "BODY_TOO_LARGE", "A request takes at most 2 MB; files are sent to an upload ticket's url."
+        )
+        return
+    except TimeoutError:
+        await _refuse(send, 408, "BODY_TOO_SLOW", f"The request was not complete within {BODY_TIMEOUT_S:.0f} seconds.")
+        return
+    whole = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return whole.pop() if whole else await receive()
+
+    # WSGI knows no body without a length, and one in chunks comes without
+    headers = [
+        (name, value) for name, value in scope["headers"] if name not in (b"content-length", b"transfer-encoding")
+    ]
+    await respond({**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}, replay, send)
+
+
+async def _whole_body(scope: Message, receive: Receive) -> bytes:
+    if int(dict(scope["headers"]).get(b"content-length", b"0")) > settings.MAX_BODY_BYTES:
         raise _BodyTooLarge
-    if b"content-length" in headers or b"transfer-encoding" not in headers:
-        return scope, receive
     body, more = bytearray(), True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Disconnected
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > settings.MAX_BODY_BYTES:
             raise _BodyTooLarge
-    whole = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-    async def replay() -> Any:
-        return whole.pop() if whole else await receive()
-
-    length = (b"content-length", str(len(body)).encode())
-    return {**scope, "headers": [*scope["headers"], length]}, replay
+    return bytes(body)
 
 
-async def _refuse_body(send: Callable[[Any], Awaitable[None]]) -> None:
-    body = b'{"errors":[{"message":"A request takes at most 2 MB; files are sent to an upload ticket\'s url.","extensions":{"code":"BODY_TOO_LARGE"}}]}'
+async def _in_a_thread(scope: Message, receive: Receive, send: Send) -> None:
+    """Collect the whole answer, then send it: whoever reads it slowly holds its few megabytes, and no thread."""
+    answer: list[Message] = []
+
+    async def collect(message: Message) -> None:
+        answer.append(message)
+
+    await threads(scope, receive, collect)
+    for message in answer:
+        await send(message)
+
+
+async def _refuse(send: Send, status: int, code: str, message: str) -> None:
+    body = json.dumps({"errors": [{"message": message, "extensions": {"code": code}}]}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseNotAllowed, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -24,12 +25,17 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from accounts.actions import principal_of
 from accounts.tokens import InvalidToken
-from common.errors import DomainError, NotSignedIn
+from common.errors import DomainError, Invalid, NotSignedIn, Unavailable
 from common.graphql import NOBODY, WAITS, Context, as_graphql_error
 from common.tenancy import Principal, in_scope, tenant
+from common.text import is_storable
 from common.threads import in_thread
 
 logger = logging.getLogger(__name__)
+
+AWAY = (OperationalError, InterfaceError)
+DATABASE_AWAY = Unavailable("The database cannot be reached; try again in a moment.")
+NOT_A_STREAM = Invalid("This address streams: send `Accept: text/event-stream`.", code="NOT_A_STREAM")
 
 
 class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
@@ -122,10 +128,18 @@ class Errors(SchemaExtension):
     def _word(self, result: Any) -> None:
         if getattr(result, "errors", None):
             result.errors = [worded(error) for error in result.errors]
+            response = self.execution_context.context.response
+            if response is not None and any(isinstance(error.original_error, AWAY) for error in result.errors):
+                response.status_code = 503
+                response["Retry-After"] = str(DATABASE_AWAY.retry_after_s)
 
 
 def worded(error: GraphQLError) -> GraphQLError:
     original = error.original_error
+    if isinstance(original, AWAY):
+        logger.warning("The database is away: %s", str(original).splitlines()[0])
+        refusal = as_graphql_error(DATABASE_AWAY)
+        return GraphQLError(refusal.message, path=error.path, extensions=refusal.extensions, original_error=original)
     if isinstance(original, DomainError):
         refusal = as_graphql_error(original)
         return GraphQLError(refusal.message, nodes=error.nodes, path=error.path, extensions=refusal.extensions)
@@ -133,6 +147,8 @@ def worded(error: GraphQLError) -> GraphQLError:
         return error
     if isinstance(original, RecursionError):
         return GraphQLError("This is nested too deeply.", path=error.path, extensions={"code": "INVALID"})
+    if isinstance(original, ValueError) and str(original).startswith("Exceeds the limit"):  # int()'s own, of digits
+        return GraphQLError("A number here has too many digits.", extensions={"code": "INVALID"})
     reference = uuid4().hex[:12]
     logger.error("GraphQL %s failed at %s", reference, error.path, exc_info=original)
     message = f"Something went wrong on our side; its operators find it as {reference}."
@@ -157,6 +173,8 @@ def parsed(body: str | bytes) -> Any:
         raise json.JSONDecodeError(str(error), "", 0) from None
     if not isinstance(value, dict):
         raise json.JSONDecodeError("should be an object", "", 0)
+    if not is_storable(str(value.get("operationName", ""))):  # it is echoed, and half a surrogate pair cannot be
+        raise json.JSONDecodeError("operationName should be a name", "", 0)
     return value
 
 
@@ -172,6 +190,8 @@ class GraphQLHTTPView(GraphQLView):  # type: ignore[type-arg]
             self.principal = principal_from(request.headers.get("Authorization"))
         except InvalidToken:
             return unauthenticated()
+        except AWAY:
+            return refused(DATABASE_AWAY, 503, {"Retry-After": str(DATABASE_AWAY.retry_after_s)})
         try:
             response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
         except UnicodeDecodeError:  # of the body, before decode_json sees it
@@ -191,11 +211,15 @@ class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
     async def dispatch(  # type: ignore[override]
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> HttpResponseBase:
+        if "text/event-stream" not in request.headers.get("Accept", ""):
+            return refused(NOT_A_STREAM, 406)
         try:
             authorization = request.headers.get("Authorization")
             self.principal = await in_thread(lambda: principal_from(authorization))
         except InvalidToken:
             return unauthenticated()
+        except AWAY:
+            return refused(DATABASE_AWAY, 503, {"Retry-After": str(DATABASE_AWAY.retry_after_s)})
         try:
             response: HttpResponseBase = await super().dispatch(request, *args, **kwargs)
         except UnicodeDecodeError:
@@ -206,7 +230,10 @@ class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
         return Context(principal=self.principal)
 
     def decode_json(self, data: str | bytes) -> object:
-        return parsed(data)
+        request = parsed(data)
+        if not isinstance(request.get("query"), str) or not request["query"].strip():
+            raise json.JSONDecodeError("should have a query", "", 0)
+        return request
 
 
 class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
@@ -232,17 +259,28 @@ class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
     def decode_json(self, data: str | bytes) -> object:
         """A message of the protocol's shape; the handler would end at another without a word to the client."""
         message = parsed(data)
+        if message.get("payload") is None:  # which the protocol allows where it is optional
+            message.pop("payload", None)
         payload = message.get("payload", {})
         if not isinstance(payload, dict) or not isinstance(message.get("id", ""), str):
             raise json.JSONDecodeError("should be a message of the protocol", "", 0)
         shapes = {"query": str, "variables": dict, "operationName": str}
         if not all(isinstance(payload.get(name), (shape, NoneType)) for name, shape in shapes.items()):
             raise json.JSONDecodeError("should be a request", "", 0)
+        if message.get("type") == "subscribe" and not payload.get("query"):
+            raise json.JSONDecodeError("should have a query", "", 0)
+        if not is_storable(payload.get("operationName") or ""):
+            raise json.JSONDecodeError("operationName should be a name", "", 0)
         return message
+
+
+def refused(error: DomainError, status: int, headers: dict[str, str] | None = None) -> HttpResponse:
+    """A refusal of the whole request, in the shape of GraphQL's answers."""
+    shown = as_graphql_error(error)
+    body = {"data": None, "errors": [{"message": shown.message, "extensions": shown.extensions}]}
+    return JsonResponse(body, status=status, headers=headers)
 
 
 def unauthenticated() -> HttpResponse:
     """One answer to each token that is not valid, whatever is wrong with it."""
-    error = as_graphql_error(NotSignedIn())
-    body = {"data": None, "errors": [{"message": error.message, "extensions": error.extensions}]}
-    return JsonResponse(body, status=401, headers={"WWW-Authenticate": "Bearer"})
+    return refused(NotSignedIn(), 401, {"WWW-Authenticate": "Bearer"})

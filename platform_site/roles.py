@@ -107,7 +107,9 @@ class Platform:
         self.log = Log(self._home / "log" / "platform.log", self._terminal)
         self._migrate()
         self._supervisor = Supervisor(processes(self.web, inference, catalogue.default().name), self.log, ROOT)
-        if not self.is_stopping:
+        if self.is_stopping:
+            self._supervisor.ask_to_stop()  # it was asked for while there was nobody to tell
+        else:
             self._supervisor.start()
 
     def wait_ready(self, timeout_s: float = 120.0) -> None:

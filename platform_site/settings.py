@@ -126,6 +126,7 @@ STORAGES: dict[str, dict[str, Any]] = {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
 }
 ATTEMPTS_ROOT = HOME / "attempts"
+INCOMING_ROOT = HOME / "incoming"
 MAX_UPLOAD_BYTES = environment.number("MAX_UPLOAD_BYTES", 10 * 2**30, minimum=1)
 UPLOAD_LIFETIME = timedelta(hours=24)
 

@@ -49,6 +49,7 @@ def home(settings: Any, tmp_path: Path) -> Path:
     settings.HOME = tmp_path
     settings.STORAGE_ROOT = tmp_path / "storage"
     settings.ATTEMPTS_ROOT = tmp_path / "attempts"
+    settings.INCOMING_ROOT = tmp_path / "incoming"
     storages = {**settings.STORAGES}
     storages["default"] = {**storages["default"], "OPTIONS": {"location": tmp_path / "storage"}}
     settings.STORAGES = storages

@@ -6,7 +6,7 @@ from typing import ClassVar
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import models
+from django.db import connection, models
 from django.db.models import Max
 
 from common.events import JobEvent
@@ -87,6 +87,9 @@ class Adapter(models.Model):
 
     @classmethod
     def next_version(cls, organization_id: UUID, name: str) -> int:
+        """The number for a further adapter of this name, the caller's alone until its transaction ends."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))", [name, str(organization_id)])
         named = cls.objects.filter(organization_id=organization_id, name=name)
         highest: int | None = named.aggregate(Max("version"))["version__max"]
         return (highest or 0) + 1

@@ -201,3 +201,33 @@ def test_another_jobs_events_are_no_ones_business(version: DatasetVersion) -> No
         assert await watching == [1, 2, 3]
 
     run(scenario)
+
+
+def test_the_listener_can_be_stopped_at_any_moment() -> None:
+    async def scenario(moment: int) -> None:
+        listener = asyncio.create_task(tails._wake_tails())
+        for _ in range(moment):  # so many turns of the event loop into its connecting
+            await asyncio.sleep(0)
+        listener.cancel()
+        await asyncio.wait([listener], timeout=10)
+        assert listener.cancelled()
+
+    for moment in range(12):
+        asyncio.run(scenario(moment))
+
+
+async def test_a_tail_that_is_closed_as_it_is_woken_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Woken(tails._Tail):
+        async def _refresh(self) -> None:
+            self.refreshed = True
+
+    monkeypatch.setattr(tails, "MIN_INTERVAL_S", 0)
+    monkeypatch.setattr(tails, "_listen", lambda: None)
+    tail = Woken(DatasetVersion())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    tail.woken.set()
+    await asyncio.sleep(0)
+    tail.close()
+    await asyncio.wait([tail._task], timeout=5)
+    assert tail._task.done()

@@ -85,7 +85,7 @@ class TrainingConfig:
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:  # NaN is in no range
-                raise ConfigError(name, f"{value} is not from {low:g} to {high:g}.")
+                raise ConfigError(name, f"{value} is not from {low:,.10g} to {high:,.10g}.")
         for name in ("epochs", "learning_rate", "max_grad_norm"):
             if getattr(self, name) == 0:
                 raise ConfigError(name, "Must be more than 0.")

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand
 from django.db import OperationalError, close_old_connections, connection
 
 from common.jobs import Job
-from common.keeper import SWEEP_EVERY_S, sweep
+from common.keeper import SWEEP_EVERY_S, remove_leftovers, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class Command(BaseCommand):
                 return False
             for model in models:
                 sweep(model)
+            remove_leftovers(models)
             return True
         except OperationalError as error:
             logger.warning("The database is away: %s", str(error).splitlines()[0])
