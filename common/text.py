@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from common.errors import Invalid
 
 
@@ -10,9 +12,17 @@ def is_storable(text: str) -> bool:
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+_JOINERS = "\u200c\u200d"  # of scripts and emoji
+
+
+def _shows(character: str) -> bool:
+    """Printable, or a blank of any width: some systems put narrow ones into file names."""
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+
+
 def plain_text(text: str, field: str, limit: int) -> str:
     """A name without surrounding blanks: 1 to `limit` printable characters. Raises Invalid."""
     stripped = text.strip()
-    if not stripped or len(stripped) > limit or not stripped.isprintable():
+    if not stripped or len(stripped) > limit or not all(map(_shows, stripped)):
         raise Invalid(f"{field} should be 1 to {limit} characters, none of them a control character.", field=field)
     return stripped

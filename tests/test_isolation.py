@@ -183,7 +183,7 @@ def test_the_owner_finds_what_the_others_do_not(alice: Person, charlie: Person) 
         "dataset(id)": lambda adapter: adapter.training_run.dataset_version.dataset,
         "upload(id)": lambda adapter: adapter.training_run.dataset_version.upload,
         "organization(id)": lambda adapter: adapter.organization,
-        "node(id)": lambda adapter: adapter.training_run.dataset_version,
+        "node(id)": lambda adapter: adapter.training_run.created_by,
     }
     adapter = make_adapter(charlie)
     with operator():
