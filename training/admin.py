@@ -9,6 +9,11 @@ from common.admin import EventAdmin, JobAdmin, ReadOnlyAdmin
 from training.models import Adapter, TrainingRun, TrainingRunEvent
 
 
+def rounded(loss: float | None) -> str:
+    """A loss as people compare it; its detail page has every digit."""
+    return "-" if loss is None else f"{loss:.4f}"
+
+
 @admin.register(TrainingRun)
 class TrainingRunAdmin(JobAdmin):
     list_display = [
@@ -17,14 +22,22 @@ class TrainingRunAdmin(JobAdmin):
         "state",
         "step",
         "total_steps",
-        "loss",
-        "eval_loss",
+        "rounded_loss",
+        "rounded_eval_loss",
         "attempt",
         "error_code",
         "created_at",
     ]
     list_filter = [*JobAdmin.list_filter, "base_model_name"]
     search_fields = [*JobAdmin.search_fields, "name"]
+
+    @display(description="Loss", ordering="loss")
+    def rounded_loss(self, run: TrainingRun) -> str:
+        return rounded(run.loss)
+
+    @display(description="Eval loss", ordering="eval_loss")
+    def rounded_eval_loss(self, run: TrainingRun) -> str:
+        return rounded(run.eval_loss)
 
 
 @admin.register(Adapter)
@@ -34,8 +47,8 @@ class AdapterAdmin(ReadOnlyAdmin):
         "version",
         "organization",
         "base_model_name",
-        "base_test_loss",
-        "test_loss",
+        "rounded_base_test_loss",
+        "rounded_test_loss",
         "size",
         "short_digest",
         "created_at",
@@ -43,6 +56,14 @@ class AdapterAdmin(ReadOnlyAdmin):
     list_filter = ["base_model_name"]
     search_fields = ["id", "name", "digest", "organization__name"]
     list_select_related = ["organization"]
+
+    @display(description="Base test loss", ordering="base_test_loss")
+    def rounded_base_test_loss(self, adapter: Adapter) -> str:
+        return rounded(adapter.base_test_loss)
+
+    @display(description="Test loss", ordering="test_loss")
+    def rounded_test_loss(self, adapter: Adapter) -> str:
+        return rounded(adapter.test_loss)
 
     @display(description="Digest", ordering="digest")
     def short_digest(self, adapter: Adapter) -> str:
