@@ -1,8 +1,8 @@
-# make demo | up | test | lint        The README says what each is for.
+# make demo | up | test | faults | bench | lint        The README says what each is for.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo up test lint format schema clean
+.PHONY: help setup setup-dev demo up test faults bench lint format schema clean
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
@@ -26,6 +26,13 @@ up: setup ## everything, at http://127.0.0.1:8000 (HOST, PORT); Ctrl-C stops it
 
 test: setup-dev ## all tests that end within ten minutes on two cores
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
+
+faults: setup-dev ## all tests of faults, some of them long, then random faults from 20 seeds (SEEDS=7,30-99 for others)
+	@$(BIN)/python -m pytest -m faults --numprocesses 2 --dist loadfile $(TESTS)
+	@$(BIN)/python -m tests.faults.checker --seeds $(or $(SEEDS),1-20) --parallel 2
+
+bench: setup ## the benchmarks, side by side with their peers (NAME=subscriptions for one of them)
+	@$(BIN)/python -m benchmarks $(NAME)
 
 lint: setup-dev ## style, types, import directions, migrations, the schema
 	@$(BIN)/ruff check .

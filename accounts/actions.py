@@ -72,9 +72,11 @@ def principal_of(access_token: str) -> Principal:
     """Who a token speaks for, with their role in each organization as it is now. Raises InvalidToken."""
     user_id = tokens.user_id_of(access_token)
     with operator():
-        if not User.objects.filter(pk=user_id, is_active=True).exists():
-            raise tokens.InvalidToken
-        roles: dict[UUID, str] = dict(Membership.objects.filter(user_id=user_id).values_list("organization_id", "role"))
+        user = User.objects.filter(pk=user_id, is_active=True)
+        found = list(user.values_list("memberships__organization_id", "memberships__role"))
+    if not found:
+        raise tokens.InvalidToken
+    roles: dict[UUID, str] = {organization_id: role for organization_id, role in found if organization_id is not None}
     return Principal(user_id=user_id, roles=roles)
 
 

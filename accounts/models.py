@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.db import models
@@ -32,6 +32,11 @@ class UserManager(BaseUserManager["User"]):
         """Oneself, and whoever shares an organization."""
         colleagues = Membership.objects.filter(organization_id__in=principal.organizations).values("user_id")
         return self.filter(Q(pk=principal.user_id) | Q(pk__in=colleagues))
+
+    def told_of(self, organization_id: UUID) -> models.QuerySet[User]:
+        """Who may learn from a mail what happens in the organization: its active members that have an address."""
+        members = Membership.objects.filter(organization_id=organization_id).values("user_id")
+        return self.filter(pk__in=members, is_active=True).exclude(email="")
 
     def get_by_natural_key(self, username: str | None) -> User:
         return self.get(email=self.normalize_email(username))

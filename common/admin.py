@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
+from django.utils.html import format_html, format_html_join
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.views import ChangeList
 
+from common import operations
+from common.diagnosis import Diagnosis
+from common.errors import Invalid
+from common.job_report import Entry
 from common.jobs import Job, JobStatus
+from common.lookup import short
+from common.text import one_line
 
-STATUS_COLOURS = {
+STUCK = "stuck"
+STATUS_COLOURS: dict[str, str] = {
     JobStatus.RUNNING: "info",
     JobStatus.SUCCEEDED: "success",
     JobStatus.FAILED: "danger",
     JobStatus.CANCELLED: "warning",
+    STUCK: "danger",
 }
+WHY_LIMIT = 120  # characters
 
 
 class ReadOnlyAdmin(ModelAdmin):
@@ -49,13 +65,84 @@ class EventAdmin(ReadOnlyAdmin):
     show_full_result_count = False
 
 
+class StuckFilter(admin.SimpleListFilter):
+    title = "trouble"
+    parameter_name = "stuck"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [("yes", "Stuck jobs")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() != "yes":
+            return queryset
+        return queryset.filter(pk__in=Diagnosis(queryset.model).stuck().values("pk"))
+
+
+class JobList(ChangeList):
+    """A page of jobs, each with why it is where it is, which is asked for the page as a whole."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        diagnosis = Diagnosis(self.model)
+        examined = diagnosis.jobs().filter(pk__in=[job.pk for job in self.result_list])
+        entries = {job.pk: Entry(job, diagnosis.why(job)) for job in examined}
+        for job in self.result_list:
+            job.entry = entries[job.pk]
+
+
 class JobAdmin(ReadOnlyAdmin):
-    list_filter: ClassVar[list[str]] = ["status", "error_code"]
+    list_filter: ClassVar[list[Any]] = [StuckFilter, "status", "error_code"]
     search_fields: ClassVar[list[str]] = ["id", "organization__name", "created_by__email"]
     list_select_related = ["organization", "created_by"]
     date_hierarchy = "created_at"
+    list_fullwidth = True
     show_full_result_count = False
+    actions = ["cancel_jobs", "requeue_jobs"]
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return JobList
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_active and request.user.is_superuser)
+
+    @action(description="Cancel", permissions=["operate"])
+    def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self._operate(request, queryset, operations.cancel)
+
+    @action(description="Requeue: take from a worker that is gone or hangs", permissions=["operate"])
+    def requeue_jobs(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self._operate(request, queryset, operations.requeue)
+
+    def _operate(self, request: HttpRequest, jobs: QuerySet[Any], operate: Callable[[Job], str]) -> None:
+        """Each by itself, and say what became of which."""
+        told: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+        for job in jobs:
+            try:
+                with transaction.atomic():
+                    became = messages.SUCCESS, operate(job)
+                self.log_change(request, job, became[1])
+            except Invalid as refusal:
+                became = messages.WARNING, refusal.message
+            told[became].append(f"{short(job)} {job}")
+        for (level, text), names in told.items():
+            self.message_user(request, f"{', '.join(names)}: {text}", level)
 
     @display(description="Status", ordering="status", label=STATUS_COLOURS)
-    def state(self, job: Job) -> tuple[str, str]:
-        return job.status, JobStatus(job.status).label
+    def state(self, job: Any) -> tuple[str, str]:
+        label = str(JobStatus(job.status).label)
+        return (STUCK, f"{label}, {STUCK}") if job.entry.job.is_stuck else (job.status, label)
+
+    @display(description="Held by")
+    def holder(self, job: Any) -> str:
+        left = job.entry.lease_left_s
+        lease = "" if left is None else "lease ran out" if left < 0 else f"lease for {left:.0f} s"
+        lines = [(line,) for line in [*job.entry.holders, lease] if line]
+        return format_html_join("", '<div class="whitespace-nowrap">{}</div>', lines)
+
+    @display(description="Attempt", ordering="attempt")
+    def attempts(self, job: Any) -> str:
+        return job.entry.attempt
+
+    @display(description="Why")
+    def why(self, job: Any) -> str:
+        return format_html('<div class="w-56">{}</div>', one_line(job.entry.why, WHY_LIMIT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from uuid import UUID
@@ -30,8 +31,14 @@ class MovableFile(File):  # type: ignore[type-arg]
 
 def put(blob_key: str, path: Path, *, move: bool = False) -> None:
     """Store a local file. Keys are written once: one that is taken is a bug, and no silent second name is made."""
+    if default_storage.exists(blob_key):
+        raise FileExistsError(blob_key)
     with MovableFile(path) if move else File(path.open("rb")) as file:
-        stored = default_storage.save(blob_key, file)
+        try:
+            stored = default_storage.save(blob_key, file)
+        except OSError:
+            default_storage.delete(blob_key)  # as much of it as a full disk took
+            raise
     if stored != blob_key:
         default_storage.delete(stored)
         raise FileExistsError(blob_key)
@@ -60,3 +67,19 @@ def put_folder(prefix: str, folder: Path, last: str) -> int:
 
 def delete(blob_key: str) -> None:
     default_storage.delete(blob_key)
+
+
+def folders(prefix: str) -> list[str]:
+    """The names directly below `prefix` that have blobs below them."""
+    try:
+        return default_storage.listdir(prefix)[0]
+    except FileNotFoundError:  # a file system's word for none
+        return []
+
+
+def delete_folder(prefix: str) -> None:
+    """Delete the blobs directly below `prefix`."""
+    with suppress(FileNotFoundError):  # somebody else was quicker
+        for name in default_storage.listdir(prefix)[1]:
+            delete(f"{prefix}/{name}")
+    delete(prefix)  # the folder itself, where storage has such a thing

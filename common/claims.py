@@ -2,47 +2,98 @@
 
 from __future__ import annotations
 
-import random
-from uuid import UUID
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+from uuid import UUID, uuid4
 
 from django.db import connection
-from django.db.models import Count, Q
 
 from common.events import Event
-from common.jobs import LEASE, Job, JobStatus, Lease, ServerClock
+from common.jobs import LEASE, Job, JobStatus, Lease
 from common.tenancy import operator
+
+WINDOW = 32
+"""So many organizations are looked at at a time: what a claim costs grows neither with the queue nor with them."""
+
+_NOBODY, _EVERYBODY = UUID(int=0), UUID(int=2**128 - 1)
+_turns: dict[str, UUID] = {}
+"""By queue, the organization that this process served last. The first turn falls on anybody."""
+
+
+class _Waiting(NamedTuple):
+    organization_id: UUID
+    claimable: bool
+    running: int
 
 
 def claim(model: type[Job], owner: str) -> Lease | None:
     """Lease the next due job of `model`, counting the attempt; None where nothing is due, or all are at their cap.
 
-    Organizations with the fewest running jobs come first, then chance. Under each organization's advisory lock the cap
-    is counted again: without it, two claimers that counted at once would exceed it.
+    Organizations take turns, those with fewer running jobs first, so that a flood of one costs each other no more than
+    one of its turns. Under each organization's advisory lock the cap is counted again: without it, two claimers that
+    counted at once would exceed it.
     """
-    with operator():
-        organizations = _waiting(model)
-    for organization_id in organizations:
-        with operator():  # a transaction each: two of these locks held at once could deadlock
-            _lock(model, organization_id)
-            running = model.objects.filter(organization_id=organization_id, status=JobStatus.RUNNING).count()
-            if running < model.running_cap() and (lease := _take(model, organization_id, owner)):
-                model.objects.held(lease).advance([Event("StatusChanged", {"status": "RUNNING", "reason": None})])
-                return lease
+    for window in _windows(model, _turns.setdefault(model.queue, uuid4())):
+        for organization_id in window:
+            with operator():  # a transaction each: two of these locks held at once could deadlock
+                _lock(model, organization_id)
+                running = model.objects.filter(organization_id=organization_id, status=JobStatus.RUNNING).count()
+                if running < model.running_cap() and (lease := _take(model, organization_id, owner)):
+                    model.objects.held(lease).advance([Event("StatusChanged", {"status": "RUNNING", "reason": None})])
+                    _turns[model.queue] = organization_id
+                    return lease
     return None
 
 
-def _waiting(model: type[Job]) -> list[UUID]:
-    due = Q(status=JobStatus.QUEUED, due_at__lte=ServerClock())
-    counts = (
-        model.objects.filter(due | Q(status=JobStatus.RUNNING))
-        .order_by()
-        .values("organization_id")
-        .annotate(due=Count("pk", filter=due), running=Count("pk", filter=Q(status=JobStatus.RUNNING)))
-        .filter(due__gt=0, running__lt=model.running_cap())
-    )
-    rows = list(counts)
-    random.shuffle(rows)
-    return [row["organization_id"] for row in sorted(rows, key=lambda row: row["running"])]
+def _windows(model: type[Job], last: UUID) -> Iterator[list[UUID]]:
+    """Once around the organizations with queued jobs, from behind `last` to `last`: those that may have one claimed."""
+    circle = _circle(model, last)
+    while window := list(islice(circle, WINDOW)):
+        yield [each.organization_id for each in sorted(window, key=lambda each: each.running) if each.claimable]
+
+
+def _circle(model: type[Job], last: UUID) -> Iterator[_Waiting]:
+    for begin, end in [(last, _EVERYBODY), (_NOBODY, last)]:
+        while True:
+            with operator():
+                page = _waiting(model, begin, end)
+            yield from page
+            if len(page) < WINDOW:
+                break
+            begin = page[-1].organization_id
+
+
+def _waiting(model: type[Job], after: UUID, until: UUID) -> list[_Waiting]:
+    """The next organizations with queued jobs, by id.
+
+    A loose scan of the index <model>_queued: one step for each organization, however many jobs it has.
+    """
+    table = connection.ops.quote_name(model._meta.db_table)
+    next_one = f"""SELECT organization_id FROM {table} WHERE status = 'QUEUED'
+                   AND organization_id > %s AND organization_id <= %s ORDER BY organization_id LIMIT 1"""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH RECURSIVE waiting (organization_id, place) AS (
+                (SELECT organization_id, 1 FROM ({next_one}) first)
+                UNION ALL
+                SELECT following.organization_id, place + 1 FROM waiting, LATERAL (
+                    {next_one.replace("%s", "waiting.organization_id", 1)}
+                ) following WHERE place < %s
+            ), counted AS (
+                SELECT organization_id, place, EXISTS (
+                    SELECT FROM {table} job WHERE job.organization_id = waiting.organization_id
+                        AND status = 'QUEUED' AND due_at <= clock_timestamp()
+                ) AS due, (
+                    SELECT count(*) FROM {table} job WHERE job.organization_id = waiting.organization_id
+                        AND status = 'RUNNING'
+                ) AS running FROM waiting
+            ) SELECT organization_id, due AND running < %s, running FROM counted ORDER BY place
+            """,
+            [after, until, until, WINDOW, model.running_cap()],
+        )
+        return [_Waiting(*row) for row in cursor.fetchall()]
 
 
 def _lock(model: type[Job], organization_id: UUID) -> None:
@@ -57,7 +108,7 @@ def _take(model: type[Job], organization_id: UUID, owner: str) -> Lease | None:
         cursor.execute(
             f"""
             UPDATE {table} SET status = 'RUNNING', attempt = attempt + 1, fence = fence + 1,
-                unproductive_attempts = unproductive_attempts + 1, process = NULL,
+                unproductive_attempts = unproductive_attempts + 1, process = NULL, events_offset = 0,
                 lease_owner = %s, lease_until = clock_timestamp() + make_interval(secs => %s),
                 started_at = coalesce(started_at, clock_timestamp())
             WHERE id = (

@@ -84,8 +84,8 @@ def announce(job_id: UUID) -> None:
 def _publish(job_id: UUID) -> None:
     try:
         _redis().publish(CHANNEL, str(job_id))
-    except redis.RedisError as error:
-        logger.warning("Watchers of %s will look again by themselves (%s).", job_id, error)
+    except redis.RedisError:
+        logger.warning("Watchers of %s will look again by themselves.", job_id, exc_info=True)
 
 
 _connection: redis.Redis | None = None

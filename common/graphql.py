@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NewType, TypeVar
 from uuid import UUID
@@ -59,6 +59,8 @@ class Context:
     request: HttpRequest | None = None  # none on a websocket
     response: Any = None
     connection_params: Any = None  # what a websocket client sent to begin with
+    refusals: dict[object, int | None] = field(default_factory=dict)  # of mutations, with when to come again
+    has_changed_something: bool = False
 
     @property
     def actor(self) -> Principal:
@@ -98,6 +100,7 @@ class OperationMessage:
 @strawberry.type(description="What went wrong with an operation, in words for a person and codes for a program.")
 class OperationInfo:
     messages: list[OperationMessage] = strawberry.field(description="At least one.")
+    retry_after_s: strawberry.Private[int | None] = None
 
     @classmethod
     def of(cls, error: DomainError) -> OperationInfo:
@@ -107,7 +110,8 @@ class OperationInfo:
         elif isinstance(error, Invalid):
             kind = OperationMessageKind.VALIDATION
         field = error.field and camel_case(error.field)
-        return cls(messages=[OperationMessage(kind=kind, message=error.message, field=field, code=error.code)])
+        message = OperationMessage(kind=kind, message=error.message, field=field, code=error.code)
+        return cls(messages=[message], retry_after_s=error.retry_after_s if isinstance(error, Unavailable) else None)
 
 
 def camel_case(path: str) -> str:

@@ -67,7 +67,8 @@ async def follow(info: Info, global_id: str, model: type[Any], after: int) -> As
 
     def visible() -> Any:
         with tenant(actor):
-            return model.objects.visible_to(actor).filter(pk=key).first()
+            found = model.objects.visible_to(actor).filter(pk=key)
+            return found.only("organization_id", "status", "last_sequence").first()  # all that watching needs
 
     job = await in_thread(visible)
     if job is None:

@@ -11,15 +11,20 @@ from datetime import timedelta
 from typing import Any, ClassVar, Self
 from uuid import UUID, uuid4
 
+from django.apps import apps
 from django.db import models, transaction
 from django.db.models import F, Func, Q
+from django.db.models.functions import Greatest, Now
+from django.db.models.lookups import GreaterThan
 
 from common.events import Event, JobEvent
 from common.tenancy import TenantQuerySet
 
 LEASE = timedelta(seconds=60)
 HEARTBEAT_S = 10.0
+RENEWAL_GRACE = timedelta(seconds=30)  # some heartbeats after a start of the database
 MAX_UNPRODUCTIVE_ATTEMPTS = 3
+REQUEUE_DELAY = timedelta(seconds=5)
 
 
 class JobStatus(models.TextChoices):
@@ -40,6 +45,13 @@ class ServerClock(Func):
     output_field = models.DateTimeField()
 
 
+class ServerStart(Func):
+    """When PostgreSQL was started."""
+
+    function = "pg_postmaster_start_time"
+    output_field = models.DateTimeField()
+
+
 class JobQuerySet(TenantQuerySet):
     def queued(self) -> Self:
         return self.filter(status=JobStatus.QUEUED)
@@ -49,7 +61,18 @@ class JobQuerySet(TenantQuerySet):
         return self.filter(pk=lease.job_id, fence=lease.fence, status=JobStatus.RUNNING)
 
     def lease_ran_out(self) -> Self:
-        return self.filter(status=JobStatus.RUNNING, lease_until__lt=ServerClock())
+        """Running jobs whose worker was not heard of for a lease.
+
+        While the database is down nobody can renew, so after its start the holders get some heartbeats' time.
+        """
+        return self.filter(
+            GreaterThan(ServerClock(), ServerStart() + RENEWAL_GRACE),
+            status=JobStatus.RUNNING,
+            lease_until__lt=ServerClock(),
+        )
+
+    def ended_before(self, age: timedelta) -> Self:
+        return self.filter(status__in=ENDED, finished_at__lt=ServerClock() - age)
 
     @transaction.atomic
     def advance(self, events: Sequence[Event], **changes: Any) -> Any | None:
@@ -84,10 +107,10 @@ class Job(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="+")
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
     created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.SET_NULL, related_name="+")
     status = models.CharField(max_length=9, choices=JobStatus.choices, default=JobStatus.QUEUED)
-    due_at = models.DateTimeField(auto_now_add=True, help_text="Not claimed before: a requeued job waits a little.")
+    due_at = models.DateTimeField(db_default=Now(), help_text="Not claimed before: a requeued job waits a little.")
     attempt = models.PositiveIntegerField(default=0, help_text="How often a worker has begun it.")
     unproductive_attempts = models.PositiveIntegerField(default=0, help_text="Attempts in a row that left nothing.")
     fence = models.BigIntegerField(default=0, help_text="Counts claims; a write with an older one changes nothing.")
@@ -100,6 +123,9 @@ class Job(models.Model):
     error_code = models.CharField(max_length=60, null=True)
     error_message = models.TextField(null=True)
     last_sequence = models.BigIntegerField(default=0)
+    events_offset = models.BigIntegerField(
+        default=0, help_text="Bytes of the present attempt's events.jsonl that are in the log."
+    )
 
     queue: ClassVar[str]
     event_model: ClassVar[type[JobEvent]]
@@ -125,6 +151,15 @@ class Job(models.Model):
         """How many jobs of this kind one organization may have running."""
         raise NotImplementedError
 
+    def how_far(self) -> str:
+        """How far the present attempt has come, for an operator, where the row says it."""
+        return ""
+
+    @property
+    def artefacts(self) -> str:
+        """The storage prefix of what its attempts store, each below its own fence."""
+        raise NotImplementedError
+
     def ended(self) -> None:
         """Called inside the terminal transition, whoever makes it."""
 
@@ -135,6 +170,10 @@ class Job(models.Model):
     def created(self) -> None:
         """Write the first event of a job that was just inserted; the bell rings after the commit."""
         type(self).objects.filter(pk=self.pk).advance([Event("StatusChanged", {"status": self.status, "reason": None})])
+
+
+def job_models() -> list[type[Job]]:
+    return [model for model in apps.get_models() if issubclass(model, Job)]
 
 
 def request_cancel(job: Job) -> Job:
@@ -158,3 +197,39 @@ class Lease:
     organization_id: UUID
     fence: int
     attempt: int
+
+
+@transaction.atomic
+def requeue(jobs: JobQuerySet, reason: str) -> Any | None:
+    """Put a job whose attempt was lost back into the queue; `jobs` is filtered to it, and to the lost attempt.
+
+    One that was to be cancelled ends as CANCELLED, and one that left nothing in three attempts in a row as POISON.
+    Returns the changed job, or None where `jobs` names none.
+    """
+    job = jobs.select_for_update().first()  # a cancel waits, and then finds it queued
+    is_poison = job is not None and job.unproductive_attempts >= MAX_UNPRODUCTIVE_ATTEMPTS
+    if job is not None and is_poison and job.cancel_requested_at is None:
+        message = f"Three attempts in a row ended without progress. {reason}"
+        return jobs.move(JobStatus.FAILED, error_code="POISON", error_message=message)
+    return take_back(jobs, reason, due_at=ServerClock() + REQUEUE_DELAY)
+
+
+@transaction.atomic
+def take_back(jobs: JobQuerySet, reason: str, **changes: Any) -> Any | None:
+    """Put a running job into the queue again; one that was to be cancelled ends as CANCELLED.
+
+    Returns the changed job, or None where `jobs` names no running one. Its worker's writes are refused from then on.
+    """
+    running = jobs.filter(status=JobStatus.RUNNING)
+    job = running.select_for_update().first()
+    if job is None:
+        return None
+    if job.cancel_requested_at is not None:
+        return running.move(JobStatus.CANCELLED)
+    nobody = {"lease_owner": "", "lease_until": None, "process": None}
+    return running.move(JobStatus.QUEUED, reason=reason, **{"due_at": ServerClock(), **nobody, **changes})
+
+
+def at_no_cost() -> dict[str, Any]:
+    """For `take_back`: the attempt was not the job's fault, and does not count."""
+    return {"unproductive_attempts": Greatest(F("unproductive_attempts") - 1, 0)}

@@ -1,86 +1,62 @@
-"""What looks after jobs that nobody is looking after: one small process, made one by an advisory lock."""
+"""What looks after jobs that nobody is looking after."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import socket
-import time
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
-from uuid import UUID
 
-import psutil
-from django.conf import settings
-
-from common.jobs import ENDED, Job, ServerClock
+from common.jobs import Job, JobStatus, ServerClock, requeue
+from common.leftovers import attempt_folder, child_lives, kill_child
+from common.outages import AWAY
+from common.presence import has_died
 from common.queues import ring, rings_unheard
-from common.supervision import kill_group, requeue
 from common.tenancy import operator
 
 logger = logging.getLogger(__name__)
 
-SWEEP_EVERY_S = 15.0
+ADVISORY_LOCK = 0x6B656570  # any number that nobody else uses
 MAX_RINGS = 8
-SETTLED_S = 60.0  # the worker that ended a job may be just removing its folder
-ABANDONED_S = 3600.0
 
 
-def sweep(model: type[Job]) -> None:
-    """Requeue jobs whose lease ran out, and ring once more for queued ones that nobody came for."""
-    with operator():
-        lost = list(model.objects.lease_ran_out())
-    for job in lost:
-        _kill_leftover(job.process)
-        with operator():
-            logger.warning("The lease of %s %s ran out (attempt %d).", model.__name__, job.pk, job.attempt)
-            requeue(model.objects.lease_ran_out().filter(pk=job.pk, fence=job.fence), "Its worker was lost.")
-    with operator():
-        due = model.objects.queued().filter(due_at__lte=ServerClock()).count()
-    # busy workers leave rings unheard, and more of them would not be heard sooner
-    for _ in range(min(due, MAX_RINGS) - rings_unheard(model.queue)):
-        ring(model.queue)
-
-
-def remove_leftovers(models: Iterable[type[Job]]) -> None:
-    """Remove work folders of jobs that have ended, and uploads that nobody has gone on sending for an hour.
-
-    Whoever makes them removes them, too, unless killed, or unless the job ended while nobody worked on it.
+def requeue_lost(model: type[Job]) -> None:
+    """Requeue jobs whose worker has died on this host, or whose lease ran out, once the child that it may have left here
+    has been killed.
     """
-    folders = {folder.name: folder for folder in _entries(Path(settings.ATTEMPTS_ROOT))}
     with operator():
-        for model in models:
-            unfinished = model.objects.exclude(status__in=ENDED).filter(
-                pk__in=[name for name in folders if _is_id(name)]
-            )
-            for key in unfinished.values_list("pk", flat=True):
-                folders.pop(str(key))
-    for folder in folders.values():
-        if folder.stat().st_mtime < time.time() - SETTLED_S:
-            shutil.rmtree(folder, ignore_errors=True)
-    for file in _entries(Path(settings.INCOMING_ROOT)):
-        if file.stat().st_mtime < time.time() - ABANDONED_S:
-            file.unlink(missing_ok=True)
+        lost = [*model.objects.lease_ran_out(), *_abandoned(model)]
+    for job in {job.pk: job for job in lost}.values():
+        try:
+            _requeue(model, job)
+        except AWAY:
+            raise
+        except Exception:  # of one job, which is no reason to leave the others
+            logger.exception("%s %s could not be requeued.", model.__name__, job.pk)
 
 
-def _entries(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+def _requeue(model: type[Job], job: Job) -> None:
+    attempt = model.objects.filter(pk=job.pk, fence=job.fence, status=JobStatus.RUNNING)
+    if not has_died(attempt_folder(job.pk, job.fence)):
+        attempt = model.objects.lease_ran_out().filter(pk=job.pk, fence=job.fence)  # it may have been renewed just now
+    with operator():
+        if not attempt.exists():
+            return
+    kill_child(job.process)
+    with operator():
+        if requeue(attempt, "Its worker was lost.") is not None:
+            logger.warning("The worker of %s %s was lost (attempt %d).", model.__name__, job.pk, job.attempt)
 
 
-def _is_id(name: str) -> bool:
-    try:
-        return str(UUID(name)) == name
-    except ValueError:
-        return False
+def _abandoned(model: type[Job]) -> list[Job]:
+    """Jobs whose worker has died, and whose child, which may save what it has first, has followed it."""
+    running = model.objects.filter(status=JobStatus.RUNNING, lease_owner__startswith=f"{socket.gethostname()}:")
+    return [job for job in running if has_died(attempt_folder(job.pk, job.fence)) and not child_lives(job.process)]
 
 
-def _kill_leftover(process: dict[str, Any] | None) -> None:
-    """Kill the child that a dead worker left on this host, unless its process id belongs to another by now."""
-    if not process or process["host"] != socket.gethostname():
+def ring_for_due(model: type[Job]) -> None:
+    """Ring for queued jobs that are due: nobody came for them, or their time has only now come."""
+    with operator():
+        due = model.objects.queued().filter(due_at__lte=ServerClock())[:MAX_RINGS].count()
+    if not due or (unheard := rings_unheard(model.queue)) is None:
         return
-    try:
-        if psutil.Process(process["pid"]).create_time() == process["started"]:
-            kill_group(process["pid"])
-    except psutil.NoSuchProcess:
-        pass
+    for _ in range(due - unheard):  # busy workers leave rings unheard, and more of them would not be heard sooner
+        ring(model.queue)

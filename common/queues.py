@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
+from typing import Any
 
 import redis
 from django.conf import settings
 from django.db import transaction
 
 logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 2.0  # a request that rings waits no longer for a Redis that hangs
+PULSES_LAST_S = 60
 
 
 def ring(queue: str) -> None:
@@ -20,22 +26,64 @@ def ring(queue: str) -> None:
 
 
 def _ring(queue: str) -> None:
-    from django_q.tasks import async_task  # its import reads the settings, and the web process rings rarely
-
     try:
-        async_task(f"{queue}.tasks.work", cluster=queue)  # a queue is named for the app whose jobs it carries
+        _send(f"{queue}.tasks.work", queue_list(queue))  # a queue is named for the app whose jobs it carries
     except redis.RedisError as error:
         logger.warning("Nobody heard the bell of %s (%s): the keeper's sweep will.", queue, error)
 
 
-def rings_unheard(queue: str) -> int:
-    """How many rings no worker has taken yet; none while Redis is away."""
+def rings_unheard(queue: str) -> int | None:
+    """How many rings no worker has taken yet; None while Redis is away."""
     try:
-        with connect() as client:
-            return int(client.llen(f"django_q:{queue}:q"))  # type: ignore[arg-type]
+        return _length(queue_list(queue))
     except redis.RedisError:
-        return 0
+        return None
+
+
+def pulse(queue: str) -> None:
+    """Have a worker of this process's own cluster echo. Raises redis.RedisError."""
+    _send("common.cluster.echo", pulse_list(queue))
+    with connect() as client:
+        client.expire(pulse_list(queue), PULSES_LAST_S)
+
+
+def pulses_unheard(queue: str) -> int:
+    """Raises redis.RedisError."""
+    return _length(pulse_list(queue))
+
+
+def queue_list(queue: str) -> str:
+    return f"django_q:{queue}:q"
+
+
+def pulse_list(queue: str) -> str:
+    """The private list of the cluster that this process is of, or makes."""
+    from common.doorbell import PULSES
+
+    return os.environ.setdefault(PULSES, f"{queue_list(queue)}:{os.uname().nodename}:{os.getpid()}")
 
 
 def connect() -> redis.Redis:
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=5, socket_connect_timeout=2)
+    """A client that reconnects by itself; its pool is safe to share between threads and forks."""
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+
+
+def _send(function: str, redis_list: str) -> None:
+    from django_q.tasks import async_task  # its import reads the settings, and the web process rings rarely
+
+    async_task(function, broker=_broker(redis_list))
+
+
+def _length(redis_list: str) -> int:
+    with connect() as client:
+        return int(client.llen(redis_list))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _broker(redis_list: str) -> Any:
+    """django-q2 would make one, and a connection, for each task."""
+    from common.doorbell import Doorbell
+
+    broker = Doorbell()
+    broker.list_key, broker.connection = redis_list, connect()
+    return broker

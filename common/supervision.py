@@ -9,40 +9,38 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import psutil
 from django.conf import settings
-from django.db import OperationalError, close_old_connections, connection
+from django.db import close_old_connections
 
-from common.child import LEASE_FD, write_whole
+from common.child import EXIT_DISK_FULL, LEASE_FD, NO_SPACE, write_whole
 from common.claims import claim
-from common.events import Event
-from common.jobs import ENDED, HEARTBEAT_S, LEASE, MAX_UNPRODUCTIVE_ATTEMPTS, Job, JobStatus, Lease, ServerClock
-from common.tenancy import organizations_scope
+from common.cluster import busy
+from common.held import HeldJob, LeaseLost
+from common.jobs import HEARTBEAT_S, Job, Lease
+from common.leftovers import attempt_folder, kill_group, remove_what_it_left
+from common.outages import AWAY, RETRY_EVERY_S, Patience, first_line, nobody_listens
+from common.presence import present
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.2
+PROMPT_S = 4.0
 STOP_GRACE_S = 30.0
-REQUEUE_DELAY = timedelta(seconds=5)
-
-
-class LeaseLost(Exception):
-    """Another attempt has begun, or the job has ended: nothing of this one may be written any more."""
+EXIT_LEASE_LOST = 76
+DISK_FULL = "The platform's disk is full. Its operators have to make room; then start this again."
 
 
 class Refused(Exception):
@@ -74,15 +72,21 @@ class Work:
 def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work]) -> None:
     """Claim and carry out jobs of `model` until none is due: what a worker does when the bell rings.
 
-    On SIGTERM the child saves and leaves, the job goes back to the queue, and this process ends.
+    On SIGTERM the child saves and leaves, the job goes back to the queue, and this process ends. It ends as well where
+    it lost a lease: it was stopped for a minute or cut off, and nobody knows what else it takes for true.
     """
     owner = f"{socket.gethostname()}:{os.getpid()}"
-    with _sigterm_noted() as stop:
-        while not stop and (lease := claim(model, owner)):
-            try:
-                _Attempt(lease, stop).run(prepare)
-            except LeaseLost:
-                logger.warning("Lost the lease of %s %s (attempt %d).", model.__name__, lease.job_id, lease.attempt)
+    with _sigterm_noted() as stop, busy():
+        try:
+            while not stop and (lease := claim(model, owner)):
+                try:
+                    _Attempt(lease, stop).run(prepare)
+                except LeaseLost:
+                    logger.warning("Lost the lease of %s %s (attempt %d).", model.__name__, lease.job_id, lease.attempt)
+                    sys.exit(EXIT_LEASE_LOST)
+        except AWAY as error:  # the keeper rings again once it is back
+            logger.warning("The database is away: %s", first_line(error))
+            close_old_connections()
 
 
 @contextmanager
@@ -102,46 +106,64 @@ def _sigterm_noted() -> Iterator[list[int]]:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def attempt_folder(lease: Lease) -> Path:
-    return Path(settings.ATTEMPTS_ROOT) / str(lease.job_id) / f"{lease.fence:04d}"
-
-
 class _Attempt:
-    """One claimed job: its folder, its child, its lease."""
+    """One claimed job, from its preparation to its end: the folder, the child, and what is told to the job's row."""
 
     def __init__(self, lease: Lease, stop: list[int]) -> None:
         self.lease, self.stop = lease, stop
-        self.folder = attempt_folder(lease)
-        self.offset = 0
+        self.job = HeldJob(lease, lambda: bool(stop))
+        self.folder = attempt_folder(lease.job_id, lease.fence)
         self.cancelled = False
-        self.renewed = time.monotonic()
 
     def run(self, prepare: Callable[[Any, Lease, Path], Work]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with self._scope():
-                job = self._jobs().select_related().get()
-            with self._lease_kept():
-                self.work = prepare(job, self.lease, self.folder)
-            code = self._supervise_child()
-            self._conclude(code, self._result())
-            self._tidy()
-        except (LeaseLost, OperationalError):
-            raise
-        except Refused as refusal:
-            self._move(JobStatus.FAILED, error_code=refusal.code, error_message=refusal.message)
-            self._tidy()
-        except Exception:  # a bug of ours must not leave the job to its lease: it is tried again, at most three times
-            logger.exception(
-                "Attempt %d at %s %s broke.", self.lease.attempt, self.lease.model.__name__, self.lease.job_id
-            )
-            self._try_again("The platform failed to carry this out; its operators find the reason in the log.")
+        with ExitStack() as until_told:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                until_told.enter_context(present(self.folder))
+                self._carry_out(prepare)
+            except (LeaseLost, *AWAY):
+                raise
+            except Refused as refusal:
+                self.job.fail(refusal.code, refusal.message)
+            except OSError as error:
+                if error.errno not in NO_SPACE:
+                    self._broke()
+                else:
+                    logger.exception("The disk is full.")
+                    self.job.fail("DISK_FULL", DISK_FULL)
+            except Exception:
+                self._broke()
+        self._tidy()
+
+    def _carry_out(self, prepare: Callable[[Any, Lease, Path], Work]) -> None:
+        job = self.job.load()
+        with self.job.renewed():
+            self.work = self._prepared(job, prepare)
+        if self.job.was_cancelled():
+            self.job.cancel()
+            return
+        code = self._supervise_child()
+        self._conclude(code, self._result())
+
+    def _prepared(self, job: Any, prepare: Callable[[Any, Lease, Path], Work]) -> Work:
+        patience = Patience(lambda: bool(self.stop))
+        while True:
+            try:
+                return prepare(job, self.lease, self.folder)
+            except AWAY as error:
+                patience.wait(error)
+
+    def _broke(self) -> None:
+        """A bug of ours must not leave the job to its lease: it is tried again, at most three times."""
+        logger.exception("Attempt %d at %s %s broke.", self.lease.attempt, self.lease.model.__name__, self.lease.job_id)
+        self.job.try_again("The platform failed to carry this out; its operators find the reason in the log.")
 
     # ------------------------------------------------------------------------------------------ the child
 
     def _supervise_child(self) -> int:
         write_whole(self.folder / "run.json", json.dumps(self.work.orders, indent=1).encode())
         reader, writer = os.pipe()
+        os.set_blocking(writer, False)
         with (self.folder / "child.log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", self.work.module, str(self.folder)],
@@ -155,48 +177,53 @@ class _Attempt:
             )
         os.close(reader)
         try:
-            self._remember_process(child)
+            self.job.remember_process(
+                {
+                    "host": socket.gethostname(),
+                    "pid": child.pid,
+                    "started": psutil.Process(child.pid).create_time(),
+                }
+            )
             self._watch(child, writer)
         finally:
             os.close(writer)
             kill_group(child.pid)
             child.wait()
-        self._forward_events()
+        self.job.forward_last_events(self._events, self.work.project, self.work.productive_kinds)
         return child.returncode
 
     def _watch(self, child: subprocess.Popen[bytes], writer: int) -> None:
+        """Return when the child has ended, or has gone on for too long after it was asked to stop."""
+        patience = Patience()
         asked_to_stop_at: float | None = None
         next_heartbeat = next_look = 0.0
-        while True:
-            try:
-                child.wait(LOOK_EVERY_S)
-                return
-            except subprocess.TimeoutExpired:
-                now = time.monotonic()
+        while _runs(child, LOOK_EVERY_S):
+            now = time.monotonic()
             try:
                 if now >= next_heartbeat:
-                    self._renew()
-                    with suppress(BrokenPipeError):  # it has just ended; the next look finds out how
-                        os.write(writer, b".")
+                    self.job.renew()
+                    if time.monotonic() - now < PROMPT_S:  # a late byte would outlast the lease
+                        _feed(writer)
                     next_heartbeat = now + HEARTBEAT_S
                 if now >= next_look:
-                    self._forward_events()
-                    self._look_for_cancel()
+                    self.job.forward_events(self._events, self.work.project, self.work.productive_kinds)
+                    self.cancelled = self.job.is_cancelled()
                     next_look = now + 2 * LOOK_EVERY_S
-            except OperationalError as error:
-                # the child steps on; without a renewed lease the pipe falls silent, and it stops by itself in time
-                logger.warning(
-                    "The database is away (%s); attempt %d goes on.", str(error).splitlines()[0], self.lease.attempt
-                )
-                close_old_connections()
-                next_look = next_heartbeat = now + 1
-                if now - self.renewed > LEASE.total_seconds():
-                    raise LeaseLost from error
+                    patience.over()
+            except AWAY as error:
+                patience.note(error)
+                if nobody_listens(error):  # then nobody can claim the job, and the child may go on
+                    _feed(writer)
+                next_look = next_heartbeat = now + RETRY_EVERY_S
             if asked_to_stop_at is None and (self.stop or self.cancelled):
                 child.terminate()
                 asked_to_stop_at = now
             elif asked_to_stop_at is not None and now - asked_to_stop_at > STOP_GRACE_S:
                 return  # the caller kills what is left
+
+    @property
+    def _events(self) -> Path:
+        return self.folder / "events.jsonl"
 
     def _last_words(self) -> str:
         return (self.folder / "child.log").read_text(errors="replace")[-4000:]
@@ -205,90 +232,24 @@ class _Attempt:
         path = self.folder / "result.json"
         return json.loads(path.read_text()) if path.exists() else None
 
-    # ------------------------------------------------------------------------------------------ the lease
-
-    def _jobs(self) -> Any:
-        return self.lease.model.objects.held(self.lease)
-
-    def _scope(self) -> Any:
-        return organizations_scope([self.lease.organization_id])
-
-    def _renew(self) -> None:
-        with self._scope():
-            if not self._jobs().update(lease_until=ServerClock() + LEASE):
-                raise LeaseLost
-        self.renewed = time.monotonic()
-
-    @contextmanager
-    def _lease_kept(self) -> Iterator[None]:
-        """Renew the lease from a thread while this one moves files, which may take longer than a lease lasts."""
-        done, lost = threading.Event(), threading.Event()
-
-        def keep() -> None:
-            while not done.wait(HEARTBEAT_S) and not lost.is_set():
-                try:
-                    self._renew()
-                except LeaseLost:
-                    lost.set()
-                except OperationalError as error:
-                    logger.warning("The database is away (%s).", str(error).splitlines()[0])
-                finally:
-                    connection.close()
-
-        thread = threading.Thread(target=keep, name="lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-        if lost.is_set():
-            raise LeaseLost
-
-    def _remember_process(self, child: subprocess.Popen[bytes]) -> None:
-        identity = {"host": socket.gethostname(), "pid": child.pid, "started": psutil.Process(child.pid).create_time()}
-        with self._scope():
-            if not self._jobs().update(process=identity):
-                raise LeaseLost
-
-    def _look_for_cancel(self) -> None:
-        with self._scope():
-            self.cancelled = self._jobs().exclude(cancel_requested_at=None).exists()
-
-    def _forward_events(self) -> None:
-        """Move what the child has appended since the last look into the job's log, whole lines only."""
-        path = self.folder / "events.jsonl"
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            file.seek(self.offset)
-            lines = file.read().rpartition(b"\n")[0]
-        if not lines:
-            return
-        events = [json.loads(line) for line in lines.split(b"\n")]
-        changes = self.work.project(events)
-        if any(event["kind"] in self.work.productive_kinds for event in events):
-            changes["unproductive_attempts"] = 0
-        rows = [Event(event.pop("kind"), data=event, at=event.pop("at")) for event in events]
-        with self._scope():
-            if self._jobs().advance(rows, **changes) is None:
-                raise LeaseLost
-        self.offset += len(lines) + 1
-
     # ------------------------------------------------------------------------------------------ the end
 
     def _conclude(self, code: int, result: dict[str, Any] | None) -> None:
         status = result and result["status"]
         if status == "succeeded":
-            with self._lease_kept():
+            with self.job.renewed():
                 stored = self.work.store(self.folder, result or {})
-            self._succeed(stored)
+            self.job.succeed(self.work.succeeded, stored)
         elif status == "failed" and result:
-            self._move(JobStatus.FAILED, error_code=result["code"], error_message=result["message"])
+            self.job.fail(result["code"], result["message"])
         elif self.cancelled:
-            self._move(JobStatus.CANCELLED)
+            self.job.cancel()
         elif self.stop:
-            self._give_back()
+            self.job.give_back("The worker was asked to stop.")
+        elif status == "interrupted":  # it heard nothing for most of a lease
+            self.job.give_back("The database did not answer for most of a lease.")
+        elif code == EXIT_DISK_FULL:
+            self.job.fail("DISK_FULL", DISK_FULL)
         else:
             logger.error(
                 "%s %s ended with %s; its last words:\n%s",
@@ -297,65 +258,27 @@ class _Attempt:
                 _how(code),
                 self._last_words(),
             )
-            self._try_again(f"Its process ended without a result ({_how(code)}).")
-
-    def _succeed(self, result: dict[str, Any]) -> None:
-        with self._scope():
-            job = self._jobs().select_for_update().first()
-            if job is None:
-                raise LeaseLost
-            self.work.succeeded(job, result)
-            self._jobs().move(JobStatus.SUCCEEDED, error_code=None, error_message=None)
+            self.job.try_again(f"Its process ended without a result ({_how(code)}).")
 
     def _tidy(self) -> None:
-        """An ended job leaves no folder; one that goes on needs its checkpoints."""
-        with self._scope():
-            ended = self.lease.model.objects.filter(pk=self.lease.job_id, status__in=ENDED).exists()
-        if ended:
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
-
-    def _move(self, status: JobStatus, **changes: Any) -> None:
-        with self._scope():
-            if self._jobs().move(status, **changes) is None:
-                raise LeaseLost
-
-    def _give_back(self) -> None:
-        """An orderly exit costs the job no attempt: a deployment is nobody's poison."""
-        self._move(
-            JobStatus.QUEUED,
-            reason="The worker was asked to stop.",
-            lease_owner="",
-            lease_until=None,
-            process=None,
-            unproductive_attempts=0,
-            due_at=ServerClock(),
-        )
-
-    def _try_again(self, reason: str) -> None:
-        with self._scope():
-            requeue(self._jobs(), reason)
+        """An ended job leaves no folder and no orphans; one that goes on needs its checkpoints."""
+        job = self.job.ended()
+        if job is not None:
+            remove_what_it_left(job)
 
 
-def requeue(jobs: Any, reason: str) -> None:
-    """Put a job whose attempt was lost back into the queue.
-
-    One that was to be cancelled ends as CANCELLED, and one that left nothing in three attempts in a row as POISON.
-    """
-    if jobs.exclude(cancel_requested_at=None).move(JobStatus.CANCELLED) is not None:
-        return
-    poison = jobs.filter(unproductive_attempts__gte=MAX_UNPRODUCTIVE_ATTEMPTS)
-    message = f"Three attempts in a row ended without progress. {reason}"
-    if poison.move(JobStatus.FAILED, error_code="POISON", error_message=message) is None:
-        nobody = {"lease_owner": "", "lease_until": None, "process": None}
-        jobs.move(JobStatus.QUEUED, reason=reason, due_at=ServerClock() + REQUEUE_DELAY, **nobody)
-
-
-def kill_group(pid: int) -> None:
-    """Kill a process group, if there is one left."""
+def _runs(child: subprocess.Popen[bytes], wait_s: float) -> bool:
     try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+        child.wait(wait_s)
+        return False
+    except subprocess.TimeoutExpired:
+        return True
+
+
+def _feed(pipe: int) -> None:
+    """The byte that lets the child go on."""
+    with suppress(BrokenPipeError, BlockingIOError):  # it has just ended, or has bytes enough
+        os.write(pipe, b".")
 
 
 def _how(code: int) -> str:

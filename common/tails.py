@@ -7,10 +7,10 @@ reconnect with the last sequence seen loses nothing and repeats nothing, and Red
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
-from collections.abc import AsyncIterator
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -20,32 +20,36 @@ from django.conf import settings
 
 from common.events import CHANNEL, JobEvent
 from common.jobs import ENDED, Job
+from common.outages import AWAY, RETRY_EVERY_S
 from common.tenancy import organizations_scope
 from common.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
 PAGE = 500
-BUFFER = 1000
+BUFFER = 200
 MIN_INTERVAL_S = 0.1  # a message an event saturates a process at 500 watchers of one run
-LOOK_ANYWAY_S = 1.0
+LOOK_ANYWAY_S = 0.5
+LINGER_S = 15.0  # a proxy that restarts cuts everybody off: whoever comes back finds the tail with what they missed
 
+_threads = ThreadPoolExecutor(2, thread_name_prefix="tails")  # news must not wait while thousands connect
 _tails: dict[UUID, _Tail] = {}
-_listener: asyncio.Task[None] | None = None
+_wakers: list[asyncio.Task[None]] = []
 
 
 async def watch(job: Job, after: int) -> AsyncIterator[list[JobEvent]]:
-    """All that is new after sequence `after`, in order, a batch at a time; ends after the terminal event."""
-    tail, cursor = _tails.get(job.pk), after
-    if tail is None:
-        tail = _tails[job.pk] = _Tail(job)
-    tail.watchers += 1
+    """All that is new after sequence `after`, in order, a batch at a time; ends after the terminal event.
+
+    The fresher `job` is, the less is read. With the database away a watcher waits.
+    """
+    tail, cursor = _tail_of(job), after
+    tail.enter()
     try:
         while True:
             changed = tail.changed  # taken before looking: what comes in between is not slept through
             batch = tail.since(cursor)
             if batch is None:
-                batch = await in_thread(partial(_page, job, cursor))
+                batch = await _catch_up(job, cursor)
             if batch:
                 cursor = batch[-1].sequence
                 yield batch
@@ -54,72 +58,82 @@ async def watch(job: Job, after: int) -> AsyncIterator[list[JobEvent]]:
             if not batch:
                 await changed.wait()
     finally:
-        tail.watchers -= 1
-        if not tail.watchers:
-            tail.close()
+        tail.leave()
+
+
+def _tail_of(job: Job) -> _Tail:
+    if job.pk not in _tails:
+        _tails[job.pk] = _Tail(job)
+        _keep_waking()
+    return _tails[job.pk]
+
+
+async def _catch_up(job: Job, after: int) -> list[JobEvent]:
+    while True:
+        try:
+            return await in_thread(partial(_page, job, after))
+        except AWAY:
+            await asyncio.sleep(RETRY_EVERY_S)
 
 
 class _Tail:
-    """The newest events of one job, refreshed by a task of its own while anybody watches."""
+    """The newest events of one job, refreshed by a task of its own until nobody has watched for a while."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.watchers = 0
         self.events: deque[JobEvent] = deque(maxlen=BUFFER)
-        self.last = 0  # the sequence up to which everything has been seen
-        self.complete_from: int | None = None  # `events` holds all after this sequence
-        self.ended_at: int | None = None
+        self.complete_from = job.last_sequence  # `events` holds all after this sequence
+        self.last = job.last_sequence  # the sequence up to which everything has been seen
+        self.ended_at = job.last_sequence if job.has_ended else None
         self.changed = asyncio.Event()
         self.woken = asyncio.Event()
+        self.woken.set()
         self._task = asyncio.create_task(self._follow())
-        _listen()
+        self._closing: asyncio.TimerHandle | None = None
+
+    def enter(self) -> None:
+        self.watchers += 1
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+
+    def leave(self) -> None:
+        self.watchers -= 1
+        if not self.watchers:
+            self._closing = asyncio.get_running_loop().call_later(LINGER_S, self._close)
 
     def since(self, cursor: int) -> list[JobEvent] | None:
         """What the buffer holds after `cursor`; None where it does not reach back so far."""
-        if self.complete_from is None or cursor < self.complete_from:
+        if cursor < self.complete_from:
             return None
         return [event for event in self.events if event.sequence > cursor]
 
     async def _follow(self) -> None:
         while self.ended_at is None:
+            await self.woken.wait()
             self.woken.clear()
             try:
                 await self._refresh()
-            except Exception:  # the database is away, or a bug: watchers keep waiting, and the next look may succeed
+            except (
+                Exception
+            ):  # the database is away, or a bug: _look_anyway wakes it again, since there is more to know
                 logger.warning("Could not look for events of %s.", self.job.pk, exc_info=True)
             await asyncio.sleep(MIN_INTERVAL_S)
-            # not wait_for, which (before Python 3.12) loses a cancellation that comes together with the event
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_ANYWAY_S):
-                    await self.woken.wait()
 
     async def _refresh(self) -> None:
-        if self.complete_from is None:
-            self.last = self.complete_from = await in_thread(self._newest_sequence)
-            self._tell()
-        while page := await in_thread(lambda: _page(self.job, self.last)):
+        while page := await in_thread(partial(_page, self.job, self.last), _threads):
             self.events.extend(page)
             self.last = page[-1].sequence
             self.complete_from = max(self.complete_from, self.events[0].sequence - 1)
             if any(event.kind == "StatusChanged" and event.data["status"] in ENDED for event in page):
                 self.ended_at = self.last
-            self._tell()
+            self.changed.set()
+            self.changed = asyncio.Event()
 
-    def _newest_sequence(self) -> int:
-        with organizations_scope([self.job.organization_id]):
-            job = type(self.job).objects.get(pk=self.job.pk)
-        if job.has_ended:
-            self.ended_at = job.last_sequence
-        return job.last_sequence
-
-    def _tell(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-    def close(self) -> None:
+    def _close(self) -> None:
         self._task.cancel()
-        if _tails.get(self.job.pk) is self:
-            del _tails[self.job.pk]
+        del _tails[self.job.pk]
 
 
 def _page(job: Job, after: int) -> list[JobEvent]:
@@ -127,14 +141,17 @@ def _page(job: Job, after: int) -> list[JobEvent]:
         return job.event_model.page(job, after, PAGE)
 
 
-def _listen() -> None:
-    """Start the process's one Redis listener; while Redis is away each tail looks by itself once a second."""
-    global _listener
-    if _listener is None or _listener.done():
-        _listener = asyncio.create_task(_wake_tails())
+# ---------------------------------------------------------------------------------------------- what wakes the tails
 
 
-async def _wake_tails() -> None:
+def _keep_waking() -> None:
+    """Have the process's two tasks run that wake its tails."""
+    if not _wakers or any(task.done() for task in _wakers):
+        _wakers[:] = [asyncio.create_task(_listen()), asyncio.create_task(_look_anyway())]
+
+
+async def _listen() -> None:
+    """Wake a tail as soon as Redis says that there is more. While Redis is away, so is this."""
     task = asyncio.current_task()
     assert task is not None
     while True:
@@ -147,8 +164,31 @@ async def _wake_tails() -> None:
                 async for message in subscription.listen():
                     if message["type"] == "message" and (tail := _tails.get(UUID(message["data"].decode()))):
                         tail.woken.set()
-        except (redis.RedisError, OSError) as error:
-            logger.warning("Redis is away (%s): live events come once a second.", error)
+        except (redis.RedisError, OSError):
+            logger.warning("Redis is away: live events come half a second later.", exc_info=True)
             await asyncio.sleep(1)
         finally:
             await client.aclose()
+
+
+async def _look_anyway() -> None:
+    """Now and then, wake the tails whose jobs have gone on, in one query for all of them: a message may be lost."""
+    while True:
+        await asyncio.sleep(LOOK_ANYWAY_S)
+        by_model: defaultdict[type[Job], list[_Tail]] = defaultdict(list)
+        for tail in _tails.values():
+            if tail.ended_at is None:
+                by_model[type(tail.job)].append(tail)
+        try:
+            for model, tails in by_model.items():
+                newest = await in_thread(partial(_newest_sequences, model, [tail.job for tail in tails]), _threads)
+                for tail in tails:
+                    if newest.get(tail.job.pk, 0) > tail.last:
+                        tail.woken.set()
+        except Exception:  # the next look may succeed
+            logger.warning("Could not look for events.", exc_info=True)
+
+
+def _newest_sequences(model: type[Job], jobs: Sequence[Job]) -> dict[UUID, int]:
+    with organizations_scope({job.organization_id for job in jobs}):
+        return dict(model.objects.filter(pk__in=[job.pk for job in jobs]).values_list("pk", "last_sequence"))

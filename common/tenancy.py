@@ -104,10 +104,12 @@ def _leave_operator() -> None:
 
 
 def _unless_broken(leave: Callable[[], None]) -> None:
-    """Leave the scope by hand, since inside a test's outer transaction SET LOCAL would outlast it.
+    """Leave the scope by hand where an outer transaction goes on, a test's say: SET LOCAL would outlast it.
 
     In an aborted transaction no statement runs, and the rollback that follows restores the setting.
     """
+    if not connection.savepoint_ids:
+        return  # the transaction ends with the scope, and SET LOCAL with the transaction
     if connection.connection is None or connection.connection.closed or connection.needs_rollback:
         return
     if not _aborted():

@@ -1,8 +1,9 @@
-"""Text that people type: what PostgreSQL can hold, and what a name may be."""
+"""Text that people type, what PostgreSQL can hold of it, and text that people read."""
 
 from __future__ import annotations
 
 import unicodedata
+from datetime import timedelta
 
 from common.errors import Invalid
 
@@ -26,3 +27,18 @@ def plain_text(text: str, field: str, limit: int) -> str:
     if not stripped or len(stripped) > limit or not all(map(_shows, stripped)):
         raise Invalid(f"{field} should be 1 to {limit} characters, none of them a control character.", field=field)
     return stripped
+
+
+def one_line(text: str, limit: int) -> str:
+    """The first `limit` characters of a text as one line: no control character survives, so no mail header begins in it."""
+    shown = "".join(character if _shows(character) else " " for character in text)
+    return " ".join(shown.split())[:limit]
+
+
+def spelled(duration: timedelta) -> str:
+    """A duration in its two largest units: 1 h 5 min, 2 min 4 s, 12 s."""
+    minutes, seconds = divmod(max(0, round(duration.total_seconds())), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

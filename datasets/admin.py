@@ -36,10 +36,10 @@ class DatasetVersionAdmin(JobAdmin):
         "number",
         "organization",
         "state",
-        "rows_in",
+        "why",
+        "attempts",
+        "holder",
         "rows_kept",
-        "attempt",
-        "error_code",
         "created_at",
     ]
     search_fields = [*JobAdmin.search_fields, "dataset__name", "fingerprint"]

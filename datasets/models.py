@@ -11,9 +11,13 @@ from django.db import models
 from django.db.models import Max, Q
 from django.utils import timezone
 
+from accounts.mails import tell_creator
+from common import blobs
 from common.events import JobEvent
 from common.jobs import Job, JobStatus
 from common.tenancy import TenantQuerySet
+
+LONG_WAIT = timedelta(minutes=1)
 
 
 class UploadStatus(models.TextChoices):
@@ -138,6 +142,19 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
     def running_cap(cls) -> int:
         cap: int = settings.CONCURRENT_VERSIONS
         return cap
+
+    def how_far(self) -> str:
+        return f"{self.progress:.0%} parsed" if self.progress is not None else ""
+
+    @property
+    def artefacts(self) -> str:
+        return blobs.key(self.organization_id, "versions", self.pk)
+
+    def ended(self) -> None:
+        """Tell its creator, unless they ended it themselves, or are likely to be looking at the screen still."""
+        waited = self.finished_at is not None and self.finished_at - self.created_at > LONG_WAIT
+        if self.status == JobStatus.FAILED or (self.status == JobStatus.SUCCEEDED and waited):
+            tell_creator(self, f"dataset_version_{self.status.lower()}")
 
     @classmethod
     def next_number(cls, dataset_id: UUID) -> int:

@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
     source = folder / "source"
     blobs.get(version.upload.storage_key, source)
-    prefix = blobs.key(version.organization_id, "versions", version.pk, f"{lease.fence:04d}")
+    prefix = f"{version.artefacts}/{lease.fence:04d}"
 
     def store(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         size = blobs.put_folder(prefix, folder / "version", last=MANIFEST)

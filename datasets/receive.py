@@ -9,22 +9,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from common import blobs
+from common.child import NO_SPACE
+from common.outages import AWAY
 from common.tenancy import organizations_scope
 from common.threads import in_thread
 from datasets.models import Upload, UploadStatus
 from datasets.tickets import ids_in
+
+logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -58,9 +63,21 @@ async def receive_upload(scope: Message, receive: Receive, send: Send) -> None:
         await _answer(send, 201, {"receivedBytes": upload.size_bytes, "sha256": sha256})
     except Refusal as refusal:
         await _answer(send, refusal.status, {"code": refusal.code, "message": refusal.message})
-    except (OperationalError, InterfaceError):
+    except AWAY:
         await _answer(
             send, 503, {"code": "UNAVAILABLE", "message": "The database cannot be reached; send the file again."}
+        )
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        logger.exception("The disk is full.")
+        await _answer(
+            send,
+            507,
+            {
+                "code": "DISK_FULL",
+                "message": "The platform has no room for this file now; its operators have to make some.",
+            },
         )
     except Disconnected:
         pass
@@ -136,10 +153,18 @@ async def _spool(upload: Upload, receive: Receive, path: Path) -> tuple[int, str
                     raise _wrong_size(upload, size)
                 block, buffer = bytes(buffer), bytearray()
                 await in_thread(lambda block=block: flush(block))  # type: ignore[misc]
+            if not more:
+                await in_thread(lambda: _sync(file))
             if more and time.monotonic() - reported > REPORT_EVERY_S:
                 await in_thread(lambda size=size: _report(upload, size))  # type: ignore[misc]
                 reported = time.monotonic()
     return size, digest.hexdigest()
+
+
+def _sync(file: IO[bytes]) -> None:
+    """On the disk before the file takes its name."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _report(upload: Upload, received_bytes: int) -> None:

@@ -3,38 +3,55 @@
 websocket at /graphql   Channels: subscriptions
 /graphql/stream         Django's ASGI handler: subscriptions as server-sent events
 /uploads/               a plain ASGI callable with back-pressure
-everything else         Django's WSGI application in a fixed pool of threads, each of which keeps its connection
+everything else         Django's WSGI application in a fixed pool of threads; 503 where they are spent
+
+/livez and /readyz are answered here, because they have to be answered above all when the threads are spent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "platform_site.settings")
 
-from a2wsgi import WSGIMiddleware
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 
 django_asgi = get_asgi_application()
 
-from datasets.receive import receive_upload  # noqa: E402  (models need the apps, which the line above has loaded)
-from platform_site.graphql import GraphQLSocket  # noqa: E402
+from common.errors import DomainError, Invalid, Unavailable  # noqa: E402
+from common.graphql import as_graphql_error  # noqa: E402  (models need the apps, which the line above has loaded)
+from datasets.receive import receive_upload  # noqa: E402
+from platform_site import health  # noqa: E402
+from platform_site.outage_log import SPARINGLY  # noqa: E402
 from platform_site.schema import schema  # noqa: E402
+from platform_site.sockets import GraphQLSocket  # noqa: E402
+from platform_site.web_threads import Spent, WebThreads  # noqa: E402
 
-threads = WSGIMiddleware(get_wsgi_application(), workers=settings.WEB_THREADS)
+logger = logging.getLogger(__name__)
+
+threads = WebThreads(get_wsgi_application(), settings.WEB_THREADS)
 socket = GraphQLSocket.as_asgi(schema=schema)
+
+# Sockets live long, and by default each thousand more would have all that there is looked through, half a second at a time.
+gc.collect()
+gc.freeze()  # what is loaded stays
+gc.set_threshold(10_000, 10, 10)
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 20.0
+CLOSE = (b"connection", b"close")  # the rest of the body is not wanted
+BUSY = Unavailable("More is being asked than can be answered now; try again in a moment.", code="BUSY", retry_after_s=2)
 
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:
@@ -45,10 +62,14 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
         else:
             await send({"type": "websocket.close", "code": 4404})
     elif scope["type"] == "http":
-        if path.startswith("/uploads/"):
+        if path == "/livez":
+            await _say(send, 200, {"status": "ok"})
+        elif path == "/readyz":
+            await _say_whether_ready(send)
+        elif path.startswith("/uploads/"):
             await receive_upload(scope, receive, send)
         else:
-            await _answer(scope, receive, send, django_asgi if path == "/graphql/stream" else _in_a_thread)
+            await _answer(scope, receive, send, _by_asgi if path == "/graphql/stream" else _in_a_thread)
 
 
 class _Disconnected(Exception):
@@ -67,23 +88,19 @@ async def _answer(scope: Message, receive: Receive, send: Send, respond: Callabl
     except _Disconnected:
         return
     except _BodyTooLarge:
-        await _refuse(
-            send, 413, "BODY_TOO_LARGE", "A request takes at most 2 MB; files are sent to an upload ticket's url."
-        )
+        message = "A request takes at most 2 MB; files are sent to an upload ticket's url."
+        await _refuse(send, 413, Invalid(message, code="BODY_TOO_LARGE"), CLOSE)
         return
     except TimeoutError:
-        await _refuse(send, 408, "BODY_TOO_SLOW", f"The request was not complete within {BODY_TIMEOUT_S:.0f} seconds.")
+        message = f"The request was not complete within {BODY_TIMEOUT_S:.0f} seconds."
+        await _refuse(send, 408, Invalid(message, code="BODY_TOO_SLOW"), CLOSE)
         return
-    whole = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return whole.pop() if whole else await receive()
-
     # WSGI knows no body without a length, and one in chunks comes without
     headers = [
         (name, value) for name, value in scope["headers"] if name not in (b"content-length", b"transfer-encoding")
     ]
-    await respond({**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}, replay, send)
+    scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
+    await respond(scope, body, receive, send)
 
 
 async def _whole_body(scope: Message, receive: Receive) -> bytes:
@@ -101,24 +118,53 @@ async def _whole_body(scope: Message, receive: Receive) -> bytes:
     return bytes(body)
 
 
-async def _in_a_thread(scope: Message, receive: Receive, send: Send) -> None:
-    """Collect the whole answer, then send it: whoever reads it slowly holds its few megabytes, and no thread."""
-    answer: list[Message] = []
+async def _by_asgi(scope: Message, body: bytes, receive: Receive, send: Any) -> None:
+    whole = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def collect(message: Message) -> None:
-        answer.append(message)
+    async def replay() -> Message:
+        return whole.pop() if whole else await receive()
 
-    await threads(scope, receive, collect)
-    for message in answer:
-        await send(message)
+    await django_asgi(scope, replay, send)  # type: ignore[arg-type]
 
 
-async def _refuse(send: Send, status: int, code: str, message: str) -> None:
-    body = json.dumps({"errors": [{"message": message, "extensions": {"code": code}}]}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+async def _in_a_thread(scope: Message, body: bytes, receive: Receive, send: Send) -> None:
+    try:
+        answer = await threads.answer(scope, body)
+    except Spent:
+        logger.warning("All %d web threads are taken: requests are turned away.", threads.count, extra=SPARINGLY)
+        await _refuse(send, 503, BUSY, _retry_after(BUSY))
+        return
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _say_whether_ready(send: Send) -> None:
+    """503 names what fails; what the process can do without is told as well, and keeps no balancer away."""
+    failing = await health.failing()
+    if threads.are_spent:
+        failing["threads"] = f"All {threads.count} are taken, and as many requests wait for one."
+    if failing:
+        await _say(send, 503, {"status": "unavailable", "failing": failing}, _retry_after(BUSY))
+    elif degraded := await health.degraded():
+        await _say(send, 200, {"status": "ok", "degraded": degraded})
+    else:
+        await _say(send, 200, {"status": "ok"})
+
+
+def _retry_after(error: Unavailable) -> tuple[bytes, bytes]:
+    return b"retry-after", str(error.retry_after_s).encode()
+
+
+async def _refuse(send: Send, status: int, error: DomainError, *headers: tuple[bytes, bytes]) -> None:
+    """In the shape of GraphQL's answers."""
+    shown = as_graphql_error(error)
+    content = {"data": None, "errors": [{"message": shown.message, "extensions": shown.extensions}]}
+    await _say(send, status, content, *headers)
+
+
+async def _say(send: Send, status: int, content: dict[str, Any], *headers: tuple[bytes, bytes]) -> None:
+    body = json.dumps(content).encode()
+    length = (b"content-length", str(len(body)).encode())
+    kind = (b"content-type", b"application/json")
+    await send({"type": "http.response.start", "status": status, "headers": [kind, length, *headers]})
     await send({"type": "http.response.body", "body": body})

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import environ
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.validators import validate_email
 
 _env = environ.Env()
+
+# A server that is gone without a word is found out within seconds, not when the kernel gives up after a quarter of an hour.
+CONNECTION_LIMITS = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",  # milliseconds
+}
 
 
 def text(name: str, default: str = "") -> str:
@@ -67,7 +79,7 @@ def database(name: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": host,
         "PORT": str(port or ""),
-        "OPTIONS": dict(parse_qsl(parts.query)),
+        "OPTIONS": CONNECTION_LIMITS | dict(parse_qsl(parts.query)),
     }
 
 
@@ -88,6 +100,57 @@ def redis(name: str) -> str:
     value = text(name)
     if not value.startswith(("redis://", "rediss://", "unix://")):
         raise _refused(name, value, "redis://host:6379/0 or unix:///path/redis.sock")
+    return value
+
+
+@dataclass(frozen=True)
+class MailServer:
+    """Where mail goes: to an SMTP server, or, without a host, to the log of whoever sends it."""
+
+    host: str = ""
+    port: int = 0
+    user: str = ""
+    password: str = field(default="", repr=False)
+    starttls: bool = False
+    tls: bool = False  # from the first byte
+
+    @property
+    def backend(self) -> str:
+        return f"django.core.mail.backends.{'smtp' if self.host else 'console'}.EmailBackend"
+
+
+def mail_server(name: str) -> MailServer:
+    """A mail server from a URL; ?tls=true asks a server at smtp:// for STARTTLS."""
+    value = text(name, "console://")
+    shape = "smtp://user:password@host:587?tls=true, smtps://user:password@host:465, or console://"
+    if value == "console://":
+        return MailServer()
+    try:
+        parts = urlsplit(value)
+        port, options = parts.port, dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    except ValueError:
+        raise _refused(name, value, shape) from None
+    starttls, tls = options.pop("tls", "false"), parts.scheme == "smtps"
+    is_complete = parts.scheme in {"smtp", "smtps"} and parts.hostname and port != 0 and parts.path in {"", "/"}
+    if not is_complete or options or starttls not in {"true", "false"} or bool(parts.username) != bool(parts.password):
+        raise _refused(name, value, shape)
+    return MailServer(
+        host=parts.hostname or "",
+        port=port or (465 if tls else 587 if starttls == "true" else 25),
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        starttls=starttls == "true" and not tls,
+        tls=tls,
+    )
+
+
+def mailbox(name: str, default: str) -> str:
+    """Who mail comes from: an address, or a name and an address."""
+    value = text(name, default)
+    try:
+        validate_email(parseaddr(value)[1] if value.isprintable() else "")
+    except ValidationError:
+        raise _refused(name, value, "Platform <platform@example.com>, or platform@example.com") from None
     return value
 
 

@@ -5,35 +5,38 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import nullcontext
-from types import NoneType
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from uuid import uuid4
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseNotAllowed, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from graphql import FieldNode, GraphQLError, NoSchemaIntrospectionCustomRule, OperationType, get_operation_ast
-from strawberry.channels import GraphQLWSConsumer
+from graphql import (
+    ExecutionResult,
+    FieldNode,
+    GraphQLError,
+    NoSchemaIntrospectionCustomRule,
+    OperationType,
+    get_operation_ast,
+)
 from strawberry.django.views import AsyncGraphQLView, GraphQLView
-from strawberry.exceptions import ConnectionRejectionError
 from strawberry.extensions import ParserCache, SchemaExtension
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
-from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from accounts.actions import principal_of
 from accounts.tokens import InvalidToken
 from common.errors import DomainError, Invalid, NotSignedIn, Unavailable
-from common.graphql import NOBODY, WAITS, Context, as_graphql_error
+from common.graphql import NOBODY, WAITS, Context, OperationInfo, as_graphql_error
+from common.outages import AWAY, first_line
 from common.tenancy import Principal, in_scope, tenant
 from common.text import is_storable
 from common.threads import in_thread
+from platform_site.outage_log import SPARINGLY
 
 logger = logging.getLogger(__name__)
 
-AWAY = (OperationalError, InterfaceError)
 DATABASE_AWAY = Unavailable("The database cannot be reached; try again in a moment.")
 NOT_A_STREAM = Invalid("This address streams: send `Accept: text/event-stream`.", code="NOT_A_STREAM")
 
@@ -53,24 +56,44 @@ class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
             raise GraphQLError("Send subscriptions over the websocket at this address, or to /graphql/stream.")
         if kind is not OperationType.QUERY:
             return super().execute_operation(serially)
-        with tenant(self.context_value.principal):
-            return super().execute_operation(serially)
+        try:
+            with self._scope():
+                return super().execute_operation(serially)
+        except GraphQLError as error:
+            return ExecutionResult(None, [error])
 
     def execute_field(
         self, parent_type: Any, source: Any, field_details_list: Any, path: Any, position_context: Any
     ) -> Any:
         execute: Any = super().execute_field
-        if parent_type is not self.schema.mutation_type or self._waits(parent_type, field_details_list):
+        if parent_type is not self.schema.mutation_type:
             return execute(parent_type, source, field_details_list, path, position_context)
-        with tenant(self.context_value.principal):
-            return execute(parent_type, source, field_details_list, path, position_context)
+        waits = self._waits(parent_type, field_details_list)
+        with nullcontext() if waits else self._scope(path):
+            answer = execute(parent_type, source, field_details_list, path, position_context)
+        if path.key not in self.context_value.refusals:
+            self.context_value.has_changed_something = True
+        return answer
 
     def complete_value(
         self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
-        answers = path.prev is None and info.parent_type is self.schema.mutation_type and not in_scope()
-        with tenant(self.context_value.principal) if answers else nullcontext():
+        is_answer = path.prev is None and info.parent_type is self.schema.mutation_type
+        if is_answer and isinstance(result, OperationInfo):
+            self.context_value.refusals[path.key] = result.retry_after_s
+        with tenant(self.context_value.principal) if is_answer and not in_scope() else nullcontext():
             return super().complete_value(return_type, field_details_list, info, path, result, position_context)
+
+    @contextmanager
+    def _scope(self, path: Any = None) -> Iterator[None]:
+        """What breaks at its edges, as a commit may, is an error among the others: it is worded like them."""
+        try:
+            with tenant(self.context_value.principal):
+                yield
+        except GraphQLError:
+            raise
+        except Exception as error:
+            raise GraphQLError(str(error), path=path and path.as_list(), original_error=error) from error
 
     def _waits(self, parent_type: Any, field_details_list: Any) -> bool:
         field = parent_type.fields.get(field_details_list[0].node.name.value)
@@ -126,23 +149,37 @@ class Errors(SchemaExtension):
         yield
 
     def _word(self, result: Any) -> None:
-        if getattr(result, "errors", None):
-            result.errors = [worded(error) for error in result.errors]
-            response = self.execution_context.context.response
-            if response is not None and any(isinstance(error.original_error, AWAY) for error in result.errors):
-                response.status_code = 503
-                response["Retry-After"] = str(DATABASE_AWAY.retry_after_s)
+        errors = getattr(result, "errors", None) or []
+        if errors:
+            result.errors = errors = [worded(error) for error in errors]
+        context = self.execution_context.context
+        if context.response is not None:
+            _come_again(context, errors, getattr(result, "data", None))
+
+
+def _come_again(context: Context, errors: list[GraphQLError], data: dict[str, Any] | None) -> None:
+    """503 where a part of the platform cannot answer now, and nothing came of the request.
+
+    Where something did, a client that sends the whole again by itself would have that done twice.
+    """
+    raised = [error.original_error for error in errors if isinstance(error.original_error, Unavailable)]
+    partly_answered = raised and any((data or {}).values())
+    waits_s = [error.retry_after_s for error in raised] + [wait for wait in context.refusals.values() if wait]
+    if waits_s and not partly_answered and not context.has_changed_something:
+        context.response.status_code = 503
+        context.response["Retry-After"] = str(max(waits_s))
 
 
 def worded(error: GraphQLError) -> GraphQLError:
     original = error.original_error
     if isinstance(original, AWAY):
-        logger.warning("The database is away: %s", str(original).splitlines()[0])
-        refusal = as_graphql_error(DATABASE_AWAY)
-        return GraphQLError(refusal.message, path=error.path, extensions=refusal.extensions, original_error=original)
+        logger.warning("The database is away: %s", first_line(original), extra=SPARINGLY)
+        original = DATABASE_AWAY
     if isinstance(original, DomainError):
         refusal = as_graphql_error(original)
-        return GraphQLError(refusal.message, nodes=error.nodes, path=error.path, extensions=refusal.extensions)
+        return GraphQLError(
+            refusal.message, nodes=error.nodes, path=error.path, extensions=refusal.extensions, original_error=original
+        )
     if original is None or isinstance(original, GraphQLError):
         return error
     if isinstance(original, RecursionError):
@@ -190,8 +227,8 @@ class GraphQLHTTPView(GraphQLView):  # type: ignore[type-arg]
             self.principal = principal_from(request.headers.get("Authorization"))
         except InvalidToken:
             return unauthenticated()
-        except AWAY:
-            return refused(DATABASE_AWAY, 503, {"Retry-After": str(DATABASE_AWAY.retry_after_s)})
+        except AWAY as error:
+            return unavailable(error)
         try:
             response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
         except UnicodeDecodeError:  # of the body, before decode_json sees it
@@ -218,8 +255,8 @@ class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
             self.principal = await in_thread(lambda: principal_from(authorization))
         except InvalidToken:
             return unauthenticated()
-        except AWAY:
-            return refused(DATABASE_AWAY, 503, {"Retry-After": str(DATABASE_AWAY.retry_after_s)})
+        except AWAY as error:
+            return unavailable(error)
         try:
             response: HttpResponseBase = await super().dispatch(request, *args, **kwargs)
         except UnicodeDecodeError:
@@ -236,49 +273,16 @@ class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
         return request
 
 
-class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
-    """Subscriptions over graphql-transport-ws; the token is connection_params.authorization."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,), allowed_origins=[settings.PUBLIC_URL], **kwargs
-        )
-
-    async def on_ws_connect(self, context: Any) -> Any:
-        params = context.connection_params
-        authorization = params.get("authorization") if isinstance(params, dict) else None
-        try:
-            context.principal = await in_thread(lambda: principal_from(authorization))
-        except InvalidToken:
-            raise ConnectionRejectionError from None
-        return await super().on_ws_connect(context)
-
-    async def get_context(self, request: Any, response: Any) -> Any:
-        return Context(principal=NOBODY)
-
-    def decode_json(self, data: str | bytes) -> object:
-        """A message of the protocol's shape; the handler would end at another without a word to the client."""
-        message = parsed(data)
-        if message.get("payload") is None:  # which the protocol allows where it is optional
-            message.pop("payload", None)
-        payload = message.get("payload", {})
-        if not isinstance(payload, dict) or not isinstance(message.get("id", ""), str):
-            raise json.JSONDecodeError("should be a message of the protocol", "", 0)
-        shapes = {"query": str, "variables": dict, "operationName": str}
-        if not all(isinstance(payload.get(name), (shape, NoneType)) for name, shape in shapes.items()):
-            raise json.JSONDecodeError("should be a request", "", 0)
-        if message.get("type") == "subscribe" and not payload.get("query"):
-            raise json.JSONDecodeError("should have a query", "", 0)
-        if not is_storable(payload.get("operationName") or ""):
-            raise json.JSONDecodeError("operationName should be a name", "", 0)
-        return message
-
-
 def refused(error: DomainError, status: int, headers: dict[str, str] | None = None) -> HttpResponse:
     """A refusal of the whole request, in the shape of GraphQL's answers."""
     shown = as_graphql_error(error)
     body = {"data": None, "errors": [{"message": shown.message, "extensions": shown.extensions}]}
     return JsonResponse(body, status=status, headers=headers)
+
+
+def unavailable(error: Exception) -> HttpResponse:
+    logger.warning("The database is away: %s", first_line(error), extra=SPARINGLY)
+    return refused(DATABASE_AWAY, 503, {"Retry-After": str(DATABASE_AWAY.retry_after_s)})
 
 
 def unauthenticated() -> HttpResponse:

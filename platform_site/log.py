@@ -40,8 +40,13 @@ class Log:
         now = datetime.now().astimezone()
         with suppress(OSError, ValueError):  # a full disk, a log that was closed
             self._rotate()
-            self._file.write(f"{now:%Y-%m-%d %H:%M:%S} {name:<10} {text}\n".encode(errors="replace"))
+            self._append(f"{now:%Y-%m-%d %H:%M:%S} {name:<10} {text}\n".encode(errors="replace"))
         return now
+
+    def _append(self, line: bytes) -> None:
+        written = self._file.write(line)
+        if written < len(line):  # the last free bytes of a disk take a part of a line, without an error
+            self._file.truncate(self._file.tell() - written)
 
     def _show(self, line: str) -> None:
         if self._terminal is None:

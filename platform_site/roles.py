@@ -227,7 +227,7 @@ def processes(web: Address, inference: Address | None, base_model: str = "auto")
             stop_s=5,
         ),
         *(
-            Process(queue, [*MANAGE, "qcluster"], {**env, "Q_CLUSTER_NAME": queue}, stage=1)
+            Process(queue, [*MANAGE, "cluster", queue], {**env, "Q_CLUSTER_NAME": queue}, stage=1)
             for queue in settings.QUEUES
         ),
         Process("keeper", [*MANAGE, "keeper"], env, stage=2, stop_s=5),

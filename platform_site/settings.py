@@ -82,7 +82,8 @@ TEMPLATES = [
 DATABASES: dict[str, dict[str, Any]] = {"default": environment.database("DATABASE_URL")}
 DATABASES["default"]["CONN_MAX_AGE"] = 600
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-DATABASES["default"]["OPTIONS"]["options"] = "-c role=platform_app"
+# A process that was stopped inside a transaction holds its locks for half a minute, and not until it is found.
+DATABASES["default"]["OPTIONS"]["options"] = "-c role=platform_app -c idle_in_transaction_session_timeout=30000"
 DATABASES["default"]["TEST"] = {"NAME": "test_platform"}
 
 REDIS_URL = environment.redis("REDIS_URL")
@@ -96,7 +97,7 @@ QUEUES = {
 # django-q2 is the doorbell, not the record: nothing is kept, retried, or scheduled by it.
 Q_CLUSTER = {
     "name": "platform",
-    "redis": REDIS_URL,
+    "broker_class": "common.doorbell.Doorbell",
     "workers": 1,
     "timeout": 30 * 86_400,  # it warns without one; a job's own limits are its business
     "retry": 31 * 86_400,
@@ -109,6 +110,16 @@ Q_CLUSTER = {
 }
 CONCURRENT_VERSIONS = environment.number("CONCURRENT_VERSIONS", 2, minimum=1)
 CONCURRENT_RUNS = environment.number("CONCURRENT_RUNS", 2, minimum=1)
+
+# ---------------------------------------------------------------------------------------------- mail
+
+_MAIL_SERVER = environment.mail_server("EMAIL_URL")
+EMAIL_BACKEND = _MAIL_SERVER.backend
+EMAIL_HOST, EMAIL_PORT = _MAIL_SERVER.host, _MAIL_SERVER.port
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL_SERVER.user, _MAIL_SERVER.password
+EMAIL_USE_TLS, EMAIL_USE_SSL = _MAIL_SERVER.starttls, _MAIL_SERVER.tls
+EMAIL_TIMEOUT = 10.0  # for each answer of the server
+DEFAULT_FROM_EMAIL = environment.mailbox("MAIL_FROM", "Fine-tuning platform <platform@localhost>")
 
 # ---------------------------------------------------------------------------------------------- files
 
@@ -206,8 +217,11 @@ UNFOLD = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"()": "platform_site.outage_log.OutageFormatter", "fmt": "%(levelname)s %(name)s: %(message)s"}
+    },
+    "filters": {"outages": {"()": "platform_site.outage_log.OutageFilter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["outages"]}},
     "root": {
         "handlers": ["stderr"],
         "level": environment.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"}),

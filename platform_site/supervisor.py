@@ -98,6 +98,7 @@ class _Runner:
         """Ask the process to stop; the guard passes it on."""
         if self._guard is not None:
             self._guard.send_signal(signal.SIGTERM)
+            self._guard.send_signal(signal.SIGCONT)  # one that somebody has stopped would not hear of it
 
     def kill(self) -> None:
         """Have the guard kill all descendants, and what a killed guard left in its group."""

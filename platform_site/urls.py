@@ -20,10 +20,10 @@ stream = GraphQLStreamView.as_view(
 
 urlpatterns = [
     path("", views.home),
-    path("livez", views.livez),
-    path("readyz", views.readyz),
     path("graphql", csrf_exempt(graphql)),
     path("graphql/stream", csrf_exempt(stream)),
     path("admin/", admin.site.urls),
     path("", include("django_prometheus.urls")),
 ]
+
+handler500 = "platform_site.views.broken"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from django.test.utils import setup_databases, teardown_databases
 
 from accounts.models import Role
 from common.ownership import as_owner
+from common.queues import connect
 from tests.cast import Person, make_person
+from tests.small_disk import SmallDisk, small_disk
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +57,24 @@ def home(settings: Any, tmp_path: Path) -> Path:
     storages["default"] = {**storages["default"], "OPTIONS": {"location": tmp_path / "storage"}}
     settings.STORAGES = storages
     return tmp_path
+
+
+@pytest.fixture
+def quiet_queues() -> None:
+    """No rings that an earlier test has left unheard."""
+    with connect() as client:
+        client.flushdb()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A file system of a megabyte, to be filled."""
+    with ExitStack() as mounted:
+        try:
+            made = mounted.enter_context(small_disk(tmp_path / "disk", 1 << 20))
+        except OSError as error:
+            pytest.skip(str(error))
+        yield made
 
 
 @pytest.fixture

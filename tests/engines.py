@@ -16,3 +16,8 @@ os.environ["BASE_MODEL"] = "platform/python-small"
 from platform_site import engines  # noqa: E402  (reads the environment above)
 
 engines.start_if_needed()
+
+# A database of Redis for each process of tests: one would hear the rings of another.
+number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+separator = "&" if "?" in os.environ["REDIS_URL"] else "?"
+os.environ["REDIS_URL"] += f"{separator}db={number}"

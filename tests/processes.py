@@ -41,6 +41,19 @@ def start_python(code: str, **variables: str) -> subprocess.Popen[str]:
     )
 
 
+def start_manage(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """Run `manage.py` with `arguments`, in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "manage.py", *arguments],
+        cwd=settings.BASE_DIR,
+        env={**environment(), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def descendants_of(pid: int) -> list[int]:
     """All processes below `pid`, as the kernel has them now."""
     children = Path(f"/proc/{pid}/task/{pid}/children")

@@ -37,7 +37,7 @@ async def send(message):
     answer.append(message.get("status") or message.get("body"))
 
 headers = [(b"host", b"127.0.0.1")]
-scope = {"type": "http", "method": "GET", "path": "/livez", "raw_path": b"/livez", "query_string": b"", "headers": headers}
+scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": headers}
 scope |= {"http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "root_path": ""}
 asyncio.run(application(scope, receive, send))
 print(json.dumps([time.process_time(), answer[0], [name for name in HEAVY if name in sys.modules]]), flush=True)

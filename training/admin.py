@@ -20,12 +20,10 @@ class TrainingRunAdmin(JobAdmin):
         "name",
         "organization",
         "state",
-        "step",
-        "total_steps",
+        "why",
+        "attempts",
+        "holder",
         "rounded_loss",
-        "rounded_eval_loss",
-        "attempt",
-        "error_code",
         "created_at",
     ]
     list_filter = [*JobAdmin.list_filter, "base_model_name"]
@@ -34,10 +32,6 @@ class TrainingRunAdmin(JobAdmin):
     @display(description="Loss", ordering="loss")
     def rounded_loss(self, run: TrainingRun) -> str:
         return rounded(run.loss)
-
-    @display(description="Eval loss", ordering="eval_loss")
-    def rounded_eval_loss(self, run: TrainingRun) -> str:
-        return rounded(run.eval_loss)
 
 
 @admin.register(Adapter)

@@ -9,8 +9,10 @@ from django.conf import settings
 from django.db import connection, models
 from django.db.models import Max
 
+from accounts.mails import tell_creator
+from common import blobs
 from common.events import JobEvent
-from common.jobs import Job
+from common.jobs import Job, JobStatus
 from common.tenancy import TenantQuerySet
 
 
@@ -52,6 +54,18 @@ class TrainingRun(Job):
     def running_cap(cls) -> int:
         cap: int = settings.CONCURRENT_RUNS
         return cap
+
+    def how_far(self) -> str:
+        return f"step {self.step}/{self.total_steps}" if self.total_steps else ""
+
+    def ended(self) -> None:
+        """Tell its creator, unless they ended it themselves."""
+        if self.status != JobStatus.CANCELLED:
+            tell_creator(self, f"training_run_{self.status.lower()}")
+
+    @property
+    def artefacts(self) -> str:
+        return blobs.key(self.organization_id, "adapters", self.pk)
 
 
 class Adapter(models.Model):

@@ -2,12 +2,14 @@
 
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
 from common.jobs import JobStatus
-from common.keeper import remove_leftovers
+from common.leftovers import remove_leftovers
 from common.tenancy import operator
 from datasets.models import DatasetVersion
 from tests.cast import make_person
@@ -33,8 +35,9 @@ def test_the_work_folder_of_an_ended_job_goes_and_that_of_another_stays(home: Pa
     with operator():
         for version in (ended, fresh):
             DatasetVersion.objects.filter(pk=version.pk).move(JobStatus.CANCELLED)
+        DatasetVersion.objects.filter(pk=ended.pk).update(finished_at=timezone.now() - timedelta(minutes=2))
     kept, gone, stranger = folder(home, str(queued.pk)), folder(home, str(ended.pk)), folder(home, "no-id")
-    just_ended = aged(folder(home, str(fresh.pk)), 1)
+    just_ended = folder(home, str(fresh.pk))
     remove_leftovers([DatasetVersion])
     assert [path.exists() for path in (kept, gone, stranger, just_ended)] == [True, False, False, True]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import psutil
 import pytest
 from django.conf import settings as django_settings
 
-from common import supervision
+from common import blobs, held, jobs, supervision
 from common.claims import claim
 from common.jobs import JobStatus, Lease, request_cancel
-from common.keeper import sweep
+from common.keeper import requeue_lost
 from common.supervision import Refused, Work, work_through
 from common.tenancy import operator
 from datasets.models import DatasetVersion
@@ -39,7 +39,8 @@ def version() -> DatasetVersion:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(CHILDREN))
-    monkeypatch.setattr(supervision, "REQUEUE_DELAY", supervision.timedelta(0))
+    monkeypatch.setattr(jobs, "REQUEUE_DELAY", timedelta(0))
+    monkeypatch.setattr(jobs, "RENEWAL_GRACE", timedelta(0))
 
 
 def job(version: DatasetVersion) -> DatasetVersion:
@@ -124,7 +125,7 @@ def test_a_child_that_closes_its_pipe_and_succeeds_has_succeeded(version: Datase
 
 @pytest.mark.parametrize("slow", ["prepare", "store"])
 def test_the_lease_is_renewed_while_files_are_moved(version: DatasetVersion, monkeypatch: Any, slow: str) -> None:
-    monkeypatch.setattr(supervision, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(held, "HEARTBEAT_S", 0.1)
     leases = []
 
     def move_files() -> None:
@@ -145,7 +146,7 @@ def test_the_lease_is_renewed_while_files_are_moved(version: DatasetVersion, mon
 
 
 def test_a_lease_lost_while_files_are_moved_ends_the_attempt(version: DatasetVersion, monkeypatch: Any) -> None:
-    monkeypatch.setattr(supervision, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(held, "HEARTBEAT_S", 0.1)
 
     def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
         with operator():  # another worker has it by now
@@ -153,7 +154,8 @@ def test_a_lease_lost_while_files_are_moved_ends_the_attempt(version: DatasetVer
         time.sleep(1)
         return working("steps", steps=1, rows=1)(version, lease, folder)
 
-    work_through(DatasetVersion, prepare)
+    with pytest.raises(SystemExit):
+        work_through(DatasetVersion, prepare)
     assert (job(version).status, job(version).rows_kept) == ("RUNNING", None)
 
 
@@ -162,7 +164,7 @@ def test_a_cancel_that_meets_a_requeue_is_not_lost(version: DatasetVersion) -> N
     assert lease
     with operator():
         request_cancel(job_in_scope(version))
-        supervision.requeue(DatasetVersion.objects.held(lease), "lost")
+        jobs.requeue(DatasetVersion.objects.held(lease), "lost")
     assert job(version).status == JobStatus.CANCELLED
 
 
@@ -173,8 +175,57 @@ def test_a_cancelled_third_attempt_is_cancelled_and_no_poison(version: DatasetVe
     assert lease
     with operator():
         request_cancel(job_in_scope(version))
-        supervision.requeue(DatasetVersion.objects.held(lease), "lost")
+        jobs.requeue(DatasetVersion.objects.held(lease), "lost")
     assert (job(version).status, job(version).error_code) == ("CANCELLED", None)
+
+
+def test_a_job_cancelled_while_its_files_are_fetched_starts_no_child(version: DatasetVersion) -> None:
+    def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
+        with operator():
+            request_cancel(job_in_scope(version))
+        return working("steps", steps=1, rows=1)(version, lease, folder)
+
+    work_through(DatasetVersion, prepare)
+    assert statuses(version) == ["RUNNING", "CANCELLED"]
+    with operator():
+        assert not version.event_log.filter(kind="StepProgressed").exists()
+
+
+def test_a_job_cancelled_while_its_result_is_stored_leaves_nothing_in_storage(version: DatasetVersion) -> None:
+    def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
+        def store(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+            blobs.put(f"{version.artefacts}/{lease.fence:04d}/result", folder / "result.json")
+            with operator():
+                request_cancel(job_in_scope(version))
+            return result
+
+        return replace(working("steps", steps=1, rows=1)(version, lease, folder), store=store)
+
+    work_through(DatasetVersion, prepare)
+    assert (job(version).status, job(version).rows_kept) == ("CANCELLED", None)
+    assert blobs.folders(version.artefacts) == []
+
+
+def test_what_a_lost_attempt_stored_goes_when_a_later_one_succeeds(version: DatasetVersion, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+
+    def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
+        blobs.put(f"{version.artefacts}/{lease.fence:04d}/result", tmp_path / "f")
+        return working("steps" if lease.attempt == 2 else "dies", steps=1, rows=1)(version, lease, folder)
+
+    work_through(DatasetVersion, prepare)
+    assert (job(version).status, job(version).fence) == ("SUCCEEDED", 2)
+    assert blobs.folders(version.artefacts) == ["0002"]
+
+
+def test_a_full_disk_is_told_and_not_tried_again(version: DatasetVersion) -> None:
+    def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
+        with Path("/dev/full").open("w") as full:  # the kernel's own ENOSPC
+            full.write("x")
+        raise AssertionError
+
+    work_through(DatasetVersion, prepare)
+    assert (job(version).status, job(version).error_code, job(version).attempt) == ("FAILED", "DISK_FULL", 1)
 
 
 def test_a_cancelled_job_stops_its_child(version: DatasetVersion) -> None:
@@ -205,21 +256,40 @@ def test_a_worker_told_to_stop_gives_the_job_back_at_no_cost(version: DatasetVer
     assert not psutil.pid_exists(child)
 
 
-def test_a_killed_worker_takes_its_child_along_and_the_keeper_requeues_the_job(version: DatasetVersion) -> None:
+def test_a_killed_worker_takes_its_child_along_and_the_keeper_requeues_the_job_at_once(
+    version: DatasetVersion,
+) -> None:
     worker = start_python(WORKER.format(module="waits"), PYTHONPATH=f"{django_settings.BASE_DIR}:{CHILDREN}")
     child = wait_for_child(version)
+    requeue_lost(DatasetVersion)
+    assert job(version).status == JobStatus.RUNNING, "its worker lives"
     worker.kill()
     worker.wait()
     gone_by = time.monotonic() + 10
     while psutil.pid_exists(child) and time.monotonic() < gone_by:
         time.sleep(0.05)
     assert not psutil.pid_exists(child)
-    sweep(DatasetVersion)
-    assert job(version).status == JobStatus.RUNNING, "the lease has not run out yet"
+    requeue_lost(DatasetVersion)
+    assert (job(version).status, job(version).lease_owner) == ("QUEUED", "")
+
+
+def test_a_worker_on_another_host_is_lost_when_its_lease_has_run_out(version: DatasetVersion) -> None:
+    assert claim(DatasetVersion, "elsewhere:1")
+    requeue_lost(DatasetVersion)
+    assert job(version).status == JobStatus.RUNNING
     with operator():
         DatasetVersion.objects.filter(pk=version.pk).update(lease_until="2000-01-01T00:00Z")
-    sweep(DatasetVersion)
+    requeue_lost(DatasetVersion)
     assert (job(version).status, job(version).lease_owner) == ("QUEUED", "")
+
+
+def test_after_a_start_of_the_database_holders_have_time_to_renew(version: DatasetVersion, monkeypatch: Any) -> None:
+    assert claim(DatasetVersion, "elsewhere:1")
+    with operator():
+        DatasetVersion.objects.filter(pk=version.pk).update(lease_until="2000-01-01T00:00Z")
+    monkeypatch.setattr(jobs, "RENEWAL_GRACE", timedelta(days=1))
+    requeue_lost(DatasetVersion)
+    assert job(version).status == JobStatus.RUNNING
 
 
 def test_the_keeper_kills_what_a_lost_lease_has_left_but_never_a_stranger(version: DatasetVersion) -> None:
@@ -231,7 +301,7 @@ def test_the_keeper_kills_what_a_lost_lease_has_left_but_never_a_stranger(versio
             process = {"host": os.uname().nodename, "pid": pid, "started": start}
             with operator():
                 DatasetVersion.objects.filter(pk=version.pk).update(process=process, lease_until="2000-01-01T00:00Z")
-            sweep(DatasetVersion)
+            requeue_lost(DatasetVersion)
             assert job(version).status == JobStatus.QUEUED
         assert leftover.wait(timeout=5) == -signal.SIGKILL
         assert stranger.poll() is None
@@ -240,31 +310,7 @@ def test_the_keeper_kills_what_a_lost_lease_has_left_but_never_a_stranger(versio
         leftover.kill()
 
 
-def test_a_child_whose_pipe_falls_silent_ends_by_itself(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    (tmp_path / "run.json").write_text("{}")
-    command = [
-        sys.executable,
-        "-c",
-        "import common.child, runpy; common.child.SILENCE_LIMIT_S = 3; runpy.run_module('waits', run_name='__main__')",
-    ]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{django_settings.BASE_DIR}:{CHILDREN}",
-        "PLATFORM_LEASE_FD": str(reader),
-    }
-    child = subprocess.Popen([*command, str(tmp_path)], pass_fds=[reader], env=environment)
-    for _ in range(3):
-        os.write(writer, b".")
-        time.sleep(1.5)
-        assert child.poll() is None
-    assert child.wait(timeout=10) == 75
-    os.close(reader)
-    os.close(writer)
-
-
 WORKER = """
-import sys
 from pathlib import Path
 from common.supervision import Work, work_through
 from datasets.models import DatasetVersion

@@ -6,9 +6,12 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import pytest
+import redis
+from django.db import OperationalError
 
 from common import events, tails
 from common.events import Event, JobEvent
@@ -28,11 +31,27 @@ def version() -> DatasetVersion:
     return queue_versions(make_person("Alice"), 1)[0]
 
 
+@pytest.fixture(autouse=True)
+def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tails, "LINGER_S", 0.1)
+
+
 @pytest.fixture
-def no_redis(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "_connection", None)
+def nobody_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever logs events cannot reach Redis."""
+    monkeypatch.setattr(events, "_connection", redis.Redis.from_url(f"redis://127.0.0.1:{free_port()}/0"))
+
+
+@pytest.fixture
+def no_redis(settings: Any, nobody_publishes: None) -> None:
+    """Nor can the listener."""
+    settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
+
+
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        settings.REDIS_URL = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"  # nobody listens there any more
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def append(version: DatasetVersion, count: int, *, status: JobStatus | None = None) -> None:
@@ -44,15 +63,31 @@ def append(version: DatasetVersion, count: int, *, status: JobStatus | None = No
             jobs.move(status)
 
 
+def refresh(version: DatasetVersion) -> None:
+    with operator():
+        version.refresh_from_db()
+
+
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     async def and_tidy() -> None:
         async with asyncio.timeout(20):
             await scenario()
-        assert tails._tails == {}, "a tail outlives its last watcher"
+            await until(lambda: not tails._tails)  # a tail does not outlive its last watcher for long
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
 
     asyncio.run(and_tidy())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.01)
+
+
+def knows(version: DatasetVersion, sequence: int) -> bool:
+    """Whether the version's tail has looked, and found all up to here."""
+    tail = tails._tails.get(version.pk)
+    return tail is not None and tail.last == sequence and not tail.woken.is_set()
 
 
 async def sequences(batches: AsyncIterator[list[JobEvent]], until: int | None = None) -> list[int]:
@@ -84,7 +119,6 @@ def test_what_happens_while_one_watches_arrives_in_order_to_the_terminal_event(v
         late = asyncio.create_task(sequences(watch(version, 2)))
         for _ in range(10):
             await in_thread(lambda: append(version, 2))
-            await asyncio.sleep(0.02)
         assert not watching.done() and not late.done()
         await in_thread(lambda: append(version, 1, status=JobStatus.FAILED))
         assert await watching == list(range(1, 26))
@@ -93,22 +127,51 @@ def test_what_happens_while_one_watches_arrives_in_order_to_the_terminal_event(v
     run(scenario)
 
 
-def test_watchers_share_one_tail_and_its_queries(version: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    append(version, 1)
-    pages: list[int] = []
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sequences after which pages are read."""
+    read: list[int] = []
     page = tails._page
-    monkeypatch.setattr(tails, "_page", lambda job, after: pages.append(after) or page(job, after))
+    monkeypatch.setattr(tails, "_page", lambda job, after: read.append(after) or page(job, after))
+    return read
+
+
+def test_watchers_share_one_tail_and_its_queries(version: DatasetVersion, pages: list[int]) -> None:
+    append(version, 1)
 
     async def scenario() -> None:
         watchers = [asyncio.create_task(sequences(watch(version, 1), until=2)) for _ in range(50)]
-        while not all(tail.complete_from is not None for tail in tails._tails.values()) or not tails._tails:
-            await asyncio.sleep(0.01)
+        await until(lambda: knows(version, 1))
         pages.clear()
         await in_thread(lambda: append(version, 1))
         assert await asyncio.gather(*watchers) == [[2]] * 50
 
     run(scenario)
-    assert len(pages) < 10
+    assert set(pages) == {1, 2} and len(pages) < 10
+
+
+def test_whoever_was_cut_off_finds_the_tail_with_what_came_meanwhile(
+    version: DatasetVersion, pages: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "LINGER_S", 1.0)
+    append(version, 2)
+    refresh(version)
+
+    async def scenario() -> None:
+        watchers = [asyncio.create_task(sequences(watch(version, 2))) for _ in range(20)]
+        await until(lambda: knows(version, 2))
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.wait(watchers)
+        await in_thread(lambda: append(version, 3))
+        await until(lambda: knows(version, 5))
+        pages.clear()
+        again = [asyncio.create_task(sequences(watch(version, 2), until=6)) for _ in range(20)]
+        await in_thread(lambda: append(version, 1))
+        assert await asyncio.gather(*again) == [[3, 4, 5, 6]] * 20
+
+    run(scenario)
+    assert set(pages) <= {5, 6}
 
 
 def test_nothing_is_missed_while_pages_are_read_and_the_log_grows(
@@ -140,13 +203,13 @@ def test_a_reconnect_with_the_last_sequence_loses_nothing_and_repeats_nothing(ve
 
     async def scenario() -> None:
         seen: list[int] = []
-        for until in (2, 5, 6):
-            reading = asyncio.create_task(sequences(watch(version, seen[-1] if seen else 0), until=until))
-            await asyncio.sleep(0.05)
-            count = until - max(2, seen[-1] if seen else 0)
-            await in_thread(lambda count=count: append(version, count))  # type: ignore[misc]
+        for last in (5, 6, 9):
+            cursor = seen[-1] if seen else 0
+            reading = asyncio.create_task(sequences(watch(version, cursor), until=last))
+            await until(lambda: version.pk in tails._tails and tails._tails[version.pk].watchers == 1)
+            await in_thread(partial(append, version, last - max(2, cursor)))
             seen += await reading
-        assert seen == [1, 2, 3, 4, 5, 6]
+        assert seen == list(range(1, 10))
 
     run(scenario)
 
@@ -159,9 +222,63 @@ def test_with_redis_away_events_come_all_the_same(
 
     async def scenario() -> None:
         watching = asyncio.create_task(sequences(watch(version, 0)))
-        await asyncio.sleep(0.1)
+        await until(lambda: knows(version, 1))
         await in_thread(lambda: append(version, 3, status=JobStatus.SUCCEEDED))
         assert await watching == [1, 2, 3, 4, 5]
+
+    run(scenario)
+
+
+def test_where_no_message_comes_one_query_looks_for_all_tails(
+    nobody_publishes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "LOOK_ANYWAY_S", 0.2)
+    versions = queue_versions(make_person("Alice"), 3) + queue_versions(make_person("Charlie"), 3)
+    looks: list[set[Any]] = []
+    look = tails._newest_sequences
+    monkeypatch.setattr(
+        tails,
+        "_newest_sequences",
+        lambda model, jobs: looks.append({job.pk for job in jobs}) or look(model, jobs),
+    )
+
+    async def scenario() -> None:
+        watchers = [asyncio.create_task(sequences(watch(version, 0), until=2)) for version in versions]
+        await until(lambda: all(knows(version, 0) for version in versions))
+        for version in versions:
+            await in_thread(lambda version=version: append(version, 2))  # type: ignore[misc]
+        assert await asyncio.gather(*watchers) == [[1, 2]] * 6
+
+    run(scenario)
+    assert {version.pk for version in versions} in looks
+
+
+def test_with_the_database_away_watchers_wait(version: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tails, "LOOK_ANYWAY_S", 0.2)
+    monkeypatch.setattr(tails, "RETRY_EVERY_S", 0.2)
+    append(version, 3)
+    refresh(version)
+    away = True
+    failures: list[int] = []
+    page = tails._page
+
+    def page_unless_away(job: DatasetVersion, after: int) -> list[JobEvent]:
+        if away:
+            failures.append(after)
+            raise OperationalError("server closed the connection unexpectedly")
+        return page(job, after)
+
+    monkeypatch.setattr(tails, "_page", page_unless_away)
+
+    async def scenario() -> None:
+        nonlocal away
+        behind = asyncio.create_task(sequences(watch(version, 0), until=5))
+        level = asyncio.create_task(sequences(watch(version, 3), until=5))
+        await in_thread(lambda: append(version, 2))
+        await until(lambda: failures.count(0) > 1 and failures.count(3) > 1)
+        away = False
+        assert await behind == [1, 2, 3, 4, 5]
+        assert await level == [4, 5]
 
     run(scenario)
 
@@ -174,9 +291,9 @@ def test_redis_wakes_a_watcher_that_would_otherwise_sleep(
 
     async def scenario() -> None:
         watching = asyncio.create_task(sequences(watch(version, 1), until=2))
-        while tails._listener is None or not await in_thread(_listened_to):
+        await until(lambda: knows(version, 1))
+        while not await in_thread(_listened_to):
             await asyncio.sleep(0.02)
-        await asyncio.sleep(2 * tails.MIN_INTERVAL_S)  # it has looked for the first time, and sleeps
         await in_thread(lambda: append(version, 1))
         assert await watching == [2]
 
@@ -205,7 +322,7 @@ def test_another_jobs_events_are_no_ones_business(version: DatasetVersion) -> No
 
 def test_the_listener_can_be_stopped_at_any_moment() -> None:
     async def scenario(moment: int) -> None:
-        listener = asyncio.create_task(tails._wake_tails())
+        listener = asyncio.create_task(tails._listen())
         for _ in range(moment):  # so many turns of the event loop into its connecting
             await asyncio.sleep(0)
         listener.cancel()
@@ -214,20 +331,3 @@ def test_the_listener_can_be_stopped_at_any_moment() -> None:
 
     for moment in range(12):
         asyncio.run(scenario(moment))
-
-
-async def test_a_tail_that_is_closed_as_it_is_woken_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Woken(tails._Tail):
-        async def _refresh(self) -> None:
-            self.refreshed = True
-
-    monkeypatch.setattr(tails, "MIN_INTERVAL_S", 0)
-    monkeypatch.setattr(tails, "_listen", lambda: None)
-    tail = Woken(DatasetVersion())
-    for _ in range(10):
-        await asyncio.sleep(0)
-    tail.woken.set()
-    await asyncio.sleep(0)
-    tail.close()
-    await asyncio.wait([tail._task], timeout=5)
-    assert tail._task.done()

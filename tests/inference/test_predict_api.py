@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from transformers import AutoModelForCausalLM
 
 from common import blobs
 from common.graphql import Context
-from inference import actions
 from inference.engine.engine import EngineConfig
 from inference.server.app import InferenceApp
 from inference.server.backend import ServerConfig
@@ -32,7 +32,7 @@ from inference.server.cache import cached_fetch
 from platform_site.schema import schema
 from tests.cast import Person, make_person
 from tests.rows import BASE, global_id, make_adapter
-from tests.web import serving
+from tests.web import serving, soon
 from training.catalogue import SHIPPED
 from training.models import Adapter
 from training.trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
@@ -194,20 +194,75 @@ def test_files_that_are_not_those_of_the_digest_are_never_used(served: None, ali
     assert (kind, code) == ("ERROR", "ADAPTER_DIGEST_MISMATCH")
 
 
-def test_with_the_server_away_trying_again_is_advised(away: None, alice: Person) -> None:
-    assert codes(predict(alice)) == [("ERROR", "INFERENCE_UNAVAILABLE", None)]
+class SlowServer:
+    """An inference server that keeps everybody waiting until it may go on."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.may_go_on = threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.waiting += 1
+        while not self.may_go_on.is_set():
+            await asyncio.sleep(0.02)
+        prediction = {"text": "x", "prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "LENGTH"}
+        prediction |= {"adapter_digest": None, "base_model": BASE, "seconds": 0.1}
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        body = f"data: {json.dumps({'prediction': prediction})}\n\n".encode()
+        await send({"type": "http.response.body", "body": body})
 
 
-def test_predictions_take_half_of_the_web_threads_and_no_more(served: None, alice: Person) -> None:
-    places = 0
-    while actions._places.acquire(blocking=False):
-        places += 1
-    try:
-        assert places == django_settings.WEB_THREADS // 2
-        assert codes(predict(alice)) == [("ERROR", "BUSY", None)]
-    finally:
-        actions._places.release(places)
-    assert predict(alice)["__typename"] == "Prediction"
+@pytest.fixture
+def slow(settings: Any) -> Iterator[SlowServer]:
+    server = SlowServer()
+    with serving(server) as url:
+        settings.INFERENCE_URL = url
+        yield server
+        server.may_go_on.set()
+
+
+def post(site: str, person: Person, document: str, **variables: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {person.token}"}
+    body = {"query": document, "variables": variables}
+    return httpx.post(f"{site}/graphql", json=body, headers=headers, timeout=30, trust_env=False)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_the_server_away_trying_again_is_advised(away: None) -> None:
+    ada = make_person("Ada")
+    with serving() as site:
+        answer = post(site, ada, PREDICT, input={"prompt": PROMPT})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert codes(answer.json()["data"]["predict"]) == [("ERROR", "INFERENCE_UNAVAILABLE", None)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_request_of_which_a_part_was_carried_out_is_not_to_be_sent_again(away: None) -> None:
+    ada = make_person("Ada")
+    upload = 'startUpload(input: {fileName: "x", sizeBytes: 1}) { __typename }'
+    both = PREDICT.replace("{ predict(", f"{{ begun: {upload} predict(")
+    with serving() as site:
+        answer = post(site, ada, both, input={"prompt": PROMPT})
+    assert (answer.status_code, "Retry-After" in answer.headers) == (200, False)
+    assert answer.json()["data"]["begun"] == {"__typename": "UploadTicket"}
+    assert codes(answer.json()["data"]["predict"]) == [("ERROR", "INFERENCE_UNAVAILABLE", None)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_predictions_take_half_of_the_web_threads_and_no_more(slow: SlowServer) -> None:
+    ada, half = make_person("Ada"), django_settings.WEB_THREADS // 2
+    with serving() as site, ThreadPoolExecutor(half) as clients:
+        waiting = [clients.submit(post, site, ada, PREDICT, input={"prompt": PROMPT}) for _ in range(half)]
+        assert soon(lambda: slow.waiting == half)
+        refused = post(site, ada, PREDICT, input={"prompt": PROMPT})
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+        assert codes(refused.json()["data"]["predict"]) == [("ERROR", "BUSY", None)]
+        assert post(site, ada, "{ me { email } }").json() == {"data": {"me": {"email": "ada@example.com"}}}
+        assert not any(one.done() for one in waiting)
+        slow.may_go_on.set()
+        answers = [one.result() for one in waiting]
+        assert [answer.json()["data"]["predict"]["text"] for answer in answers] == ["x"] * half
+        assert post(site, ada, PREDICT, input={"prompt": PROMPT}).status_code == 200
 
 
 # ------------------------------------------------------------------------------------------------ streams

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,11 +14,9 @@ from django.urls import reverse
 from playwright.sync_api import Page, expect, sync_playwright
 
 from accounts.models import User
-from platform_site.roles import Address, processes
-from platform_site.supervisor import answers
 from tests.cast import PASSWORD, make_person
 from tests.platform_site.history import make_history
-from tests.processes import environment
+from tests.web import web_process
 from training.models import Adapter
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -55,22 +51,8 @@ def adapter(settings: Any) -> Adapter:
 @pytest.fixture(scope="module")
 def site(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a web process that serves the test's database."""
-    web = next(process for process in processes(Address.free(), None) if process.name == "web")
-    assert web.ready_url is not None
-    home = tmp_path_factory.mktemp("site")
-    log = home / "web.log"
-    variables = {**environment(), "PLATFORM_HOME": str(home), **web.env}
-    with log.open("wb") as output:
-        process = subprocess.Popen(web.argv, env=variables, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + 60
-        while not answers(web.ready_url):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield web.ready_url.removesuffix("/readyz")
-    finally:
-        process.terminate()
-        process.wait(10)
+    with web_process(tmp_path_factory.mktemp("site")) as url:
+        yield url
 
 
 class Visit(list[str]):

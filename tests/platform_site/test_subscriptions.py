@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from django.db import OperationalError
 from strawberry import relay
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -21,6 +22,7 @@ from common.jobs import JobStatus
 from common.tenancy import operator
 from common.threads import in_thread
 from datasets.models import DatasetVersion
+from platform_site import sockets
 from tests.cast import Person, make_person
 from tests.rows import global_id, make_run, make_version
 from tests.web import serving
@@ -310,6 +312,20 @@ def test_a_second_operation_of_the_same_id_is_refused(url: str, ada: Person, run
             return await code_at_the_end(opened)
 
     assert asyncio.run(talk()) == 4409
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [(OperationalError("server closed the connection unexpectedly"), 1013), (RuntimeError("a bug of ours"), 1011)],
+)
+def test_a_socket_whose_handler_breaks_is_closed_and_the_code_says_whether_to_come_again(
+    url: str, ada: Person, monkeypatch: pytest.MonkeyPatch, broken: Exception, code: int
+) -> None:
+    def break_down(authorization: object) -> None:
+        raise broken
+
+    monkeypatch.setattr(sockets, "principal_from", break_down)
+    assert close_code(url, INIT) == code
 
 
 def test_the_legacy_protocol_other_origins_and_other_paths_are_refused(url: str) -> None:

@@ -3,7 +3,10 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +82,13 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 @pytest.fixture
 def orders(tiny_base: Path, splits: dict[str, list[str]]) -> dict[str, Any]:
+    return six_steps(tiny_base, splits)
+
+
+def six_steps(base: Path, splits: dict[str, list[str]]) -> dict[str, Any]:
     """A run of six steps over the small data."""
     return {
-        "base_model": {"name": "tiny", "revision": "r1", "path": str(tiny_base)},
+        "base_model": {"name": "tiny", "revision": "r1", "path": str(base)},
         "data": splits,
         "config": {
             "max_steps": 6,
@@ -119,6 +126,54 @@ def run_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+class ForkedTrainer:
+    """An attempt that a warm trainer has forked."""
+
+    def __init__(self, folder: Path, answers: Any) -> None:
+        self.folder = folder
+        self.pid = int(answers.readline())
+        self._answers = answers
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended; negative: killed by that signal."""
+        return int(self._answers.readline())
+
+
+@pytest.fixture(scope="session")
+def warm_trainer(
+    tiny_base: Path, splits: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator["subprocess.Popen[str]"]:
+    folder = tmp_path_factory.mktemp("warm")
+    (folder / "run.json").write_text(json.dumps(six_steps(tiny_base, splits)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.training.warm_trainer", str(folder)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},  # a process with CUDA cannot be forked
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    yield process
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture
+def fork_trainer(warm_trainer: Any, tmp_path: Path) -> Callable[..., ForkedTrainer]:
+    """Start an attempt in a process of its own, without its seconds of imports, and with a fault (warm_trainer.py)."""
+
+    def fork(orders: dict[str, Any], name: str, **fault: Any) -> ForkedTrainer:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps(orders))
+        print(json.dumps({"folder": str(folder), "fault": fault or None}), file=warm_trainer.stdin, flush=True)
+        return ForkedTrainer(folder, warm_trainer.stdout)
+
+    return fork
 
 
 @pytest.fixture

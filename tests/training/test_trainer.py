@@ -1,6 +1,5 @@
 """A run of six steps: what it leaves behind, what it says, and that the same seed gives the same adapter."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,26 +115,6 @@ def test_what_cannot_work_fails_with_a_code_and_a_sentence(
     assert (result["status"], result["code"]) == ("failed", code)
     assert word in result["message"]
     assert not (folder / "adapter").exists()
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(
-    orders: dict[str, Any], run_trainer: RunTrainer, result_of: ResultOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from training.trainer import fit, loss
-
-    real, calls = loss.loss_sum, []
-
-    def poisoned(model: Any, batch: Any) -> Any:
-        calls.append(batch)
-        return real(model, batch) * (float("nan") if len(calls) == 4 else 1.0)
-
-    monkeypatch.setattr(fit, "loss_sum", poisoned)
-    orders["config"] |= {"gradient_accumulation": 1, "checkpoint_every_steps": 1, "eval_every_steps": 6}
-    folder = run_trainer(orders)
-    assert result_of(folder)["code"] == "NUMERICS"
-    assert "step 4" in result_of(folder)["message"]
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-000002", "step-000003"]
-    assert json.loads((folder / "checkpoints/step-000003/state.json").read_text())["progress"]["step"] == 3
 
 
 def test_rows_weigh_the_same_however_they_are_grouped_into_micro_batches(

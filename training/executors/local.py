@@ -19,6 +19,8 @@ from training.models import Adapter, TrainingRun
 from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest, sha256_of
 from training.trainer.checkpoint import newest_whole
 
+TRAINER = "training.trainer"  # the module that an attempt runs as a process of its own
+
 
 def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
     base = catalogue.named(run.base_model_name)
@@ -26,7 +28,7 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
         base_folder = catalogue.fetch(base)
     except DomainError as error:
         raise Refused(error.code, error.message) from error
-    prefix = blobs.key(run.organization_id, "adapters", run.pk, f"{lease.fence:04d}")
+    prefix = f"{run.artefacts}/{lease.fence:04d}"
 
     def store(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         adapter = folder / "adapter"
@@ -55,7 +57,7 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
         )
 
     return Work(
-        module="training.trainer",
+        module=TRAINER,
         orders={
             "base_model": {"name": base.name, "revision": base.revision, "path": str(base_folder)},
             "data": _fetch_splits(run.dataset_version, folder / "data"),

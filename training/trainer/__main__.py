@@ -21,8 +21,8 @@ def main(folder: Path) -> None:
             # Read when the libraries are imported; torch's own setting comes too late for some of them.
             os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(orders.threads)
         attempt.events.log("Starting the trainer")
-        from training.trainer.run import train  # seconds of imports, once everything cheap has been checked
-
+        with attempt.interruptible():
+            from training.trainer.run import train  # seconds of imports, once everything cheap has been checked
         train(attempt, orders)
 
 

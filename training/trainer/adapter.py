@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from common.child import sync_folder
+from common.child import room_for, sync_folder
 from training.trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from training.trainer.lora import LoraLinear
 from training.trainer.orders import Orders
 
 CARD = "README.md"
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def peft_tensors(layers: Mapping[str, LoraLinear]) -> dict[str, torch.nn.Parameter]:
@@ -29,25 +32,45 @@ def peft_tensors(layers: Mapping[str, LoraLinear]) -> dict[str, torch.nn.Paramet
     }
 
 
+def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors. Raises OSError where the disk refuses, which safetensors tells in words alone."""
+    try:
+        save_file(dict(tensors), file, metadata)
+    except SafetensorError as error:
+        if found := _OS_ERROR.search(str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(file)) from error
+        raise
+
+
 def write_adapter(folder: Path, layers: Mapping[str, LoraLinear], orders: Orders, card: str) -> None:
     """Make `folder` with the adapter and its card; it is there whole or not at all.
 
     The two files of the adapter depend on nothing but its weights, the config, and the base model's name and revision.
+    Raises DiskFull where there is no room for them.
     """
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    (beside / ADAPTER_CONFIG).write_text(json.dumps(peft_config(orders), indent=2, sort_keys=True) + "\n")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in peft_tensors(layers).items()}
-    save_file(tensors, beside / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    (beside / CARD).write_text(card)
-    for file in beside.iterdir():
+    with room_for("the adapter", sum(tensor.nbytes for tensor in tensors.values()), folder.parent):
+        beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            _write_files(beside, tensors, orders, card)
+            shutil.rmtree(folder, ignore_errors=True)
+            beside.rename(folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
+
+
+def _write_files(folder: Path, tensors: Mapping[str, torch.Tensor], orders: Orders, card: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(peft_config(orders), indent=2, sort_keys=True) + "\n")
+    save_tensors(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    (folder / CARD).write_text(card)
+    for file in folder.iterdir():
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
-    sync_folder(beside)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
-    sync_folder(folder.parent)
+    sync_folder(folder)
 
 
 def peft_config(orders: Orders) -> dict[str, Any]:

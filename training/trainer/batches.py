@@ -82,10 +82,21 @@ class Sampler:
             self._first_steps.append(self._first_steps[-1] + steps)
         self.total_steps = int(min(self._first_steps[-1], limit))
 
-    def rows(self, step: int) -> list[NDArray[np.int64]]:
-        """Return the rows of each micro-batch of a step, which counts from 0."""
+    def rows(self, step: int, halvings: int = 0) -> list[NDArray[np.int64]]:
+        """Return the rows of each micro-batch of a step, which counts from 0.
+
+        Each halving cuts the micro-batches in two by their tokens, as far as rows allow: a step has the same rows, in
+        the same order, in twice as many micro-batches.
+        """
         epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
-        return self._epoch_plan(epoch)[step - self._first_steps[epoch]]
+        micro_batches = self._epoch_plan(epoch)[step - self._first_steps[epoch]]
+        if halvings == 0:
+            return micro_batches
+        return [part for rows in micro_batches for part in self._cut(rows, 2**halvings)]
+
+    def _cut(self, rows: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
+        lengths = self._lengths[rows]
+        return [rows[group] for group in fill(lengths, math.ceil(lengths.sum() / parts))]
 
     def _plan(self, epoch: int) -> list[list[NDArray[np.int64]]]:
         order = np.random.default_rng([self._config.seed, epoch]).permutation(len(self._lengths))

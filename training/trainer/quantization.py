@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from training.trainer.config import Quantization
+from training.trainer.memory import free_bytes
 
 CACHE_SHARE = 0.25
 """Dequantized weights are kept where they take at most this share of the memory that is free."""
@@ -96,7 +97,7 @@ def _prepare_four_bit_layers(model: nn.Module, device: torch.device, cache_dequa
         layer.support_avx512bf16_for_cpu = False
     size_bytes = sum(layer.in_features * layer.out_features for layer in layers) * compute_dtype(device).itemsize
     if cache_dequantized is None:
-        cache_dequantized = size_bytes <= CACHE_SHARE * _free_bytes(device)
+        cache_dequantized = size_bytes <= CACHE_SHARE * free_bytes(device)
     if cache_dequantized:
         for layer in layers:
             layer.register_buffer("dequantized", dense_weight(layer), persistent=False)
@@ -107,11 +108,3 @@ def _dense_forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     """What Linear4bit computes, less the dequantizing."""
     dense = dense_weight(layer)
     return nn.functional.linear(x.to(dense.dtype), dense, layer.bias).to(x.dtype)
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)

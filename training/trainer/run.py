@@ -19,11 +19,14 @@ from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest
 from training.trainer.attention import use_document_attention
 from training.trainer.batches import Sampler
 from training.trainer.encoding import COLUMNS, Examples
-from training.trainer.fit import Run, evenly_spaced, fit, mean_loss
+from training.trainer.evaluation import evenly_spaced, mean_loss
+from training.trainer.fit import fit
 from training.trainer.lora import add_lora, base_only
+from training.trainer.memory import free_bytes, is_out_of_memory
 from training.trainer.orders import Orders
 from training.trainer.quantization import BaseModelError, load_base
 from training.trainer.state import Progress, load_state
+from training.trainer.step import Run
 
 HELD_OUT_ROWS = 2_000
 """Validation and test read at most this many rows of their splits, evenly spaced."""
@@ -34,13 +37,30 @@ def train(attempt: Attempt, orders: Orders) -> None:
 
     Raises ChildError for what the user can understand, and Interrupted on SIGTERM.
     """
+    try:
+        _train(attempt, orders)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size_bytes = sum(file.stat().st_size for file in orders.base_path.glob("*.safetensors"))
+        raise ChildError(
+            "OUT_OF_MEMORY",
+            f"The base model and its adapter do not fit into memory: the model's files have {size_bytes:,} bytes, and "
+            f"{free_bytes(choose_device(orders.device)):,} were left when no more could be had. "
+            "Choose quantization NF4, a lower lora_rank, or a smaller base model.",
+        ) from error
+
+
+def _train(attempt: Attempt, orders: Orders) -> None:
     started = time.monotonic()
-    run = set_up(attempt, orders)
+    with attempt.interruptible():
+        run = set_up(attempt, orders)
     fit(run)
     losses = score(run)
     results = {
         "steps": run.progress.step,
         "total_steps": run.sampler.total_steps,
+        "skipped_steps": run.progress.skipped_steps,
         "tokens": run.progress.tokens,
         "tokens_per_second": run.progress.tokens / run.progress.step_seconds,
         "first_loss": run.progress.first_loss,
@@ -70,7 +90,6 @@ def set_up(attempt: Attempt, orders: Orders) -> Run:
         model = load_base(orders.base_path, orders.config.quantization, device)
     except BaseModelError as error:
         raise ChildError("BASE_MODEL_UNAVAILABLE", str(error)) from error
-    attempt.check_stop()
     use_document_attention(model)
     layers = add_lora(model, orders.config)
     max_tokens = min(orders.config.max_sequence_tokens, model.config.max_position_embeddings)
@@ -116,7 +135,6 @@ def read_split(attempt: Attempt, orders: Orders, name: str, max_tokens: int) -> 
     """Encode the rows of a split: all of the training split, up to HELD_OUT_ROWS of another."""
     from transformers import AutoTokenizer
 
-    attempt.check_stop()
     tokenizer = AutoTokenizer.from_pretrained(orders.base_path, local_files_only=True, trust_remote_code=False)
     at_most = None if name == "train" else HELD_OUT_ROWS
     examples = Examples.from_rows(read_rows(orders.splits[name], at_most), tokenizer, max_tokens)

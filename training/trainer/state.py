@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from common.child import ChildError
-from training.trainer.adapter import peft_tensors
+from training.trainer.adapter import peft_tensors, save_tensors
 from training.trainer.lora import LoraLinear
 from training.trainer.orders import Orders
 
@@ -33,7 +33,7 @@ class Progress:
     """How far a run came, over all of its attempts."""
 
     step: int = 0
-    """Optimizer steps made."""
+    """Optimizer steps made, or skipped."""
     tokens: int = 0
     """Tokens trained on, prompts included."""
     step_seconds: float = 0.0
@@ -43,6 +43,12 @@ class Progress:
     eval_loss: float | None = None
     evaluated_step: int = 0
     """The step of eval_loss."""
+    skipped_steps: int = 0
+    """Steps that left the weights as they were, because their loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """How many of them end with the present step."""
+    halvings: int = 0
+    """How often micro-batches were halved for lack of memory; they stay so."""
 
 
 def save_state(
@@ -53,17 +59,25 @@ def save_state(
     orders: Orders,
 ) -> None:
     """Write the three files of a checkpoint into `folder`."""
+    weights, moments = tensors_of(layers, optimizer)
+    save_tensors(weights, folder / WEIGHTS)
+    save_tensors(moments, folder / OPTIMIZER)
+    state = {"progress": asdict(progress), **_identity(orders)}
+    (folder / STATE).write_text(json.dumps(state, indent=1))
+
+
+def tensors_of(
+    layers: Mapping[str, LoraLinear], optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the adapter's weights and AdamW's moments, each under its name in a checkpoint."""
     weights = peft_tensors(layers)
-    save_file({name: tensor.detach() for name, tensor in weights.items()}, folder / WEIGHTS)
     moments = {
         f"{name}.{moment}": optimizer.state[tensor][moment]
         for name, tensor in weights.items()
         if tensor in optimizer.state
         for moment in _MOMENTS
     }
-    save_file(moments, folder / OPTIMIZER)
-    state = {"progress": asdict(progress), **_identity(orders)}
-    (folder / STATE).write_text(json.dumps(state, indent=1))
+    return {name: tensor.detach() for name, tensor in weights.items()}, moments
 
 
 def load_state(

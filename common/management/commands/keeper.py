@@ -1,49 +1,48 @@
-"""The keeper: sweeps queued and lost jobs every 15 seconds until it is told to stop."""
+"""The keeper: one small process that looks after what nobody else is looking after."""
 
 import logging
 import signal
 import threading
 from typing import Any
 
-from django.apps import apps
 from django.core.management.base import BaseCommand
-from django.db import OperationalError, close_old_connections, connection
+from django.db import connection
+from django.utils.module_loading import autodiscover_modules
 
-from common.jobs import Job
-from common.keeper import SWEEP_EVERY_S, remove_leftovers, sweep
+from common.drain import draining
+from common.jobs import job_models
+from common.keeper import ADVISORY_LOCK, ring_for_due
+from common.outages import AWAY, Patience
+from common.timetable import Timetable
 
 logger = logging.getLogger(__name__)
 
-ADVISORY_LOCK = 0x6B656570  # any number that nobody else uses
+TICK_S = 2.0
 
 
 class Command(BaseCommand):
-    help = "Look after queued and lost jobs. A second keeper waits until the first is gone."
+    help = "Look after queued and lost jobs, mail, and schedules. A second keeper waits until the first is gone."
 
     def handle(self, *args: Any, **options: Any) -> None:
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         signal.signal(signal.SIGINT, lambda *_: stop.set())
-        models = [model for model in apps.get_models() if issubclass(model, Job)]
-        while not stop.wait(SWEEP_EVERY_S if self._sweep(models) else 1.0):
-            pass
-
-    def _sweep(self, models: list[type[Job]]) -> bool:
-        """Whether this process is the keeper, and has swept."""
-        try:
-            if not self._is_the_keeper():
-                return False
-            for model in models:
-                sweep(model)
-            remove_leftovers(models)
-            return True
-        except OperationalError as error:
-            logger.warning("The database is away: %s", str(error).splitlines()[0])
-            close_old_connections()
-            return False
+        autodiscover_modules("schedules")
+        timetable, patience = Timetable(), Patience()
+        with draining():  # two drains do not disturb each other
+            while not stop.is_set():
+                try:
+                    if self._is_the_keeper():
+                        timetable.carry_out_due()
+                        for model in job_models():
+                            ring_for_due(model)
+                    patience.over()
+                except AWAY as error:
+                    patience.note(error)
+                stop.wait(TICK_S)
 
     def _is_the_keeper(self) -> bool:
-        """Holds for as long as this connection lives; asked again before each sweep, since connections get lost."""
+        """Holds for as long as this connection lives; asked again at each tick, since connections get lost."""
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND pid = pg_backend_pid())",

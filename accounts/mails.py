@@ -1,0 +1,34 @@
+"""Mails to people about what they asked for."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+from accounts.models import User
+from common.jobs import Job
+from common.outbox import mail
+from common.text import spelled
+
+
+def tell_creator(job: Job, template: str) -> None:
+    """Mail whoever asked for `job` how it ended, once, in the caller's transaction.
+
+    Nobody is told where they have left the organization since, or have no account any more.
+    """
+    if job.created_by_id is None:
+        return
+    creator = User.objects.told_of(job.organization_id).filter(pk=job.created_by_id).first()
+    if creator is None:
+        return
+    kind = str(job._meta.verbose_name).replace(" ", "-")
+    mail(
+        event=f"{kind}/{job.pk}/{job.status}",
+        recipient=creator.email,
+        template=template,
+        context={
+            "job": job,
+            "api_id": b64encode(f"{type(job).__name__}:{job.pk}".encode()).decode(),
+            "took": spelled(job.finished_at - job.started_at) if job.finished_at and job.started_at else None,
+        },
+        organization_id=job.organization_id,
+    )

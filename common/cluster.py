@@ -1,0 +1,137 @@
+"""The watch over a queue's django-q2 cluster, kept by the cluster's own parent process.
+
+A cluster can freeze: an idle worker that is killed takes the queue's lock with it, and from then on the others wait for
+ever, while django-q2 reports itself as working and swallows rings. So every two seconds a pulse goes through the cluster's own
+pusher and queue, and a worker that takes it echoes into memory that it shares with this process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psutil
+import redis
+from django.conf import settings
+
+from common.queues import connect, pulse, pulses_unheard
+
+logger = logging.getLogger(__name__)
+
+PULSE_EVERY_S = 2.0
+FROZEN_AFTER_S = 6.0
+FIRST_ECHO_S = 30.0  # a start, or a Redis that was away: the pusher sleeps for ten seconds before it tries again
+GIVE_BACK_S = 35.0
+PRESENCE_S = 10
+UNHEARD_PULSES = 4
+
+# Shared with the workers, which are forked from this process. No locks: whoever holds one may be killed.
+_echoed_at = multiprocessing.RawValue("d", 0.0)  # CLOCK_MONOTONIC
+_busy = multiprocessing.RawArray("i", 4096)  # a busy worker's process id, at that modulo the length
+
+
+def echo() -> None:
+    """What a worker does with a pulse."""
+    _echoed_at.value = time.monotonic()
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """What a worker does in this block lets pulses wait."""
+    place = os.getpid() % len(_busy)
+    _busy[place] = os.getpid()
+    try:
+        yield
+    finally:
+        _busy[place] = 0
+
+
+class Watch:
+    """Whether the cluster of `queue`, whose processes descend from this one, still takes what is rung for."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.workers: int = settings.QUEUES[queue]
+        self._looked_at = 0.0
+        self._waiting_since: float | None = None
+        self._silence_limit_s = FIRST_ECHO_S
+
+    def is_frozen(self) -> bool:
+        """Send a pulse, and judge by the echoes so far."""
+        now = time.monotonic()
+        if now - self._looked_at > FROZEN_AFTER_S:
+            self._waiting_since = None  # this process stood still, as on a suspended machine, and so did the workers
+        self._looked_at = now
+        occupied = len(busy_workers())
+        try:
+            self._be_seen(occupied)
+            if pulses_unheard(self.queue) < UNHEARD_PULSES:
+                pulse(self.queue)
+        except redis.RedisError:
+            self._waiting_since, self._silence_limit_s = None, FIRST_ECHO_S
+            return False
+        if occupied >= self.workers:
+            self._waiting_since = None
+            return False
+        if self._waiting_since is None:
+            self._waiting_since = now
+        if _echoed_at.value > self._waiting_since:
+            self._waiting_since, self._silence_limit_s = _echoed_at.value, FROZEN_AFTER_S
+        return now - self._waiting_since > self._silence_limit_s
+
+    def _be_seen(self, occupied: int) -> None:
+        silent_s = time.monotonic() - _echoed_at.value if _echoed_at.value else None
+        presence = {"workers": self.workers, "busy": occupied, "silent_s": silent_s}
+        with connect() as client:
+            client.set(
+                f"{_presence_key(self.queue)}{socket.gethostname()}:{os.getpid()}", json.dumps(presence), ex=PRESENCE_S
+            )
+
+
+def busy_workers() -> list[int]:
+    """The process ids of this cluster's workers that have something to do."""
+    return [process.pid for process in _descendants() if _busy[process.pid % len(_busy)] == process.pid]
+
+
+def ask_back() -> None:
+    """Ask the workers that have a job to give it back, and to end."""
+    for pid in busy_workers():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+def end() -> None:
+    """Let the workers that have a job give it back, for at most 35 seconds, and kill what is left of the cluster."""
+    ask_back()
+    deadline = time.monotonic() + GIVE_BACK_S
+    while busy_workers() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for process in _descendants():
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def clusters(queue: str) -> list[dict[str, Any]]:
+    """The clusters of `queue` that are alive, on any host: workers, busy, and for how long none echoed (seconds or None).
+
+    Raises redis.RedisError.
+    """
+    with connect() as client:
+        keys = sorted(client.scan_iter(f"{_presence_key(queue)}*"))
+        return [json.loads(value) for value in client.mget(keys) if value] if keys else []  # type: ignore[union-attr]
+
+
+def _presence_key(queue: str) -> str:
+    return f"cluster:{queue}:"
+
+
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)

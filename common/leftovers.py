@@ -1,0 +1,116 @@
+"""What a job, an attempt, or an upload leaves behind, and how it goes away.
+
+Whoever makes these removes them, too, unless killed, or unless the job ended while nobody worked on it: then the keeper does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+from django.conf import settings
+
+from common import blobs
+from common.jobs import Job, JobStatus
+from common.tenancy import operator
+
+logger = logging.getLogger(__name__)
+
+SETTLED = timedelta(minutes=1)  # the worker that ended a job may be just removing its folder
+ABANDONED_S = 3600.0
+
+
+def attempt_folder(job_id: UUID, fence: int) -> Path:
+    return Path(settings.ATTEMPTS_ROOT) / str(job_id) / f"{fence:04d}"
+
+
+def kill_group(pid: int) -> None:
+    """Kill a process group, if there is one left."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def child_lives(process: dict[str, Any] | None) -> bool:
+    """Whether the child that a worker recorded lives on this host, and its process id is not another's by now."""
+    if not process or process["host"] != socket.gethostname():
+        return False
+    try:
+        child = psutil.Process(process["pid"])
+        return child.create_time() == process["started"] and child.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill_child(process: dict[str, Any] | None) -> None:
+    """Kill the child that a lost worker left on this host."""
+    if process and child_lives(process):
+        kill_group(process["pid"])
+
+
+def remove_what_it_left(job: Job) -> None:
+    """Remove the work folder of a job that has ended, and what those of its attempts stored that did not make it."""
+    kept = f"{job.fence:04d}" if job.status == JobStatus.SUCCEEDED else None
+    for name in blobs.folders(job.artefacts):
+        if name != kept:
+            blobs.delete_folder(f"{job.artefacts}/{name}")
+    shutil.rmtree(Path(settings.ATTEMPTS_ROOT) / str(job.pk), ignore_errors=True)
+
+
+def remove_leftovers(models: Iterable[type[Job]]) -> None:
+    """Remove what jobs that have ended left, and uploads that nobody has gone on sending for an hour."""
+    folders = {folder.name: folder for folder in _entries(Path(settings.ATTEMPTS_ROOT)) if _has_settled(folder)}
+    ids = [name for name in folders if _is_id(name)]
+    for model in models:
+        with operator():
+            jobs = list(model.objects.filter(pk__in=ids))
+            settled = set(model.objects.filter(pk__in=ids).ended_before(SETTLED).values_list("pk", flat=True))
+        for job in jobs:
+            del folders[str(job.pk)]
+            if job.pk in settled:
+                _remove(job)
+    for folder in folders.values():
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in _entries(Path(settings.INCOMING_ROOT)):
+        if _age_s(file) > ABANDONED_S:
+            file.unlink(missing_ok=True)
+
+
+def _remove(job: Job) -> None:
+    try:
+        remove_what_it_left(job)
+    except Exception:  # of one job, which is no reason to leave the others
+        logger.exception("What %s has left could not be removed.", job.pk)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _has_settled(folder: Path) -> bool:
+    return _age_s(folder) > SETTLED.total_seconds()
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # its owner has just removed it
+        return 0.0
+
+
+def _is_id(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False

@@ -1,0 +1,81 @@
+"""Django's WSGI application in a fixed pool of threads, each of which keeps its connection, and a bounded line before it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+from a2wsgi.wsgi import build_environ
+
+PATIENCE_S = 10.0
+
+
+class Spent(Exception):
+    """No thread is free, and the line is as long as it may be, or did not move in time."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class WebThreads:
+    """`count` requests are answered at a time; as many again wait for a thread, each for at most `patience_s`."""
+
+    def __init__(self, wsgi: Callable[..., Any], count: int, patience_s: float = PATIENCE_S) -> None:
+        self.count = count
+        self._wsgi = wsgi
+        self._patience_s = patience_s
+        self._inside = 0
+        self._free = asyncio.Semaphore(count)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="web")
+
+    @property
+    def are_spent(self) -> bool:
+        """Whether a request that came now would be turned away."""
+        return self._inside >= 2 * self.count
+
+    async def answer(self, scope: dict[str, Any], body: bytes) -> Answer:
+        """The whole of it: whoever reads slowly holds its few megabytes, and no thread. Raises Spent."""
+        if self.are_spent:
+            raise Spent
+        self._inside += 1
+        try:
+            await self._wait_for_a_thread()
+            try:
+                # a context each: what one request sets, the next one in the thread must not find
+                call = partial(contextvars.copy_context().run, self._call, scope, body)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            finally:
+                self._free.release()
+        finally:
+            self._inside -= 1
+
+    async def _wait_for_a_thread(self) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Spent from None
+
+    def _call(self, scope: dict[str, Any], body: bytes) -> Answer:
+        started: dict[str, Any] = {}
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> None:
+            started["status"] = int(status[:3])
+            started["headers"] = [(name.lower().encode("latin1"), value.encode("latin1")) for name, value in headers]
+
+        chunks = self._wsgi(build_environ(scope, BytesIO(body)), start_response)
+        try:
+            content = b"".join(chunks)
+        finally:
+            getattr(chunks, "close", lambda: None)()  # Django ends its request here
+        return Answer(**started, body=content)
