@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -49,4 +50,5 @@ def _benchmark(name: str) -> Any:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped, and its files go
     sys.exit(main(sys.argv[1:]))

@@ -42,6 +42,7 @@ class Actor:
             env={**os.environ, **self._env},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C is for whoever started it, and who ends it in good order
         )
         self.memory = PeakMemory(self._process.pid)
         return self

@@ -68,6 +68,12 @@ def _tail_of(job: Job) -> _Tail:
     return _tails[job.pk]
 
 
+def forget() -> None:
+    """Drop all tails: the event loop that they belonged to has ended."""
+    _tails.clear()
+    _wakers.clear()
+
+
 async def _catch_up(job: Job, after: int) -> list[JobEvent]:
     while True:
         try:

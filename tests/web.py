@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 
+from common import tails
 from platform_site.roles import Address, processes
 from platform_site.supervisor import answers
 from tests.processes import environment
@@ -39,6 +40,7 @@ def serving(served: Any = None) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(10)
+            tails.forget()
     assert not thread.is_alive()
 
 
