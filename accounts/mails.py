@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-
 from accounts.models import User
 from common.jobs import Job
+from common.lookup import api_id
 from common.outbox import mail
 from common.text import spelled
 
@@ -27,7 +26,7 @@ def tell_creator(job: Job, template: str) -> None:
         template=template,
         context={
             "job": job,
-            "api_id": b64encode(f"{type(job).__name__}:{job.pk}".encode()).decode(),
+            "api_id": api_id(job),
             "took": spelled(job.finished_at - job.started_at) if job.finished_at and job.started_at else None,
         },
         organization_id=job.organization_id,

@@ -22,7 +22,7 @@ from common.errors import Invalid
 from common.job_report import Entry
 from common.jobs import Job, JobStatus
 from common.lookup import short
-from common.text import one_line
+from common.text import age, one_line
 
 STUCK = "stuck"
 STATUS_COLOURS: dict[str, str] = {
@@ -131,6 +131,13 @@ class JobAdmin(ReadOnlyAdmin):
     def state(self, job: Any) -> tuple[str, str]:
         label = str(JobStatus(job.status).label)
         return (STUCK, f"{label}, {STUCK}") if job.entry.job.is_stuck else (job.status, label)
+
+    @display(description="For")
+    def lasting(self, job: Any) -> str:
+        """How long it has had its status, and, under the mouse, since when."""
+        examined = job.entry.job
+        since = f"since {examined.since:%Y-%m-%d %H:%M:%S} UTC"
+        return format_html('<span title="{}">{}</span>', since, age(examined.now - examined.since))
 
     @display(description="Held by")
     def holder(self, job: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -36,12 +37,27 @@ def put(blob_key: str, path: Path, *, move: bool = False) -> None:
     with MovableFile(path) if move else File(path.open("rb")) as file:
         try:
             stored = default_storage.save(blob_key, file)
+            _make_durable(stored)
         except OSError:
             default_storage.delete(blob_key)  # as much of it as a full disk took
             raise
     if stored != blob_key:
         default_storage.delete(stored)
         raise FileExistsError(blob_key)
+
+
+def _make_durable(blob_key: str) -> None:
+    """Where storage is a file system, have the bytes and their name on the disk: what is acknowledged outlives a power cut."""
+    try:
+        path, root = Path(default_storage.path(blob_key)), Path(default_storage.path(""))
+    except NotImplementedError:  # storage in a cloud has done that before it answered
+        return
+    for each in [path, *path.parents[: len(path.relative_to(root).parts)]]:
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def get(blob_key: str, path: Path) -> None:

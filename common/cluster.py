@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,12 +31,16 @@ PULSE_EVERY_S = 2.0
 FROZEN_AFTER_S = 6.0
 FIRST_ECHO_S = 30.0  # a start, or a Redis that was away: the pusher sleeps for ten seconds before it tries again
 GIVE_BACK_S = 35.0
+FREE_AGAIN_S = 15.0  # what a frozen cluster's other workers get, so that new work starts within half a minute
+BEAT_EVERY_S = 1.0
+STUCK_AFTER_S = 60.0  # by then its lease has run out
 PRESENCE_S = 10
 UNHEARD_PULSES = 4
 
 # Shared with the workers, which are forked from this process. No locks: whoever holds one may be killed.
 _echoed_at = multiprocessing.RawValue("d", 0.0)  # CLOCK_MONOTONIC
 _busy = multiprocessing.RawArray("i", 4096)  # a busy worker's process id, at that modulo the length
+_beat_at = multiprocessing.RawArray("d", len(_busy))  # CLOCK_MONOTONIC when it was last seen to move
 
 
 def echo() -> None:
@@ -45,12 +50,19 @@ def echo() -> None:
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """What a worker does in this block lets pulses wait."""
-    place = os.getpid() % len(_busy)
-    _busy[place] = os.getpid()
+    """What a worker does in this block lets pulses wait. A thread of its own shows that the process is not stopped."""
+    place, done = os.getpid() % len(_busy), threading.Event()
+
+    def beat() -> None:
+        while not done.wait(BEAT_EVERY_S):
+            _beat_at[place] = time.monotonic()
+
     try:
+        _beat_at[place], _busy[place] = time.monotonic(), os.getpid()
+        threading.Thread(target=beat, name="beat", daemon=True).start()
         yield
     finally:
+        done.set()
         _busy[place] = 0
 
 
@@ -64,11 +76,13 @@ class Watch:
         self._waiting_since: float | None = None
         self._silence_limit_s = FIRST_ECHO_S
 
-    def is_frozen(self) -> bool:
-        """Send a pulse, and judge by the echoes so far."""
+    def finds_it_frozen(self) -> bool:
+        """Send a pulse, and judge by the echoes so far. Workers that are stuck at a job are killed on the way."""
         now = time.monotonic()
         if now - self._looked_at > FROZEN_AFTER_S:
             self._waiting_since = None  # this process stood still, as on a suspended machine, and so did the workers
+        else:
+            _kill_stuck_workers(now)
         self._looked_at = now
         occupied = len(busy_workers())
         try:
@@ -101,6 +115,18 @@ def busy_workers() -> list[int]:
     return [process.pid for process in _descendants() if _busy[process.pid % len(_busy)] == process.pid]
 
 
+def _kill_stuck_workers(now: float) -> None:
+    """Their jobs are for others by now, and without them the cluster has fewer workers than it says.
+
+    A busy one holds no lock of the queue, so its siblings go on, and django-q2 starts another one.
+    """
+    for pid in busy_workers():
+        if now - _beat_at[pid % len(_busy)] > STUCK_AFTER_S:
+            logger.error("Worker %d has not moved for %.0f s, and is killed.", pid, STUCK_AFTER_S)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def ask_back() -> None:
     """Ask the workers that have a job to give it back, and to end."""
     for pid in busy_workers():
@@ -108,10 +134,10 @@ def ask_back() -> None:
             os.kill(pid, signal.SIGTERM)
 
 
-def end() -> None:
-    """Let the workers that have a job give it back, for at most 35 seconds, and kill what is left of the cluster."""
+def end(give_back_s: float) -> None:
+    """Let the workers that have a job give it back, for so long at most, and kill what is left of the cluster."""
     ask_back()
-    deadline = time.monotonic() + GIVE_BACK_S
+    deadline = time.monotonic() + give_back_s
     while busy_workers() and time.monotonic() < deadline:
         time.sleep(0.2)
     for process in _descendants():
@@ -126,7 +152,16 @@ def clusters(queue: str) -> list[dict[str, Any]]:
     """
     with connect() as client:
         keys = sorted(client.scan_iter(f"{_presence_key(queue)}*"))
-        return [json.loads(value) for value in client.mget(keys) if value] if keys else []  # type: ignore[union-attr]
+        values = client.mget(keys) if keys else []
+    return [presence for value in values if value and (presence := _presence(value))]  # type: ignore[union-attr]
+
+
+def _presence(value: bytes) -> dict[str, Any] | None:
+    try:
+        presence = json.loads(value)
+    except ValueError:
+        return None
+    return presence if isinstance(presence, dict) and presence.keys() == {"workers", "busy", "silent_s"} else None
 
 
 def _presence_key(queue: str) -> str:

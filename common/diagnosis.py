@@ -15,10 +15,11 @@ from django.db import connection
 from django.db.models import Case, CharField, Count, Exists, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import Coalesce
 
+from common.clock import ServerClock
 from common.cluster import FROZEN_AFTER_S, clusters
-from common.jobs import ENDED, Job, JobStatus, ServerClock
+from common.jobs import ENDED, Job, JobStatus
 from common.keeper import ADVISORY_LOCK
-from common.queues import rings_unheard
+from common.queues import check, rings_unheard
 from common.text import one_line, spelled
 
 CLAIMED_WITHIN = timedelta(seconds=30)
@@ -54,6 +55,7 @@ class Workers:
     @classmethod
     def of(cls, queue: str) -> Workers:
         try:
+            check()
             alive = clusters(queue)
         except redis.RedisError:
             return cls(count=None, silent_s=None, rings_unheard=0)
@@ -157,6 +159,7 @@ class Diagnosis:
     def why(self, job: Any) -> str:
         """A sentence about a job of `jobs()`."""
         queue, lease = self.model.queue, job.lease_until and job.now - job.lease_until
+        due = f"due {spelled(job.now - job.due_at)} ago"
         match Cause(job.cause):
             case Cause.ENDED:
                 return one_line(f"{job.error_code}: {job.error_message}", 300) if job.error_code else ""
@@ -176,16 +179,16 @@ class Diagnosis:
                 cap = self.model.running_cap()
                 return f"its organization has {cap} of {cap} running"
             case Cause.NO_REDIS:
-                return "Redis is away: a worker that is idle cannot be rung"
+                return f"{due}; Redis is away, or refuses writes: a worker that is idle cannot be rung"
             case Cause.NO_WORKER:
-                return f"no worker of queue {queue} is heard"
+                return f"{due}; no worker of queue {queue} is heard"
             case Cause.NO_ECHO:
-                return f"the cluster of queue {queue} has not echoed for {self.workers.silent_s:.0f} s; it ends itself"
+                silent_s = self.workers.silent_s
+                return f"{due}; the cluster of queue {queue} has not echoed for {silent_s:.0f} s, and ends itself"
             case Cause.ALL_BUSY:
                 return f"waiting for a free worker ({self.busy} of {self.workers.count} busy)"
             case Cause.NEXT:
-                waits = f"due {spelled(job.now - job.due_at)} ago"
-                return f"{waits}, a worker is free, and none has come" if job.is_stuck else f"{waits}; a worker is free"
+                return f"{due}, a worker is free, and none has come" if job.is_stuck else f"{due}; a worker is free"
 
 
 def _at_work(job: Any) -> str:

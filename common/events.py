@@ -5,20 +5,18 @@ Sequences come from the job's row, so they become visible in order: a cursor nev
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
 import redis
 from django.db import models, transaction
-from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 
-from common.queues import connect
-
-logger = logging.getLogger(__name__)
+from common.clock import ServerClock
+from common.queues import connect, tell
 
 CHANNEL = "job-events"
 
@@ -29,7 +27,7 @@ class Event:
 
     kind: str
     data: dict[str, Any] = field(default_factory=dict)
-    at: str | None = None
+    age: timedelta = timedelta()  # a worker tells what its child has done some time after it happened
 
 
 class JobEvent(models.Model):
@@ -61,13 +59,13 @@ class JobEvent(models.Model):
         """Insert events that the job's `last_sequence` has been moved on for, in the same transaction."""
         if not events:
             return
-        first, now = job.last_sequence - len(events) + 1, timezone.now()
+        first = job.last_sequence - len(events) + 1
         of_job: dict[str, Any] = {"organization_id": job.organization_id, "job_id": job.pk}
         cls._default_manager.bulk_create(
             cls(
                 **of_job,
                 sequence=first + index,
-                at=(event.at and parse_datetime(event.at)) or now,
+                at=ServerClock() - event.age,
                 kind=event.kind,
                 data=event.data,
             )
@@ -78,14 +76,12 @@ class JobEvent(models.Model):
 
 def announce(job_id: UUID) -> None:
     """Tell whoever watches that there is more, after the commit; what there is, they read from the log."""
-    transaction.on_commit(lambda: _publish(job_id), robust=True)
+    publish = partial(_publish, job_id)
+    transaction.on_commit(lambda: tell(publish, otherwise="watchers look again by themselves"), robust=True)
 
 
 def _publish(job_id: UUID) -> None:
-    try:
-        _redis().publish(CHANNEL, str(job_id))
-    except redis.RedisError:
-        logger.warning("Watchers of %s will look again by themselves.", job_id, exc_info=True)
+    _redis().publish(CHANNEL, str(job_id))
 
 
 _connection: redis.Redis | None = None

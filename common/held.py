@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from django.db import connection
-
+from common.clock import ServerClock
 from common.events import Event
-from common.jobs import ENDED, HEARTBEAT_S, LEASE, JobStatus, Lease, ServerClock, requeue, take_back
+from common.jobs import ENDED, LEASE, JobStatus, Lease, at_no_cost, requeue, take_back
 from common.outages import AWAY, Patience
 from common.tenancy import organizations_scope
 
 logger = logging.getLogger(__name__)
 
 STOPPING_PATIENCE_S = 15.0
+PUT_OFF_BY = timedelta(seconds=30)
 
 
 class LeaseLost(Exception):
@@ -29,9 +28,10 @@ class LeaseLost(Exception):
 class HeldJob:
     """The job of one lease. Each method raises LeaseLost once the lease is another's."""
 
-    def __init__(self, lease: Lease, is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, lease: Lease, is_stopping: Callable[[], bool], events_offset: int = 0) -> None:
+        """`events_offset` is how many bytes of the attempt's events are in the log already."""
         self.lease = lease
-        self._offset = 0
+        self._offset = events_offset
         self._patience = Patience(is_stopping, STOPPING_PATIENCE_S)
 
     def load(self) -> Any:
@@ -46,50 +46,14 @@ class HeldJob:
         self._surely(read)
         return job
 
-    def renew(self) -> None:
-        """Make the lease last for its full time from now on. Raises one of AWAY where the database is."""
+    def renew(self, process: dict[str, Any] | None = None) -> None:
+        """Make the lease last for its full time from now on. Raises one of AWAY where the database is.
+
+        `process` says which process group to kill, should this worker be lost.
+        """
         with self._scope():
-            if not self._rows().update(lease_until=ServerClock() + LEASE):
+            if not self._rows().update(lease_until=ServerClock() + LEASE, process=process):
                 raise LeaseLost
-
-    @contextmanager
-    def renewed(self) -> Iterator[None]:
-        """Renew the lease from a thread while this one moves files, which may take longer than a lease lasts."""
-        done, lost = threading.Event(), threading.Event()
-
-        def keep() -> None:
-            patience = Patience()
-            while not done.wait(HEARTBEAT_S) and not lost.is_set():
-                try:
-                    self.renew()
-                    patience.over()
-                except LeaseLost:
-                    lost.set()
-                except AWAY as error:
-                    patience.note(error)
-                except Exception:
-                    logger.exception("The lease of %s could not be renewed.", self.lease.job_id)
-                    lost.set()
-            connection.close()
-
-        thread = threading.Thread(target=keep, name="lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-        if lost.is_set():
-            raise LeaseLost
-
-    def remember_process(self, process: dict[str, Any]) -> None:
-        """Record which process group to kill, should this worker be lost."""
-
-        def write() -> None:
-            if not self._rows().update(process=process):
-                raise LeaseLost
-
-        self._surely(write)
 
     def is_cancelled(self) -> bool:
         """Whether somebody has asked for the job's end. Raises one of AWAY where the database is."""
@@ -105,7 +69,7 @@ class HeldJob:
         self._outlast(lambda: answers.append(self.is_cancelled()))
         return answers[-1]
 
-    def forward_events(self, file: Path, project: Any, productive_kinds: frozenset[str]) -> None:
+    def forward_events(self, file: Path) -> None:
         """Move what the child has appended since the last look into the job's log, whole lines only.
 
         How far that went is committed with the events, so a commit whose answer was lost is not made twice.
@@ -115,10 +79,10 @@ class HeldJob:
         if not lines:
             return
         events = [json.loads(line) for line in lines.split(b"\n")]
-        changes = project(events)
-        if any(event["kind"] in productive_kinds for event in events):
+        changes = self.lease.model.follows_from(events)
+        if any(event["kind"] in self.lease.model.productive_kinds for event in events):
             changes["unproductive_attempts"] = 0
-        rows = [Event(event.pop("kind"), data=event, at=event.pop("at")) for event in events]
+        rows = [Event(event.pop("kind"), age=_age(event.pop("at")), data=event) for event in events]
         offset = self._offset + len(lines) + 1
         with self._scope():
             moved = self._rows().filter(events_offset=self._offset).advance(rows, events_offset=offset, **changes)
@@ -129,14 +93,14 @@ class HeldJob:
                 offset = in_log
         self._offset = offset
 
-    def forward_last_events(self, file: Path, project: Any, productive_kinds: frozenset[str]) -> None:
+    def forward_last_events(self, file: Path) -> None:
         """`forward_events` of a child that has ended: this is the last chance, so wait for the database.
 
         Where the lease is another's there may be no file any more, so that is looked at, too.
         """
 
         def forward() -> None:
-            self.forward_events(file, project, productive_kinds)
+            self.forward_events(file)
             with self._scope():
                 self._check_held()
 
@@ -177,6 +141,16 @@ class HeldJob:
 
         def write() -> None:
             if take_back(self._rows(), reason, unproductive_attempts=0) is None:
+                raise LeaseLost
+
+        self._end(write)
+
+    def put_off(self, reason: str) -> None:
+        """This host cannot do it, and another one may: that costs the job no attempt."""
+
+        def write() -> None:
+            later = {"due_at": ServerClock() + PUT_OFF_BY, **at_no_cost()}
+            if take_back(self._rows(), reason, **later) is None:
                 raise LeaseLost
 
         self._end(write)
@@ -246,6 +220,11 @@ class HeldJob:
             else:
                 self._patience.over()
                 return
+
+
+def _age(at: str) -> timedelta:
+    """How long ago the child wrote this, which has the clock that this process has."""
+    return max(timedelta(), datetime.now(UTC) - datetime.fromisoformat(at))
 
 
 def _whole_lines(file: Path, offset: int) -> bytes:

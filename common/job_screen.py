@@ -15,7 +15,7 @@ from rich.text import Text
 from common.job_report import Entry, Report, Section
 from common.jobs import JobStatus
 from common.lookup import SHORT, short
-from common.text import one_line, spelled
+from common.text import age, one_line, spelled
 
 STYLES = {
     JobStatus.RUNNING: "cyan",
@@ -118,15 +118,6 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _fit(cell: str, width: int) -> str:
     return set_cell_size(cell, width) if cell_len(cell) <= width else f"{set_cell_size(cell, width - 1)}…"
-
-
-def age(duration: timedelta) -> str:
-    """A duration in its largest unit: 3 d, 5 h, 12 min, 41 s."""
-    seconds = max(0, round(duration.total_seconds()))
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} s"
 
 
 # ---------------------------------------------------------------------------------------------- one job

@@ -13,10 +13,11 @@ from uuid import UUID, uuid4
 
 from django.apps import apps
 from django.db import models, transaction
-from django.db.models import F, Func, Q
+from django.db.models import F, Q
 from django.db.models.functions import Greatest, Now
 from django.db.models.lookups import GreaterThan
 
+from common.clock import ServerClock, ServerStart
 from common.events import Event, JobEvent
 from common.tenancy import TenantQuerySet
 
@@ -36,20 +37,6 @@ class JobStatus(models.TextChoices):
 
 
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
-
-
-class ServerClock(Func):
-    """PostgreSQL's clock at this statement: leases are compared on one clock, not on each worker's."""
-
-    function = "clock_timestamp"
-    output_field = models.DateTimeField()
-
-
-class ServerStart(Func):
-    """When PostgreSQL was started."""
-
-    function = "pg_postmaster_start_time"
-    output_field = models.DateTimeField()
 
 
 class JobQuerySet(TenantQuerySet):
@@ -129,6 +116,8 @@ class Job(models.Model):
 
     queue: ClassVar[str]
     event_model: ClassVar[type[JobEvent]]
+    productive_kinds: ClassVar[frozenset[str]] = frozenset()
+    """Events that prove progress across attempts."""
 
     objects = JobQuerySet.as_manager()
 
@@ -150,6 +139,11 @@ class Job(models.Model):
     def running_cap(cls) -> int:
         """How many jobs of this kind one organization may have running."""
         raise NotImplementedError
+
+    @classmethod
+    def follows_from(cls, events: list[dict[str, Any]]) -> dict[str, Any]:
+        """The fields that change with the events that its child has told, oldest first."""
+        return {}
 
     def how_far(self) -> str:
         """How far the present attempt has come, for an operator, where the row says it."""

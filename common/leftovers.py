@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import psutil
@@ -28,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 SETTLED = timedelta(minutes=1)  # the worker that ended a job may be just removing its folder
 ABANDONED_S = 3600.0
+EVENTS = "events.jsonl"
 
 
 def attempt_folder(job_id: UUID, fence: int) -> Path:
@@ -42,21 +42,24 @@ def kill_group(pid: int) -> None:
         pass
 
 
-def child_lives(process: dict[str, Any] | None) -> bool:
-    """Whether the child that a worker recorded lives on this host, and its process id is not another's by now."""
-    if not process or process["host"] != socket.gethostname():
+def child_lives(job: Job) -> bool:
+    """Whether the child of the present attempt lives on this host.
+
+    It is known by its command line, which names the attempt: a process id may be another's by now, and the time of a
+    start is told by a clock that may have been set since.
+    """
+    if not job.process or job.process["host"] != socket.gethostname():
         return False
     try:
-        child = psutil.Process(process["pid"])
-        return child.create_time() == process["started"] and child.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+        return str(attempt_folder(job.pk, job.fence)) in psutil.Process(job.process["pid"]).cmdline()
+    except psutil.Error:  # gone, or another user's
         return False
 
 
-def kill_child(process: dict[str, Any] | None) -> None:
+def kill_child(job: Job) -> None:
     """Kill the child that a lost worker left on this host."""
-    if process and child_lives(process):
-        kill_group(process["pid"])
+    if job.process and child_lives(job):
+        kill_group(job.process["pid"])
 
 
 def remove_what_it_left(job: Job) -> None:

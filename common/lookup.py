@@ -18,6 +18,11 @@ def short(job: Job) -> str:
     return job.pk.hex[:SHORT]
 
 
+def api_id(job: Job) -> str:
+    """What the API calls it: base64 of a type's name, a colon, and the key."""
+    return base64.b64encode(f"{type(job).__name__}:{job.pk}".encode()).decode()
+
+
 def find(text: str) -> Job:
     """The one job, of whichever kind, that `text` names. Raises Invalid, which says what to type instead."""
     digits = _digits(text)
@@ -40,7 +45,6 @@ def _digits(text: str) -> str:
 
 
 def _of_relay_id(text: str) -> str | None:
-    """The API's ids are base64 of a type's name, a colon, and the key."""
     try:
         kind, colon, key = base64.b64decode(text, validate=True).decode("ascii").partition(":")
     except ValueError:

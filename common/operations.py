@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import socket
 
+from django.db import transaction
+
 from common.errors import Invalid
 from common.jobs import Job, JobStatus, at_no_cost, request_cancel, take_back
 from common.leftovers import kill_child
@@ -31,15 +33,15 @@ def cancel(job: Job) -> str:
 def requeue(job: Job) -> str:
     """Take a running job from its worker, which is gone or hangs, and have another one begin at its last checkpoint.
 
-    The row is locked first: the worker sees its child die, and would count the attempt as lost.
+    The child is killed after the commit: its worker, which sees it die, would count the attempt as lost.
     """
     running = type(job).objects.filter(pk=job.pk, fence=job.fence)
     held = running.filter(status=JobStatus.RUNNING).select_for_update().first()
     if held is None:
         raise _not_running(running.first())
-    kill_child(held.process)
     changed = take_back(running, TAKEN_BACK, **at_no_cost())
     assert changed is not None, "the row is locked"
+    transaction.on_commit(lambda: kill_child(held), robust=True)
     if changed.status == JobStatus.CANCELLED:
         return "cancelled, as had been asked"
     ring(changed.queue)

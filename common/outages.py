@@ -12,9 +12,27 @@ from django.db import Error, InterfaceError, InternalError, OperationalError, cl
 
 logger = logging.getLogger(__name__)
 
-AWAY = (OperationalError, InterfaceError, InternalError)  # the last: ended for idling in a transaction
+AWAY = (OperationalError, InterfaceError, InternalError)
+"""Among others, what an outage raises: `is_away` and `will_pass` tell."""
+
+_AWAY_CODES = ("08", "53", "57P", "25P03")  # no connection, no resources, an operator intervened, ended for idling
+_PASSING_CODES = (*_AWAY_CODES, "40", "55P03", "57014")  # deadlock or conflict, a lock that is taken, cancelled
 RETRY_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 1.0
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database is away or refuses everybody, as opposed to what we asked of it."""
+    return _is_one_of(error, _AWAY_CODES)
+
+
+def will_pass(error: BaseException) -> bool:
+    """Whether the same may succeed when it is asked again."""
+    return _is_one_of(error, _PASSING_CODES)
+
+
+def told(error: BaseException) -> str:
+    return f"The database {'is away' if is_away(error) else 'refused'}: {first_line(error)}"
 
 
 def nobody_listens(error: Error) -> bool:
@@ -54,7 +72,7 @@ class Patience:
         now = time.monotonic()
         if self._since is None:
             self._since = now
-            logger.warning("The database is away, and is asked again every second: %s", first_line(error))
+            logger.warning("%s (it is asked again every second)", told(error))
         close_old_connections()
         if self._give_up() and now - self._since >= self._after_s:
             raise error
@@ -62,13 +80,23 @@ class Patience:
     def over(self) -> None:
         """The database has answered."""
         if self._since is not None:
-            logger.warning("The database is back after %.0f s.", time.monotonic() - self._since)
+            logger.warning("The database answers again after %.0f s.", time.monotonic() - self._since)
             self._since = None
 
     def wait(self, error: Error) -> None:
-        """`note`, and wait before the next try."""
+        """`note`, and wait before the next try. Raises `error`, too, where no other answer is to be expected."""
+        if not will_pass(error):
+            raise error
         self.note(error)
         time.sleep(RETRY_EVERY_S)
+
+
+def _is_one_of(error: BaseException, codes: tuple[str, ...]) -> bool:
+    """By the SQLSTATE; a connection that breaks off leaves none."""
+    if not isinstance(error, AWAY):
+        return False
+    code = getattr(error.__cause__, "pgcode", None)
+    return code is None or code.startswith(codes)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import time
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -13,8 +15,12 @@ from django.db import transaction
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_S = 2.0  # a request that rings waits no longer for a Redis that hangs
+TIMEOUT_S = 2.0
+LEFT_ALONE_S = 5.0
 PULSES_LAST_S = 60
+
+_hung_at = -LEFT_ALONE_S
+"""When this process last waited for a Redis that hangs: the next seconds' requests are spared that."""
 
 
 def ring(queue: str) -> None:
@@ -26,10 +32,21 @@ def ring(queue: str) -> None:
 
 
 def _ring(queue: str) -> None:
+    job = f"{queue}.tasks.work"  # a queue is named for the app whose jobs it carries
+    tell(lambda: _send(job, queue_list(queue)), otherwise=f"the keeper's sweep finds what is due in {queue}")
+
+
+def tell(action: Callable[[], object], *, otherwise: str) -> None:
+    """Tell Redis what it does no harm to miss: what happens `otherwise` goes to the log. It may have hung before."""
+    global _hung_at
+    if time.monotonic() - _hung_at < LEFT_ALONE_S:
+        return
     try:
-        _send(f"{queue}.tasks.work", queue_list(queue))  # a queue is named for the app whose jobs it carries
+        action()
     except redis.RedisError as error:
-        logger.warning("Nobody heard the bell of %s (%s): the keeper's sweep will.", queue, error)
+        if isinstance(error, redis.TimeoutError):
+            _hung_at = time.monotonic()
+        logger.warning("Redis was not told: %s.", otherwise, exc_info=True)
 
 
 def rings_unheard(queue: str) -> int | None:
@@ -61,6 +78,12 @@ def pulse_list(queue: str) -> str:
     from common.doorbell import PULSES
 
     return os.environ.setdefault(PULSES, f"{queue_list(queue)}:{os.uname().nodename}:{os.getpid()}")
+
+
+def check() -> None:
+    """Raises redis.RedisError where Redis is away, or takes no writes."""
+    with connect() as client:
+        client.set("check", 1, ex=60)
 
 
 def connect() -> redis.Redis:

@@ -1,4 +1,4 @@
-"""What the keeper does from time to time for all jobs, and for the outbox."""
+"""What keepers do from time to time for all jobs, and for the outbox."""
 
 from datetime import timedelta
 
@@ -9,13 +9,13 @@ from common.leftovers import remove_leftovers
 from common.timetable import every
 
 
-@every(timedelta(seconds=5))
-def requeue_jobs_whose_lease_ran_out() -> None:
+@every(timedelta(seconds=5), on_each_host=True)
+def requeue_lost_jobs() -> None:
     for model in job_models():
         requeue_lost(model)
 
 
-@every(timedelta(seconds=15))
+@every(timedelta(seconds=15), on_each_host=True, slow=True)
 def remove_what_jobs_and_uploads_left() -> None:
     remove_leftovers(job_models())
 

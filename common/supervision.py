@@ -15,31 +15,37 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
 from django.conf import settings
 from django.db import close_old_connections
 
+from common import blobs
 from common.child import EXIT_DISK_FULL, LEASE_FD, NO_SPACE, write_whole
 from common.claims import claim
 from common.cluster import busy
 from common.held import HeldJob, LeaseLost
 from common.jobs import HEARTBEAT_S, Job, Lease
-from common.leftovers import attempt_folder, kill_group, remove_what_it_left
-from common.outages import AWAY, RETRY_EVERY_S, Patience, first_line, nobody_listens
+from common.leftovers import EVENTS, attempt_folder, kill_group, remove_what_it_left
+from common.moving import CalledAway, renewed
+from common.outages import AWAY, RETRY_EVERY_S, Patience, nobody_listens, told
 from common.presence import present
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.2
 PROMPT_S = 4.0
-STOP_GRACE_S = 30.0
+STOP_GRACE_S = 25.0
+STORE_PATIENCE_S = 15.0  # what is almost done may be ended before the worker leaves
 EXIT_LEASE_LOST = 76
+EXIT_HOST_BROKEN = 79
+BROKEN_PAUSE_S = 5.0
+ASKED_TO_STOP = "The worker was asked to stop."
+CANNOT_BEGIN = "The worker's host could not begin it; its operators find the reason in the log."
 DISK_FULL = "The platform's disk is full. Its operators have to make room; then start this again."
 
 
@@ -50,6 +56,10 @@ class Refused(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class HostBroken(Exception):
+    """This host cannot even begin a job. That is not the job's fault, and would be the next one's, too."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +74,6 @@ class Work:
     store: Callable[[Path, dict[str, Any]], dict[str, Any]] = lambda folder, result: (
         result
     )  # before it, outside any transaction
-    project: Callable[[list[dict[str, Any]]], dict[str, Any]] = lambda events: {}  # fields that follow from events
-    productive_kinds: frozenset[str] = frozenset()  # events that prove progress across attempts
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -81,12 +89,33 @@ def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work]) 
             while not stop and (lease := claim(model, owner)):
                 try:
                     _Attempt(lease, stop).run(prepare)
+                except HostBroken:
+                    _pause(stop)
+                    sys.exit(EXIT_HOST_BROKEN)
                 except LeaseLost:
                     logger.warning("Lost the lease of %s %s (attempt %d).", model.__name__, lease.job_id, lease.attempt)
                     sys.exit(EXIT_LEASE_LOST)
         except AWAY as error:  # the keeper rings again once it is back
-            logger.warning("The database is away: %s", first_line(error))
+            logger.warning("%s", told(error))
             close_old_connections()
+
+
+@contextmanager
+def _needing_the_host() -> Iterator[None]:
+    """Within this an error of the file system or of the process table is the host's; a full disk is told as such."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        raise HostBroken from error
+
+
+def _pause(stop: list[int]) -> None:
+    """The worker that comes after this one will break in the same way: others should have a turn before."""
+    over_at = time.monotonic() + BROKEN_PAUSE_S
+    while not stop and time.monotonic() < over_at:
+        time.sleep(LOOK_EVERY_S)
 
 
 @contextmanager
@@ -113,15 +142,24 @@ class _Attempt:
         self.lease, self.stop = lease, stop
         self.job = HeldJob(lease, lambda: bool(stop))
         self.folder = attempt_folder(lease.job_id, lease.fence)
+        self.stores_below: str | None = None
         self.cancelled = False
 
     def run(self, prepare: Callable[[Any, Lease, Path], Work]) -> None:
         with ExitStack() as until_told:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                until_told.enter_context(present(self.folder))
+                with _needing_the_host():
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    until_told.enter_context(present(self.folder))
                 self._carry_out(prepare)
-            except (LeaseLost, *AWAY):
+            except LeaseLost:
+                self._remove_what_it_stored()
+                raise
+            except AWAY:
+                raise
+            except HostBroken:
+                logger.exception("This host cannot begin any job; it should be looked at.")
+                self.job.put_off(CANNOT_BEGIN)
                 raise
             except Refused as refusal:
                 self.job.fail(refusal.code, refusal.message)
@@ -137,13 +175,22 @@ class _Attempt:
 
     def _carry_out(self, prepare: Callable[[Any, Lease, Path], Work]) -> None:
         job = self.job.load()
-        with self.job.renewed():
-            self.work = self._prepared(job, prepare)
-        if self.job.was_cancelled():
-            self.job.cancel()
-            return
-        code = self._supervise_child()
-        self._conclude(code, self._result())
+        self.stores_below = f"{job.artefacts}/{self.lease.fence:04d}"
+        try:
+            with self._renewed(patience_s=0.0):
+                self.work = self._prepared(job, prepare)
+            if not self.job.was_cancelled():
+                code = self._supervise_child()
+                self._conclude(code, self._result())
+                return
+        except CalledAway:
+            if not self.job.was_cancelled():
+                self.job.give_back(ASKED_TO_STOP)
+                return
+        self.job.cancel()
+
+    def _renewed(self, patience_s: float) -> AbstractContextManager[None]:
+        return renewed(self.job, lambda: bool(self.stop), patience_s)
 
     def _prepared(self, job: Any, prepare: Callable[[Any, Lease, Path], Work]) -> Work:
         patience = Patience(lambda: bool(self.stop))
@@ -161,52 +208,56 @@ class _Attempt:
     # ------------------------------------------------------------------------------------------ the child
 
     def _supervise_child(self) -> int:
-        write_whole(self.folder / "run.json", json.dumps(self.work.orders, indent=1).encode())
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
-        with (self.folder / "child.log").open("ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", self.work.module, str(self.folder)],
-                cwd=settings.BASE_DIR,
-                env={**os.environ, **self.work.environment, LEASE_FD: str(reader)},
-                pass_fds=[reader],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        os.close(reader)
+        with _needing_the_host():
+            write_whole(self.folder / "run.json", json.dumps(self.work.orders, indent=1).encode())
+            child, writer = self._start_child()
         try:
-            self.job.remember_process(
-                {
-                    "host": socket.gethostname(),
-                    "pid": child.pid,
-                    "started": psutil.Process(child.pid).create_time(),
-                }
-            )
             self._watch(child, writer)
         finally:
             os.close(writer)
             kill_group(child.pid)
             child.wait()
-        self.job.forward_last_events(self._events, self.work.project, self.work.productive_kinds)
+        self.job.forward_last_events(self._events)
         return child.returncode
+
+    def _start_child(self) -> tuple[subprocess.Popen[bytes], int]:
+        """The child, and the pipe's end through which it is fed."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        try:
+            with (self.folder / "child.log").open("ab") as log:
+                child = subprocess.Popen(
+                    [sys.executable, "-m", self.work.module, str(self.folder)],
+                    cwd=settings.BASE_DIR,
+                    env={**os.environ, **self.work.environment, LEASE_FD: str(reader)},
+                    pass_fds=[reader],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(writer)
+            raise
+        finally:
+            os.close(reader)
+        return child, writer
 
     def _watch(self, child: subprocess.Popen[bytes], writer: int) -> None:
         """Return when the child has ended, or has gone on for too long after it was asked to stop."""
-        patience = Patience()
+        patience, process = Patience(), {"host": socket.gethostname(), "pid": child.pid}
         asked_to_stop_at: float | None = None
         next_heartbeat = next_look = 0.0
         while _runs(child, LOOK_EVERY_S):
             now = time.monotonic()
             try:
                 if now >= next_heartbeat:
-                    self.job.renew()
+                    self.job.renew(process)
                     if time.monotonic() - now < PROMPT_S:  # a late byte would outlast the lease
                         _feed(writer)
                     next_heartbeat = now + HEARTBEAT_S
                 if now >= next_look:
-                    self.job.forward_events(self._events, self.work.project, self.work.productive_kinds)
+                    self.job.forward_events(self._events)
                     self.cancelled = self.job.is_cancelled()
                     next_look = now + 2 * LOOK_EVERY_S
                     patience.over()
@@ -223,7 +274,7 @@ class _Attempt:
 
     @property
     def _events(self) -> Path:
-        return self.folder / "events.jsonl"
+        return self.folder / EVENTS
 
     def _last_words(self) -> str:
         return (self.folder / "child.log").read_text(errors="replace")[-4000:]
@@ -237,7 +288,7 @@ class _Attempt:
     def _conclude(self, code: int, result: dict[str, Any] | None) -> None:
         status = result and result["status"]
         if status == "succeeded":
-            with self.job.renewed():
+            with self._renewed(STORE_PATIENCE_S):
                 stored = self.work.store(self.folder, result or {})
             self.job.succeed(self.work.succeeded, stored)
         elif status == "failed" and result:
@@ -245,7 +296,7 @@ class _Attempt:
         elif self.cancelled:
             self.job.cancel()
         elif self.stop:
-            self.job.give_back("The worker was asked to stop.")
+            self.job.give_back(ASKED_TO_STOP)
         elif status == "interrupted":  # it heard nothing for most of a lease
             self.job.give_back("The database did not answer for most of a lease.")
         elif code == EXIT_DISK_FULL:
@@ -259,6 +310,14 @@ class _Attempt:
                 self._last_words(),
             )
             self.job.try_again(f"Its process ended without a result ({_how(code)}).")
+
+    def _remove_what_it_stored(self) -> None:
+        """Whoever has the job now knows nothing of it."""
+        if self.stores_below is not None:
+            try:
+                blobs.delete_folder(self.stores_below)
+            except Exception:  # the keeper tidies, too, once the job has ended
+                logger.exception("What was stored below %s could not be removed.", self.stores_below)
 
     def _tidy(self) -> None:
         """An ended job leaves no folder and no orphans; one that goes on needs its checkpoints."""

@@ -30,10 +30,11 @@ PAGE = 500
 BUFFER = 200
 MIN_INTERVAL_S = 0.1  # a message an event saturates a process at 500 watchers of one run
 LOOK_ANYWAY_S = 0.5
+PING_EVERY_S = 10.0  # in silence: the other end may be gone without a word
 LINGER_S = 15.0  # a proxy that restarts cuts everybody off: whoever comes back finds the tail with what they missed
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="tails")  # news must not wait while thousands connect
-_tails: dict[UUID, _Tail] = {}
+_tails: dict[UUID | None, _Tail] = {}
 _wakers: list[asyncio.Task[None]] = []
 
 
@@ -161,20 +162,41 @@ async def _listen() -> None:
     task = asyncio.current_task()
     assert task is not None
     while True:
-        client: Any = redis.asyncio.Redis.from_url(settings.REDIS_URL)
+        client: Any = redis.asyncio.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=PING_EVERY_S)
         try:
             async with client.pubsub() as subscription:
                 await subscription.subscribe(CHANNEL)
                 if task.cancelling():  # redis-py loses a cancellation that comes while it connects
                     raise asyncio.CancelledError
-                async for message in subscription.listen():
-                    if message["type"] == "message" and (tail := _tails.get(UUID(message["data"].decode()))):
-                        tail.woken.set()
+                await _wake_the_named(subscription)
         except (redis.RedisError, OSError):
             logger.warning("Redis is away: live events come half a second later.", exc_info=True)
             await asyncio.sleep(1)
         finally:
             await client.aclose()
+
+
+async def _wake_the_named(subscription: Any) -> None:
+    """Raises redis.TimeoutError once a ping has not been answered."""
+    is_asked = False
+    while True:
+        message = await subscription.get_message(timeout=PING_EVERY_S)
+        if message is not None:
+            is_asked = False
+            if message["type"] == "message" and (tail := _tails.get(_id(message["data"]))):
+                tail.woken.set()
+        elif is_asked:
+            raise redis.TimeoutError("it does not answer")
+        else:
+            await subscription.ping()
+            is_asked = True
+
+
+def _id(data: bytes) -> UUID | None:
+    try:
+        return UUID(data.decode())
+    except ValueError:  # whoever else publishes here
+        return None
 
 
 async def _look_anyway() -> None:

@@ -42,3 +42,12 @@ def spelled(duration: timedelta) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def age(duration: timedelta) -> str:
+    """A duration in its largest unit: 3 d, 5 h, 12 min, 41 s."""
+    seconds = max(0, round(duration.total_seconds()))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"

@@ -36,6 +36,7 @@ class DatasetVersionAdmin(JobAdmin):
         "number",
         "organization",
         "state",
+        "lasting",
         "why",
         "attempts",
         "holder",

@@ -143,6 +143,14 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
         cap: int = settings.CONCURRENT_VERSIONS
         return cap
 
+    @classmethod
+    def follows_from(cls, events: list[dict[str, Any]]) -> dict[str, Any]:
+        """How much of the upload has been parsed: the steps after that keep pace with it."""
+        parsed = [
+            event["progress"] for event in events if event["kind"] == "StepProgressed" and event["name"] == "parse"
+        ]
+        return {"progress": parsed[-1]} if parsed else {}
+
     def how_far(self) -> str:
         return f"{self.progress:.0%} parsed" if self.progress is not None else ""
 

@@ -41,7 +41,6 @@ def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
         orders={"source": str(source), "file_name": version.upload.file_name, "recipe": version.recipe},
         store=store,
         succeeded=succeeded,
-        project=_project,
     )
 
 
@@ -51,9 +50,3 @@ def _splits(manifest: dict[str, Any]) -> list[dict[str, Any]]:
         for file in manifest["files"]
         if file["split"] in {"TRAIN", "VALIDATION", "TEST"}
     ]
-
-
-def _project(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """A version's progress: how much of the upload has been parsed, since the steps after that keep pace with it."""
-    parsed = [event["progress"] for event in events if event["kind"] == "StepProgressed" and event["name"] == "parse"]
-    return {"progress": parsed[-1]} if parsed else {}

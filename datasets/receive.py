@@ -13,9 +13,10 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from uuid import uuid4
 
 from django.conf import settings
@@ -31,12 +32,17 @@ from datasets.tickets import ids_in
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BUFFER_BYTES = 1 << 20
 REPORT_EVERY_S = 0.5
+MAX_AT_ONCE = 64  # of this process, each with its buffer; one that comes after waits at its client
+
+_threads = ThreadPoolExecutor(4, thread_name_prefix="uploads")  # what they write must hold nobody else up
+_at_once = 0
 
 
 @dataclass
@@ -54,10 +60,16 @@ class Disconnected(Exception):
 
 async def receive_upload(scope: Message, receive: Receive, send: Send) -> None:
     """PUT /uploads/<token>: 201 once all bytes are stored. Errors are JSON {code, message}."""
+    global _at_once
+    _at_once += 1
     try:
         if scope["method"] != "PUT":
             raise Refusal(405, "METHOD_NOT_ALLOWED", "Send the file's bytes with PUT.")
-        upload = await in_thread(lambda: _open(scope["path"].rpartition("/")[2]))
+        if _at_once > MAX_AT_ONCE:
+            raise Refusal(
+                503, "BUSY", "As many files as can be received at a time are being sent; try again in a moment."
+            )
+        upload = await _in_thread(lambda: _open(scope["path"].rpartition("/")[2]))
         _check_length(upload, dict(scope["headers"]))
         sha256 = await _receive_body(upload, receive)
         await _answer(send, 201, {"receivedBytes": upload.size_bytes, "sha256": sha256})
@@ -81,6 +93,12 @@ async def receive_upload(scope: Message, receive: Receive, send: Send) -> None:
         )
     except Disconnected:
         pass
+    finally:
+        _at_once -= 1
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    return await in_thread(function, _threads)
 
 
 def _open(token: str) -> Upload:
@@ -123,10 +141,10 @@ async def _receive_body(upload: Upload, receive: Receive) -> str:
                 "SHA256_MISMATCH",
                 "The bytes that arrived are not those that the upload was started for; send them again.",
             )
-        await in_thread(lambda: _complete(upload, path, sha256))
+        await _in_thread(lambda: _complete(upload, path, sha256))
         return sha256
     except BaseException:
-        await asyncio.shield(in_thread(lambda: _report(upload, 0)))
+        await asyncio.shield(_in_thread(lambda: _report(upload, 0)))
         raise
     finally:
         path.unlink(missing_ok=True)
@@ -152,11 +170,11 @@ async def _spool(upload: Upload, receive: Receive, path: Path) -> tuple[int, str
                 if size > upload.size_bytes:
                     raise _wrong_size(upload, size)
                 block, buffer = bytes(buffer), bytearray()
-                await in_thread(lambda block=block: flush(block))  # type: ignore[misc]
+                await _in_thread(lambda block=block: flush(block))  # type: ignore[misc]
             if not more:
-                await in_thread(lambda: _sync(file))
+                await _in_thread(lambda: _sync(file))
             if more and time.monotonic() - reported > REPORT_EVERY_S:
-                await in_thread(lambda size=size: _report(upload, size))  # type: ignore[misc]
+                await _in_thread(lambda size=size: _report(upload, size))  # type: ignore[misc]
                 reported = time.monotonic()
     return size, digest.hexdigest()
 

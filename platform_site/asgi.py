@@ -142,7 +142,7 @@ async def _say_whether_ready(send: Send) -> None:
     """503 names what fails; what the process can do without is told as well, and keeps no balancer away."""
     failing = await health.failing()
     if threads.are_spent:
-        failing["threads"] = f"All {threads.count} are taken, and as many requests wait for one."
+        failing["threads"] = f"All {threads.count} are taken, and no more requests can wait for one."
     if failing:
         await _say(send, 503, {"status": "unavailable", "failing": failing}, _retry_after(BUSY))
     elif degraded := await health.degraded():

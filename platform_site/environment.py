@@ -116,7 +116,7 @@ class MailServer:
 
     @property
     def backend(self) -> str:
-        return f"django.core.mail.backends.{'smtp' if self.host else 'console'}.EmailBackend"
+        return "common.smtp.EmailBackend" if self.host else "django.core.mail.backends.console.EmailBackend"
 
 
 def mail_server(name: str) -> MailServer:

@@ -29,11 +29,11 @@ from accounts.actions import principal_of
 from accounts.tokens import InvalidToken
 from common.errors import DomainError, Invalid, NotSignedIn, Unavailable
 from common.graphql import NOBODY, WAITS, Context, OperationInfo, as_graphql_error
-from common.outages import AWAY, first_line
+from common.outages import AWAY, told, will_pass
 from common.tenancy import Principal, in_scope, tenant
 from common.text import is_storable
 from common.threads import in_thread
-from platform_site.outage_log import SPARINGLY
+from platform_site.outage_log import sparingly_if_away
 
 logger = logging.getLogger(__name__)
 
@@ -172,8 +172,8 @@ def _come_again(context: Context, errors: list[GraphQLError], data: dict[str, An
 
 def worded(error: GraphQLError) -> GraphQLError:
     original = error.original_error
-    if isinstance(original, AWAY):
-        logger.warning("The database is away: %s", first_line(original), extra=SPARINGLY)
+    if original is not None and will_pass(original):
+        logger.warning("%s", told(original), extra=sparingly_if_away(original))
         original = DATABASE_AWAY
     if isinstance(original, DomainError):
         refusal = as_graphql_error(original)
@@ -281,7 +281,7 @@ def refused(error: DomainError, status: int, headers: dict[str, str] | None = No
 
 
 def unavailable(error: Exception) -> HttpResponse:
-    logger.warning("The database is away: %s", first_line(error), extra=SPARINGLY)
+    logger.warning("%s", told(error), extra=sparingly_if_away(error))
     return refused(DATABASE_AWAY, 503, {"Retry-After": str(DATABASE_AWAY.retry_after_s)})
 
 

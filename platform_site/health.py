@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from django.db import ProgrammingError, connection
 from django.db.migrations.loader import MigrationLoader
-from redis import RedisError
+from redis import RedisError, ResponseError
 
-from common.outages import AWAY
-from common.queues import connect
+from common.outages import AWAY, first_line
+from common.queues import check
 from common.threads import in_thread
 
 TIMEOUT_S = 5.0
+
+_threads = ThreadPoolExecutor(2, thread_name_prefix="health")  # others' may all be waiting for what is away
 
 
 async def failing() -> dict[str, str]:
@@ -26,13 +29,13 @@ async def failing() -> dict[str, str]:
 async def degraded() -> dict[str, str]:
     """What it can serve without, and what that costs: a submitted job is a row, and events are read from the database."""
     reason = await _in_time(_redis)
-    return {"redis": f"{reason} Jobs are kept, and wait; live events come once a second."} if reason else {}
+    return {"redis": f"{reason} Jobs are kept, and wait; live events come half a second later."} if reason else {}
 
 
 async def _in_time(check: Callable[[], str]) -> str:
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            return await in_thread(check)
+            return await in_thread(check, _threads)
     except TimeoutError:
         return "It does not answer."
 
@@ -59,8 +62,9 @@ def _newest_migrations() -> frozenset[tuple[str, str]]:
 
 def _redis() -> str:
     try:
-        with connect() as client:
-            client.ping()
+        check()
+    except ResponseError as error:
+        return f"It refuses writes ({first_line(error)})."
     except RedisError:
         return "It cannot be reached."
     return ""

@@ -7,13 +7,16 @@ import time
 
 from redis import RedisError
 
-from common.outages import AWAY, first_line
+from common.outages import first_line, is_away
 
 TELL_EVERY_S = 10.0
 SPARINGLY = {"sparingly": True}
 """`extra` of a record that may come with every request for as long as an outage lasts."""
 
-_CONNECTION_CODES = ("08", "53", "57P")  # PostgreSQL's for: no connection, no resources, an operator intervened
+
+def sparingly_if_away(error: BaseException) -> dict[str, bool]:
+    """`extra` of a record of what the database answered: a deadlock is one request's own, and is told each time."""
+    return SPARINGLY if is_away(error) else {}
 
 
 class OutageFormatter(logging.Formatter):
@@ -44,10 +47,7 @@ class OutageFilter(logging.Filter):
 
 def is_outage(error: BaseException) -> bool:
     """Whether a server is away or refuses everybody, as opposed to what we asked of it."""
-    if not isinstance(error, AWAY):
-        return isinstance(error, RedisError | ConnectionError)
-    code = getattr(error.__cause__, "pgcode", None)
-    return code is None or code.startswith(_CONNECTION_CODES)
+    return is_away(error) or isinstance(error, RedisError | ConnectionError)
 
 
 def _tells_of_an_outage(record: logging.LogRecord) -> bool:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 from django.conf import settings
@@ -227,10 +228,10 @@ def processes(web: Address, inference: Address | None, base_model: str = "auto")
             stop_s=5,
         ),
         *(
-            Process(queue, [*MANAGE, "cluster", queue], {**env, "Q_CLUSTER_NAME": queue}, stage=1)
+            Process(queue, [*MANAGE, "cluster", queue], {**env, "Q_CLUSTER_NAME": queue}, stage=1, beat=_beat(queue))
             for queue in settings.QUEUES
         ),
-        Process("keeper", [*MANAGE, "keeper"], env, stage=2, stop_s=5),
+        Process("keeper", [*MANAGE, "keeper"], env, stage=2, stop_s=5, beat=_beat("keeper")),
     ]
     if inference is not None:
         listen = {"INFERENCE_HOST": inference.host, "INFERENCE_PORT": str(inference.port)}
@@ -245,3 +246,9 @@ def processes(web: Address, inference: Address | None, base_model: str = "auto")
             )
         )
     return roles
+
+
+def _beat(name: str) -> Path:
+    folder = Path(settings.HOME) / "beats"
+    folder.mkdir(exist_ok=True)
+    return folder / name

@@ -82,8 +82,11 @@ TEMPLATES = [
 DATABASES: dict[str, dict[str, Any]] = {"default": environment.database("DATABASE_URL")}
 DATABASES["default"]["CONN_MAX_AGE"] = 600
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-# A process that was stopped inside a transaction holds its locks for half a minute, and not until it is found.
-DATABASES["default"]["OPTIONS"]["options"] = "-c role=platform_app -c idle_in_transaction_session_timeout=30000"
+# A process that was stopped inside a transaction holds its locks for half a minute, and not until it is found. Nobody
+# waits longer than some seconds for a lock, whoever holds it: all threads would come to wait behind one row.
+DATABASES["default"]["OPTIONS"]["options"] = (
+    "-c role=platform_app -c idle_in_transaction_session_timeout=30000 -c lock_timeout=5000"
+)
 DATABASES["default"]["TEST"] = {"NAME": "test_platform"}
 
 REDIS_URL = environment.redis("REDIS_URL")

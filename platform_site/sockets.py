@@ -14,11 +14,11 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from accounts.tokens import InvalidToken
 from common.graphql import NOBODY, Context
-from common.outages import AWAY, first_line
+from common.outages import AWAY, told
 from common.text import is_storable
 from common.threads import in_thread
 from platform_site.graphql import parsed, principal_from
-from platform_site.outage_log import SPARINGLY
+from platform_site.outage_log import sparingly_if_away
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
         try:
             return await super().run(*args, **kwargs)
         except AWAY as error:
-            logger.warning("The database is away: %s", first_line(error), extra=SPARINGLY)
+            logger.warning("%s", told(error), extra=sparingly_if_away(error))
             await self.close(TRY_AGAIN_LATER)
         except Exception:
             logger.exception("A websocket's handler broke.")

@@ -26,6 +26,8 @@ TICK_S = 0.1
 STOP_S = 35.0
 STEADY_S = 30.0  # one that ran this long is restarted without delay
 DELAY_LIMIT_S = 10.0
+BEAT_LIMIT_S = 60.0
+BEAT_PATIENCE_S = 5.0  # if all stood still together, those that go on get the time to say so
 
 
 class NotReady(Exception):
@@ -40,6 +42,7 @@ class Process:
     ready_url: str | None = None  # answers 200 when ready; None: ready once it runs
     stage: int = 0  # all of a stage stop together, and the next stage after them
     stop_s: float = STOP_S  # what it may take after SIGTERM
+    beat: Path | None = None  # where it notes time.monotonic() every few seconds; named to it by BEAT_FILE
 
 
 class _Runner:
@@ -54,6 +57,7 @@ class _Runner:
         self._started = 0.0
         self._deaths = 0  # in a row
         self._not_before = 0.0
+        self._still_since: float | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -62,10 +66,14 @@ class _Runner:
 
     def start(self) -> None:
         self._started = time.monotonic()
+        beat = {}
+        if self.process.beat is not None:
+            self.process.beat.unlink(missing_ok=True)
+            beat = {"BEAT_FILE": str(self.process.beat)}
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", str(GUARD), *self.process.argv],
             cwd=self._cwd,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.process.env},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.process.env, **beat},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -75,8 +83,13 @@ class _Runner:
         self._reader.start()
 
     def tend(self) -> None:
-        """Restart it if it died, later and later while it goes on dying."""
+        """Restart it if it died, later and later while it goes on dying, and kill it if it stands still."""
         if self.is_alive:
+            if self._stands_still():
+                self._log.write(
+                    "supervisor", f"{self.process.name} has not moved for {BEAT_LIMIT_S:.0f} s and is killed"
+                )
+                self.kill()
             return
         if self._guard is not None:
             status = self._guard.returncode
@@ -90,6 +103,18 @@ class _Runner:
             self._log.write("supervisor", f"{ending}, starting it again in {delay:.1f} s")
         if time.monotonic() >= self._not_before:
             self.start()
+
+    def _stands_still(self) -> bool:
+        now, beat = time.monotonic(), self.process.beat
+        try:
+            is_still = beat is not None and now - float(beat.read_text()) > BEAT_LIMIT_S
+        except (OSError, ValueError):  # not yet, or just being written
+            is_still = False
+        if not is_still:
+            self._still_since = None
+        elif self._still_since is None:
+            self._still_since = now
+        return self._still_since is not None and now - self._still_since > BEAT_PATIENCE_S
 
     def is_ready(self) -> bool:
         return self.is_alive and (self.process.ready_url is None or answers(self.process.ready_url))

@@ -35,13 +35,14 @@ class WebThreads:
         self._wsgi = wsgi
         self._patience_s = patience_s
         self._inside = 0
+        self._stands_still = False
         self._free = asyncio.Semaphore(count)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="web")
 
     @property
     def are_spent(self) -> bool:
         """Whether a request that came now would be turned away."""
-        return self._inside >= 2 * self.count
+        return self._stands_still or self._inside >= 2 * self.count
 
     async def answer(self, scope: dict[str, Any], body: bytes) -> Answer:
         """The whole of it: whoever reads slowly holds its few megabytes, and no thread. Raises Spent."""
@@ -55,6 +56,7 @@ class WebThreads:
                 call = partial(contextvars.copy_context().run, self._call, scope, body)
                 return await asyncio.get_running_loop().run_in_executor(self._threads, call)
             finally:
+                self._stands_still = False
                 self._free.release()
         finally:
             self._inside -= 1
@@ -64,6 +66,7 @@ class WebThreads:
             async with asyncio.timeout(self._patience_s):
                 await self._free.acquire()
         except TimeoutError:
+            self._stands_still = True  # until a thread comes free, nobody else needs to wait in order to learn that
             raise Spent from None
 
     def _call(self, scope: dict[str, Any], body: bytes) -> Answer:

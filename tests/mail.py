@@ -26,10 +26,23 @@ class Answer(Enum):
     """451 to the recipient: not now."""
     CLOSE = auto()
     """421 to the recipient, and the end of the connection: not now, nor any other."""
+    BABBLE = auto()
+    """No status code to the recipient."""
     HANG = auto()
     """None to the mail, for as long as the client waits."""
+    DRIP = auto()
+    """A byte to the mail now and then, without end."""
+    DROP = auto()
+    """The connection breaks where the answer to the mail should come; the mail is not accepted."""
     LOSE = auto()
     """The mail is accepted, and the connection breaks before the answer."""
+
+
+class Greeting(Enum):
+    AT_ONCE = auto()
+    NEVER = auto()
+    DRIP = auto()
+    """A byte now and then, without end."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,10 @@ class MailServer:
     received: list[Received] = field(default_factory=list)
     answer: Answer = Answer.ACCEPT
     answers: dict[str, Answer] = field(default_factory=dict)  # to some recipients, others than `answer`
-    refuses_sender: bool = False
-    on_accept: Callable[[Received], None] = lambda received: None  # before the answer, such as a kill of the sender
+    greeting: Greeting = Greeting.AT_ONCE
+    answer_to_sender: str = "250 OK"
+    size_limit_bytes: int = 1 << 25
+    on_accept: Callable[[Received], None] = lambda received: None  # before the answer
     connections: int = 0
 
     @property
@@ -64,8 +79,7 @@ class MailServer:
     @property
     def settings(self) -> dict[str, Any]:
         """Django's, for a test's own process, where pytest-django has put a back end that only collects."""
-        backend = "django.core.mail.backends.smtp.EmailBackend"
-        return {"EMAIL_BACKEND": backend, "EMAIL_HOST": self.host, "EMAIL_PORT": self.port}
+        return {"EMAIL_BACKEND": "common.smtp.EmailBackend", "EMAIL_HOST": self.host, "EMAIL_PORT": self.port}
 
     @contextmanager
     def down(self) -> Iterator[None]:
@@ -90,14 +104,17 @@ class MailServer:
         self._loop.close()
 
     async def _listen(self) -> int:
-        self._protocols: list[SMTP] = []
+        self._protocols: list[SMTP | _Mute] = []
         self._server = await self._loop.create_server(self._connected, self.host, self.port)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    def _connected(self) -> SMTP:
+    def _connected(self) -> SMTP | _Mute:
         self.connections += 1
-        protocol = SMTP(_Handler(self), hostname="mail.test", loop=self._loop)
+        protocol: SMTP | _Mute = _Mute(drips=self.greeting is Greeting.DRIP)
+        if self.greeting is Greeting.AT_ONCE:
+            limit = self.size_limit_bytes
+            protocol = SMTP(_Handler(self), data_size_limit=limit, hostname="mail.test", loop=self._loop)
         self._protocols.append(protocol)
         return protocol
 
@@ -112,6 +129,27 @@ class MailServer:
         await asyncio.gather(*others, return_exceptions=True)
 
 
+class _Mute(asyncio.Protocol):
+    """Takes a connection, and greets nobody."""
+
+    transport: asyncio.Transport | None = None
+
+    def __init__(self, *, drips: bool) -> None:
+        self._drips = drips
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if self._drips:
+            self._task = asyncio.ensure_future(_drip(transport))
+
+
+async def _drip(transport: asyncio.WriteTransport) -> None:
+    while not transport.is_closing():
+        transport.write(b"2")
+        await asyncio.sleep(0.05)
+
+
 class _Handler:
     """What aiosmtpd calls; the names are its own."""
 
@@ -124,10 +162,9 @@ class _Handler:
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        if self._owner.refuses_sender:
-            return "553 5.7.1 Sender not allowed"
-        envelope.mail_from = address
-        return "250 OK"
+        if self._owner.answer_to_sender.startswith("250"):
+            envelope.mail_from = address
+        return self._owner.answer_to_sender
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -139,6 +176,8 @@ class _Handler:
                 return "451 4.3.0 Try again later"
             case Answer.CLOSE:
                 return "421 4.3.2 Shutting down"
+            case Answer.BABBLE:
+                return "Well then"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
@@ -147,6 +186,11 @@ class _Handler:
         answer = self._answer(recipient)
         if answer is Answer.HANG:
             await asyncio.Event().wait()
+        if answer is Answer.DRIP:
+            await _drip(server.transport)
+        if answer is Answer.DROP:
+            server.transport.abort()
+            return ""
         assert isinstance(envelope.content, bytes)
         parsed = email.message_from_bytes(envelope.content, policy=email.policy.default)
         received = Received(

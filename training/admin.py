@@ -20,6 +20,7 @@ class TrainingRunAdmin(JobAdmin):
         "name",
         "organization",
         "state",
+        "lasting",
         "why",
         "attempts",
         "holder",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from common.child import ChildError
 from common.errors import Invalid
 
 SHIPPED = Path(__file__).parent / "base_models"
@@ -93,23 +94,17 @@ def has_accelerator() -> bool:
 
 
 def fetch(model: BaseModel) -> Path:
-    """The folder of the model's files, downloaded at its fixed commit where they are not here yet. For workers.
+    """The folder of the model's files, downloaded at its fixed commit where they are not here yet; takes its time.
 
     Raises Invalid with BASE_MODEL_UNAVAILABLE where they cannot be had.
     """
     if not model.available:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError
+        from training.trainer.download import download
 
         try:
-            snapshot_download(
-                model.name,
-                revision=model.revision,
-                local_dir=model.folder,
-                allow_patterns=["*.json", "*.txt", "*.safetensors"],
-            )
-        except (HfHubHTTPError, OSError) as error:
-            raise unavailable(model) from error
+            download(model.name, model.revision, model.folder)
+        except ChildError as error:
+            raise Invalid(error.message, code=error.code, field="baseModel") from error
     return model.folder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -46,6 +46,7 @@ class TrainingRun(Job):
 
     queue = "training"
     event_model: ClassVar[type[JobEvent]] = TrainingRunEvent
+    productive_kinds: ClassVar[frozenset[str]] = frozenset({"CheckpointSaved"})
 
     def __str__(self) -> str:
         return self.name
@@ -54,6 +55,18 @@ class TrainingRun(Job):
     def running_cap(cls) -> int:
         cap: int = settings.CONCURRENT_RUNS
         return cap
+
+    @classmethod
+    def follows_from(cls, events: list[dict[str, Any]]) -> dict[str, Any]:
+        """Its present figures, from its trainer's newest events."""
+        changes: dict[str, Any] = {}
+        for event in events:
+            if event["kind"] == "StepLogged":
+                names = ("step", "total_steps", "loss", "tokens_per_second")
+                changes |= {name: event[name] for name in names if event.get(name) is not None}
+            elif event["kind"] == "Evaluated" and event.get("eval_loss") is not None:
+                changes["eval_loss"] = event["eval_loss"]
+        return changes
 
     def how_far(self) -> str:
         return f"step {self.step}/{self.total_steps}" if self.total_steps else ""

@@ -19,19 +19,22 @@ def run(peers: Sequence[str]) -> Report:
     report = Report("dispatch")
     with fresh_home() as home, Actor("benchmarks.dispatch.idle:Idle", env=home | NO_INFERENCE) as platform:
         platform.call("submit", count=3)  # warm-up
-        jobs: list[dict[str, Any]] = []
+        rounds: list[list[dict[str, Any]]] = []
         for number in range(ROUNDS):
-            jobs += (measured := platform.call("submit", timeout_s=600, count=JOBS_A_ROUND))
-            told(round=number + 1, p50_s=quantile([job["dispatch_s"] for job in measured], 0.5))
+            rounds.append(platform.call("submit", timeout_s=600, count=JOBS_A_ROUND))
+            told(round=number + 1, p50_s=_quantile_s(rounds[-1], 0.5))
+    jobs = [job for measured in rounds for job in measured]
     report.commands["platform"] = platform.command
     report.checks = {
         "each job succeeded at its first attempt": all(
             job["statuses"] == ["QUEUED", "RUNNING", "SUCCEEDED"] for job in jobs
         ),
-        "the processes' clocks and the database's are one": all(job["clocks_agree"] for job in jobs),
     }
-    seconds = [job["dispatch_s"] for job in jobs]
-    report.ours = {"jobs": len(jobs), "p50_s": quantile(seconds, 0.5), "max_s": quantile(seconds, 1.0)}
+    report.ours = {"jobs": len(jobs), "p50_s": _quantile_s(jobs, 0.5), "max_s": _quantile_s(jobs, 1.0)}
     report.ours["platform_peak_mib"] = platform.memory.peak_bytes / 2**20
-    report.limits = {"p95_s": Limit(quantile(seconds, 0.95), MAX_P95_S)}
+    report.limits = {"p95_s": Limit(max(_quantile_s(measured, 0.95) for measured in rounds), MAX_P95_S)}
     return report
+
+
+def _quantile_s(jobs: Sequence[dict[str, Any]], share: float) -> float:
+    return quantile([job["dispatch_s"] for job in jobs], share)

@@ -91,8 +91,10 @@ class Contender:
     @contextmanager
     def _events(self) -> Iterator[None]:
         self._worker.call("start")
-        yield
-        self._worker.call("stop")
+        try:
+            yield
+        finally:
+            self._worker.call("stop")
 
     def _compared(self, watchers: Actor) -> Figures:
         """What each watcher heard in the end, beside the log of its run."""

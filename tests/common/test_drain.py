@@ -1,14 +1,14 @@
-"""Mail leaves the outbox once, whatever becomes of the mail server, the database, or the process that sends it."""
+"""Mail leaves the outbox once, whatever becomes of the answer, the database, or the process that sends it."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -16,13 +16,13 @@ import psycopg2
 import pytest
 from django.db import connection
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from common.drain import MAX_PER_CONNECTION, Drain, delay_s, draining
 from common.models import OutboxKind, OutboxMessage, OutboxState
 from common.outages import AWAY
 from common.tenancy import operator
-from tests.mail import Answer, MailServer, Received, mail_server
+from tests.mail import Answer, MailServer, Received
+from tests.outbox import get, in_s, make_due, outbox_server, put, recipients, states
 from tests.processes import start_manage, start_python
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -36,35 +36,8 @@ print(Drain().send_due())
 
 @pytest.fixture
 def server(settings: Any) -> Iterator[MailServer]:
-    with mail_server() as server:
-        for name, value in server.settings.items():
-            setattr(settings, name, value)
-        settings.DEFAULT_FROM_EMAIL = "Platform <platform@example.com>"
+    with outbox_server(settings) as server:
         yield server
-
-
-def put(*recipients: str) -> list[OutboxMessage]:
-    with operator():
-        return [
-            OutboxMessage.objects.create(event="hello", recipient=recipient, subject="Hello", body="You.\n")
-            for recipient in recipients
-        ]
-
-
-def get(message: OutboxMessage) -> OutboxMessage:
-    with operator():
-        return OutboxMessage.objects.get(pk=message.pk)
-
-
-def states() -> dict[str, OutboxState]:
-    with operator():
-        return {message.recipient: message.state for message in OutboxMessage.objects.all()}
-
-
-def make_due() -> None:
-    """As if the time had passed."""
-    with operator():
-        OutboxMessage.objects.pending().update(due_at=Now())
 
 
 def own_backend() -> int:
@@ -73,11 +46,22 @@ def own_backend() -> int:
         return cursor.fetchone()[0]
 
 
+def as_database_owner() -> Any:
+    params = connection.get_connection_params()
+    return psycopg2.connect(
+        **{name: params[name] for name in ("dbname", "user", "password", "host", "port") if name in params}
+    )
+
+
+def is_anybody_held_up() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        return bool(cursor.fetchone()[0])
+
+
 def disconnect(which: str, pid: int) -> None:
     """Break the connections to the database that `which` names."""
-    params = connection.get_connection_params()
-    login = {name: params[name] for name in ("dbname", "user", "password", "host", "port") if name in params}
-    owner = psycopg2.connect(**login)
+    owner = as_database_owner()
     with owner, owner.cursor() as cursor:
         cursor.execute(
             f"""SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
@@ -90,20 +74,11 @@ def disconnect(which: str, pid: int) -> None:
     owner.close()
 
 
-def recipients(server: MailServer) -> list[str]:
-    return [received.recipient for received in server.received]
-
-
 def eventually(condition: Callable[[], bool], timeout_s: float = 20) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "this did not come true in time"
         time.sleep(0.02)
-
-
-def in_s(message: OutboxMessage) -> float:
-    """How far off the message's next try is."""
-    return (message.due_at - timezone.now()).total_seconds()
 
 
 def test_what_is_due_is_sent_once(server: MailServer) -> None:
@@ -138,84 +113,6 @@ def test_a_batch_goes_over_one_connection(server: MailServer) -> None:
     assert len(set(recipients(server))) == len(server.received) == MAX_PER_CONNECTION + 1
 
 
-def test_while_the_server_is_down_one_connection_is_tried_and_no_message_loses_an_attempt(
-    server: MailServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    messages = put(*(f"{number}@example.com" for number in range(30)))
-    drain = Drain()
-    with server.down():
-        assert [drain.send_due() for _ in range(3)] == [0, 0, 0]
-        waiting = [get(message) for message in messages]
-    assert {(each.state, each.attempts) for each in waiting} == {(OutboxState.POSTPONED, 0)}
-    assert all("refused" in each.last_error for each in waiting)
-    assert len([record for record in caplog.records if record.name == "common.drain"]) == 3
-    assert drain.send_due() == 30
-    assert sorted(recipients(server)) == sorted(each.recipient for each in messages)
-    assert set(states().values()) == {OutboxState.SENT}
-
-
-def test_a_refused_recipient_fails_at_once_and_the_others_get_theirs(
-    server: MailServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.answers = {"gone@example.com": Answer.REFUSE, "busy@example.com": Answer.DEFER}
-    gone, busy, _ = put("gone@example.com", "busy@example.com", "bob@example.com")
-    drain = Drain()
-    assert drain.send_due() == 1
-    assert states() == {
-        "gone@example.com": OutboxState.FAILED,
-        "busy@example.com": OutboxState.POSTPONED,
-        "bob@example.com": OutboxState.SENT,
-    }
-    assert get(gone).last_error == "550 5.1.1 No such mailbox"
-    assert get(busy).last_error == "451 4.3.0 Try again later"
-    assert 0 < in_s(get(busy)) <= 2
-    server.answers = {}
-    make_due()
-    assert [drain.send_due(), drain.send_due()] == [1, 0]
-    assert recipients(server) == ["bob@example.com", "busy@example.com"]
-    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert line == f"Mail {gone.pk} (hello) failed: 550 5.1.1 No such mailbox"
-
-
-@pytest.mark.parametrize("recipient", ["bob@example.com\nBcc: eve@example.com", "@", ""])
-def test_what_is_no_address_holds_nobody_up(server: MailServer, recipient: str) -> None:
-    put(recipient, "bob@example.com")
-    assert Drain().send_due() == 1
-    assert recipients(server) == ["bob@example.com"]
-    assert states() == {recipient: OutboxState.FAILED, "bob@example.com": OutboxState.SENT}
-
-
-def test_a_server_that_closes_is_left_alone(server: MailServer) -> None:
-    server.answer = Answer.CLOSE
-    messages = put("alice@example.com", "bob@example.com")
-    assert Drain().send_due() == 0
-    assert sorted(get(message).attempts for message in messages) == [0, 1]
-    assert {get(message).last_error for message in messages} == {"421 4.3.2 Shutting down"}
-    assert server.connections == 1
-
-
-def test_a_server_that_refuses_the_sender_has_refused_no_recipient(server: MailServer) -> None:
-    server.refuses_sender = True
-    messages = put("alice@example.com", "bob@example.com")
-    assert Drain().send_due() == 0
-    assert set(states().values()) == {OutboxState.POSTPONED}
-    assert {get(message).last_error for message in messages} == {"553 5.7.1 Sender not allowed"}
-    assert server.connections == 1
-
-
-def test_a_server_that_hangs_holds_up_one_mail_for_the_timeout(server: MailServer, settings: Any) -> None:
-    settings.EMAIL_TIMEOUT = 0.3
-    server.answer = Answer.HANG
-    messages = put("alice@example.com", "bob@example.com")
-    begin = time.monotonic()
-    assert Drain().send_due() == 0
-    assert 0.3 <= time.monotonic() - begin < 5
-    assert sorted(get(message).attempts for message in messages) == [0, 1]
-    server.answer = Answer.ACCEPT
-    make_due()
-    assert Drain().send_due() == 2
-
-
 def test_a_lost_answer_is_followed_by_a_repeat_with_the_same_message_id(server: MailServer) -> None:
     server.answer = Answer.LOSE
     put("bob@example.com")
@@ -233,13 +130,17 @@ def test_a_sender_killed_between_the_answer_and_its_commit_is_followed_by_a_repe
 ) -> None:
     _, bob = put("alice@example.com", "bob@example.com")
 
-    def kill_sender(received: Received) -> None:
-        if received.recipient == "bob@example.com":
-            os.kill(sender.pid, signal.SIGKILL)
+    with closing(as_database_owner()) as owner, owner.cursor() as cursor:
 
-    server.on_accept = kill_sender
-    sender = start_python(SEND_DUE, EMAIL_URL=server.url, MAIL_FROM="platform@example.com")
-    assert sender.wait(timeout=60) == -signal.SIGKILL
+        def hold_up_its_commit(received: Received) -> None:
+            if received.recipient == "bob@example.com":
+                cursor.execute("LOCK TABLE common_outboxmessage IN SHARE MODE")
+
+        server.on_accept = hold_up_its_commit
+        sender = start_python(SEND_DUE, EMAIL_URL=server.url, MAIL_FROM="platform@example.com")
+        eventually(is_anybody_held_up, timeout_s=60)  # it has the answer, and records it
+        sender.kill()
+        assert sender.wait(timeout=60) == -signal.SIGKILL
     assert recipients(server) == ["alice@example.com", "bob@example.com"]
     assert states() == {"alice@example.com": OutboxState.SENT, "bob@example.com": OutboxState.WAITING}
     assert 60 < in_s(get(bob)) <= 120

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from django.db.models import F
 
 from common import outages
 from common.claims import claim
+from common.clock import ServerClock
 from common.held import HeldJob, LeaseLost
 from common.jobs import JobStatus, request_cancel
 from common.tenancy import operator
@@ -50,7 +53,7 @@ def write_events(file: Path, *lines: str) -> None:
 
 
 def forward(held: HeldJob, file: Path) -> None:
-    held.forward_events(file, lambda events: {}, frozenset())
+    held.forward_events(file)
 
 
 def test_events_whose_commit_was_made_but_not_answered_are_not_written_twice(
@@ -76,6 +79,22 @@ def test_events_that_came_after_a_commit_without_an_answer_are_written_once(
     forward(held, file)
     forward(held, file)
     assert texts(version) == ["one", "two", "three"]
+
+
+def test_events_are_as_old_as_the_child_says_on_the_databases_clock(
+    version: DatasetVersion, held: HeldJob, tmp_path: Path
+) -> None:
+    """A host may be minutes off. What its child tells of the future, it has just told."""
+    file, written = tmp_path / "events.jsonl", datetime.now(UTC)
+    with file.open("a") as log:
+        for ago_s in (600, -600):
+            at = (written - timedelta(seconds=ago_s)).isoformat()
+            log.write(json.dumps({"kind": "LogLine", "at": at, "text": str(ago_s)}) + "\n")
+    forward(held, file)
+    with operator():
+        rows = version.event_log.filter(kind="LogLine").annotate(ago=ServerClock() - F("at"))
+        ago = {row.data["text"]: row.ago.total_seconds() for row in rows}
+    assert 600 <= ago["600"] < 630 and 0 <= ago["-600"] < 30
 
 
 def test_half_a_line_waits_for_its_end(version: DatasetVersion, held: HeldJob, tmp_path: Path) -> None:

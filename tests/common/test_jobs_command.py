@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -17,11 +18,13 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import call_command
+from django.db import connection
 from django.utils import timezone
 
 from common.claims import claim
+from common.clock import ServerClock
 from common.events import Event
-from common.jobs import JobStatus, ServerClock
+from common.jobs import JobStatus
 from common.leftovers import attempt_folder
 from common.tenancy import operator
 from datasets.models import DatasetVersion
@@ -50,7 +53,7 @@ def running(ada: Person) -> TrainingRun:
     """A run at step 120 of 800, whose child runs elsewhere."""
     run = make_run(ada, name="Django's functions")
     assert claim(TrainingRun, "worker-7:4711")
-    child = {"host": "worker-7", "pid": 4712, "started": 1.0}
+    child = {"host": "worker-7", "pid": 4712}
     with operator():
         TrainingRun.objects.filter(pk=run.pk).update(step=120, total_steps=800, process=child)
         TrainingRun.objects.filter(pk=run.pk).advance([Event("StepLogged", {"step": 120, "loss": 1.23456789})])
@@ -105,10 +108,8 @@ def test_it_shows_what_is_stuck_running_and_queued_who_holds_it_since_when_and_w
         "training: 2 queued, 1 running, 1 stuck; no worker is heard; 0 rings unheard",
         "ID  ORGANIZATION  NAME  STATUS  FOR  ATTEMPT  LEASE",
     ]
-    assert shown[2:4] == [
-        f"! {stuck.pk.hex[:8]}  Ada's  Stuck  QUEUED  0 s  -  -",
-        "no worker of queue training is heard",
-    ]
+    assert shown[2] == f"! {stuck.pk.hex[:8]}  Ada's  Stuck  QUEUED  0 s  -  -"
+    assert re.fullmatch(r"due 4\d s ago; no worker of queue training is heard", shown[3])
     assert re.fullmatch(
         rf"{running.pk.hex[:8]}  Ada's  Django's functions  RUNNING  \d s  1 \(1/3\)  (60|5\d) s", shown[4]
     )
@@ -183,7 +184,7 @@ def test_json_has_all_of_it(running: TrainingRun, ada: Person, capsys: Any) -> N
         "attempt": 1,
         "unproductive_attempts": 1,
         "worker": "worker-7:4711",
-        "child": {"host": "worker-7", "pid": 4712, "started": 1.0},
+        "child": {"host": "worker-7", "pid": 4712},
         "cancel_requested_at": None,
     }
 
@@ -226,6 +227,29 @@ def test_cancel_and_requeue_say_what_became_of_each_and_fail_for_what_was_refuse
     with operator():
         statuses = {run.name: run.status for run in TrainingRun.objects.all()}
     assert statuses == {"Django's functions": JobStatus.CANCELLED, "Queued": JobStatus.CANCELLED}
+
+
+class Listener(io.StringIO):
+    """Notes whether what it hears is said within a transaction, which may still fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.within: list[bool] = []
+
+    def write(self, text: str) -> int:
+        self.within.append(connection.in_atomic_block)
+        return super().write(text)
+
+
+@pytest.mark.parametrize("verb", ["cancel", "requeue"])
+def test_what_became_of_a_job_is_said_once_it_is_committed(
+    running: TrainingRun, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    listener = Listener()
+    monkeypatch.setattr(sys, "stdout", listener)
+    call_command("jobs", verb, running.pk.hex)
+    assert listener.getvalue().startswith(f"{running.pk.hex[:8]} Django's functions: ")
+    assert set(listener.within) == {False}
 
 
 def test_a_mistyped_id_is_a_line_that_says_what_to_do(db: None, capsys: Any) -> None:

@@ -1,19 +1,28 @@
-"""What the keeper clears away after those who could not."""
+"""What keepers clear away after those who could not."""
 
 import os
+import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
+from accounts.models import RefreshToken
+from common.claims import claim
 from common.jobs import JobStatus
-from common.leftovers import remove_leftovers
+from common.keeper import ADVISORY_LOCK
+from common.leftovers import attempt_folder, remove_leftovers
+from common.presence import LOCK
 from common.tenancy import operator
 from datasets.models import DatasetVersion
 from tests.cast import make_person
 from tests.common.test_claims import queue_versions
+from tests.processes import start_manage
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -51,3 +60,63 @@ def test_an_upload_that_nobody_goes_on_sending_goes(home: Path) -> None:
         aged(path, age_s)
     remove_leftovers([])
     assert (old.exists(), new.exists()) == (False, True)
+
+
+@contextmanager
+def another_leads() -> Iterator[None]:
+    """The leader's lock is held as if by a keeper on another host."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_LOCK])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [ADVISORY_LOCK])
+
+
+@contextmanager
+def a_keeper() -> Iterator[None]:
+    keeper = start_manage("keeper")
+    try:
+        yield
+        keeper.terminate()
+        keeper.communicate(timeout=30)
+        assert keeper.returncode == 0
+    finally:
+        keeper.kill()
+        keeper.wait()
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "this did not come true in time"
+        time.sleep(0.05)
+
+
+def test_a_keeper_that_does_not_lead_looks_after_its_own_host(home: Path) -> None:
+    alice = make_person("Alice")
+    ended, lost = queue_versions(alice, 2)
+    with operator():
+        DatasetVersion.objects.filter(pk=ended.pk).move(JobStatus.CANCELLED)
+        DatasetVersion.objects.filter(pk=ended.pk).update(finished_at=timezone.now() - timedelta(minutes=2))
+        RefreshToken.objects.create(user=alice.user, token_sha256="0", expires_at=timezone.now() - timedelta(days=2))
+    left = folder(home, str(ended.pk))
+    assert claim(DatasetVersion, f"{socket.gethostname()}:1")
+    attempt_folder(lost.pk, 1).mkdir(parents=True)
+    (attempt_folder(lost.pk, 1) / LOCK).touch()  # held by nobody any more
+
+    def is_queued() -> bool:
+        with operator():
+            return DatasetVersion.objects.filter(pk=lost.pk, status=JobStatus.QUEUED).exists()
+
+    def expired_tokens() -> int:
+        with operator():
+            return RefreshToken.objects.filter(token_sha256="0").count()
+
+    with ExitStack() as another:
+        another.enter_context(another_leads())
+        with a_keeper():
+            eventually(lambda: is_queued() and not left.exists())
+            assert expired_tokens() == 1
+            another.close()
+            eventually(lambda: expired_tokens() == 0)  # it leads now

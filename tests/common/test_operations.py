@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +20,15 @@ from common import operations
 from common.claims import claim
 from common.errors import Invalid
 from common.jobs import Job, JobStatus, Lease
+from common.leftovers import attempt_folder
 from common.queues import connect
+from common.supervision import EXIT_LEASE_LOST
 from common.tenancy import operator
 from datasets.models import DatasetVersion
 from tests.cast import make_person
 from tests.common.test_claims import queue_versions
 from tests.common.test_supervision import CHILDREN, WORKER, statuses, wait_for_child
 from tests.processes import start_python
-from tests.web import soon
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -37,9 +39,12 @@ def version() -> DatasetVersion:
 
 
 @pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    """A process group of its own, as a job's child is."""
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+def child(version: DatasetVersion) -> Iterator[subprocess.Popen[bytes]]:
+    """A process group of its own with the attempt's folder as its argument, as a job's child is."""
+    folder = str(attempt_folder(version.pk, 1))
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)", folder], start_new_session=True
+    ) as process:
         yield process
         process.kill()
 
@@ -53,8 +58,7 @@ def begin(version: DatasetVersion, child: subprocess.Popen[bytes] | None = None,
     lease = claim(DatasetVersion, "here:1")
     assert lease and lease.job_id == version.pk
     if child is not None:
-        started = psutil.Process(child.pid).create_time()
-        process = {"host": host or socket.gethostname(), "pid": child.pid, "started": started}
+        process = {"host": host or socket.gethostname(), "pid": child.pid}
         with operator():
             DatasetVersion.objects.held(lease).update(process=process)
     return lease
@@ -100,25 +104,27 @@ def test_a_running_job_is_taken_from_its_worker_at_no_cost_of_an_attempt(
     assert begin(version).fence == lease.fence + 1
 
 
-def wait_for_me() -> int:
-    """How many sessions wait for what this transaction has locked."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))")
-        count: int = cursor.fetchone()[0]
-    return count
-
-
 def test_its_worker_sees_the_child_die_and_counts_no_lost_attempt(version: DatasetVersion) -> None:
     worker = start_python(WORKER.format(module="waits"), PYTHONPATH=f"{settings.BASE_DIR}:{CHILDREN}")
     child = wait_for_child(version)
     with operator():
         assert operations.requeue(DatasetVersion.objects.get(pk=version.pk)) == "queued again"
-        assert soon(lambda: not psutil.pid_exists(child))
-        assert soon(lambda: wait_for_me() == 1), "the worker has something to say of its lost child"
         DatasetVersion.objects.filter(pk=version.pk).update(due_at="2100-01-01T00:00Z")  # or it would begin it anew
-    assert worker.wait(timeout=20) == 0
+        assert psutil.pid_exists(child), "nothing is done before it is sure"
+    assert worker.wait(timeout=20) == EXIT_LEASE_LOST
+    assert not psutil.pid_exists(child)
     assert (fresh(version).status, fresh(version).unproductive_attempts) == ("QUEUED", 0)
     assert statuses(version) == ["RUNNING", "QUEUED"]
+
+
+def test_where_it_cannot_be_committed_its_child_goes_on(
+    version: DatasetVersion, child: subprocess.Popen[bytes]
+) -> None:
+    begin(version, child)
+    with pytest.raises(ZeroDivisionError), operator():  # noqa: PT012
+        assert operations.requeue(DatasetVersion.objects.get(pk=version.pk)) == "queued again"
+        raise ZeroDivisionError
+    assert (fresh(version).status, child.poll()) == ("RUNNING", None)
 
 
 def test_one_that_was_to_be_cancelled_is_cancelled(version: DatasetVersion) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -14,11 +17,14 @@ from typing import Any
 import psutil
 import pytest
 from django.conf import settings as django_settings
+from django.db import connection
 
-from common import blobs, held, jobs, supervision
+from common import blobs, jobs, keeper, moving, supervision
 from common.claims import claim
 from common.jobs import JobStatus, Lease, request_cancel
 from common.keeper import requeue_lost
+from common.leftovers import attempt_folder
+from common.presence import present
 from common.supervision import Refused, Work, work_through
 from common.tenancy import operator
 from datasets.models import DatasetVersion
@@ -41,6 +47,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(CHILDREN))
     monkeypatch.setattr(jobs, "REQUEUE_DELAY", timedelta(0))
     monkeypatch.setattr(jobs, "RENEWAL_GRACE", timedelta(0))
+    monkeypatch.setattr(keeper, "CONFIRMED_AFTER_S", 0.0)
 
 
 def job(version: DatasetVersion) -> DatasetVersion:
@@ -62,12 +69,7 @@ def working(module: str, **orders: Any) -> Any:
         DatasetVersion.objects.filter(pk=version.pk).update(rows_kept=result["rows"])
 
     def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
-        return Work(
-            module=module,
-            orders=orders,
-            succeeded=succeeded,
-            project=lambda events: {"progress": events[-1]["progress"]},
-        )
+        return Work(module=module, orders=orders, succeeded=succeeded)
 
     return prepare
 
@@ -125,7 +127,8 @@ def test_a_child_that_closes_its_pipe_and_succeeds_has_succeeded(version: Datase
 
 @pytest.mark.parametrize("slow", ["prepare", "store"])
 def test_the_lease_is_renewed_while_files_are_moved(version: DatasetVersion, monkeypatch: Any, slow: str) -> None:
-    monkeypatch.setattr(held, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(moving, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(moving, "LOOK_EVERY_S", 0.05)
     leases = []
 
     def move_files() -> None:
@@ -146,7 +149,8 @@ def test_the_lease_is_renewed_while_files_are_moved(version: DatasetVersion, mon
 
 
 def test_a_lease_lost_while_files_are_moved_ends_the_attempt(version: DatasetVersion, monkeypatch: Any) -> None:
-    monkeypatch.setattr(held, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(moving, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(moving, "LOOK_EVERY_S", 0.05)
 
     def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
         with operator():  # another worker has it by now
@@ -283,6 +287,63 @@ def test_a_worker_on_another_host_is_lost_when_its_lease_has_run_out(version: Da
     assert (job(version).status, job(version).lease_owner) == ("QUEUED", "")
 
 
+def test_when_the_databases_clock_is_set_forward_holders_have_time_to_renew(
+    version: DatasetVersion, monkeypatch: Any
+) -> None:
+    """Then all leases run out at once."""
+    monkeypatch.setattr(keeper, "CONFIRMED_AFTER_S", 0.3)
+    assert claim(DatasetVersion, "elsewhere:1")
+    for second in range(3):  # renewed each time before the keeper is sure, and overdue again
+        with operator():
+            DatasetVersion.objects.filter(pk=version.pk).update(lease_until=f"2000-01-01T00:00:0{second}Z")
+        for _ in range(2):
+            requeue_lost(DatasetVersion)
+            assert job(version).status == JobStatus.RUNNING
+            time.sleep(0.2)
+    requeue_lost(DatasetVersion)
+    assert job(version).status == JobStatus.QUEUED
+
+
+def test_a_row_that_somebody_has_locked_holds_up_no_other(monkeypatch: Any) -> None:
+    versions = [*queue_versions(make_person("Alice"), 1), *queue_versions(make_person("Bob"), 1)]
+    for _ in versions:
+        assert claim(DatasetVersion, "elsewhere:1")
+    locked, taken, done = versions[0], threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with operator():
+            DatasetVersion.objects.select_for_update().get(pk=locked.pk)
+            taken.set()
+            done.wait(30)
+        connection.close()
+
+    with operator():
+        DatasetVersion.objects.update(lease_until="2000-01-01T00:00Z")
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW lock_timeout")
+        assert cursor.fetchone() == ("5s",), "of every connection of the platform"
+        cursor.execute("SET lock_timeout = 200")
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert taken.wait(10)
+        requeue_lost(DatasetVersion)
+    finally:
+        done.set()
+        holder.join()
+        connection.close()
+    assert [job(version).status for version in versions] == ["RUNNING", "QUEUED"]
+
+
+def test_a_host_that_cannot_begin_a_job_puts_it_off_and_takes_no_other(version: DatasetVersion, home: Path) -> None:
+    other = queue_versions(make_person("Bob"), 1)[0]
+    django_settings.ATTEMPTS_ROOT.write_text("a file where the folder should be")
+    worker = start_python(WORKER.format(module="waits"), ATTEMPTS=str(django_settings.ATTEMPTS_ROOT))
+    assert worker.wait(timeout=30) == supervision.EXIT_HOST_BROKEN
+    states = sorted((job(each).attempt, job(each).status, job(each).unproductive_attempts) for each in (version, other))
+    assert states == [(0, "QUEUED", 0), (1, "QUEUED", 0)]
+
+
 def test_after_a_start_of_the_database_holders_have_time_to_renew(version: DatasetVersion, monkeypatch: Any) -> None:
     assert claim(DatasetVersion, "elsewhere:1")
     with operator():
@@ -292,13 +353,74 @@ def test_after_a_start_of_the_database_holders_have_time_to_renew(version: Datas
     assert job(version).status == JobStatus.RUNNING
 
 
+def test_what_a_child_saves_after_its_workers_death_counts(version: DatasetVersion, monkeypatch: Any) -> None:
+    """A third attempt that left something to go on from is no poison."""
+    monkeypatch.setattr(DatasetVersion, "productive_kinds", frozenset({"StepProgressed"}))
+    with operator():
+        DatasetVersion.objects.filter(pk=version.pk).update(unproductive_attempts=2)
+    lease = claim(DatasetVersion, f"{os.uname().nodename}:1")
+    assert lease and job(version).unproductive_attempts == 3
+    folder = attempt_folder(version.pk, lease.fence)
+    folder.mkdir(parents=True)
+    with present(folder):  # a worker that dies at once
+        pass
+    saved = {"kind": "StepProgressed", "at": "2026-01-01T00:00:00Z", "name": "parse", "progress": 0.25}
+    (folder / "events.jsonl").write_text(json.dumps(saved) + "\n")
+    requeue_lost(DatasetVersion)
+    given_back = job(version)
+    assert (given_back.status, given_back.progress, given_back.unproductive_attempts) == ("QUEUED", 0.25, 0)
+
+
+@pytest.mark.parametrize("phase", ["prepare", "store"])
+@pytest.mark.parametrize("end", ["stop", "cancel"])
+def test_moving_files_ends_when_nobody_wants_them_from_this_worker(
+    version: DatasetVersion, phase: str, end: str, tmp_path: Path
+) -> None:
+    environment = {"PYTHONPATH": f"{django_settings.BASE_DIR}:{CHILDREN}", "PHASE": phase, "MARK": str(tmp_path / "m")}
+    worker = start_python(MOVING, **environment)
+    give_up_at = time.monotonic() + 30
+    while not (tmp_path / "m").exists():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+    asked_at = time.monotonic()
+    if end == "stop":
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=20) == -signal.SIGTERM
+        assert (job(version).status, job(version).unproductive_attempts) == ("QUEUED", 0)
+    else:
+        with operator():
+            request_cancel(job_in_scope(version))
+        assert worker.wait(timeout=20) == 0
+        assert job(version).status == JobStatus.CANCELLED
+    assert time.monotonic() - asked_at < 10
+
+
+def test_what_is_stored_under_a_lost_lease_goes(version: DatasetVersion, monkeypatch: Any, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+
+    def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
+        def store(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+            blobs.put(f"{version.artefacts}/{lease.fence:04d}/result", tmp_path / "f")
+            with operator():  # another worker has it by now
+                DatasetVersion.objects.filter(pk=version.pk).update(fence=lease.fence + 1)
+            return result
+
+        return replace(working("steps", steps=1, rows=1)(version, lease, folder), store=store)
+
+    with pytest.raises(SystemExit):
+        work_through(DatasetVersion, prepare)
+    assert blobs.folders(version.artefacts) == []
+
+
 def test_the_keeper_kills_what_a_lost_lease_has_left_but_never_a_stranger(version: DatasetVersion) -> None:
-    leftover, stranger = (subprocess.Popen(["sleep", "60"], start_new_session=True) for _ in range(2))
-    started = psutil.Process(leftover.pid).create_time()
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    second_attempt = str(attempt_folder(version.pk, 2))
+    stranger = subprocess.Popen([*sleeping, str(attempt_folder(version.pk, 3))], start_new_session=True)
+    leftover = subprocess.Popen([*sleeping, second_attempt], start_new_session=True)
     try:
-        for pid, start in [(stranger.pid, started - 1000), (leftover.pid, started)]:
+        for pid in (stranger.pid, leftover.pid):
             assert claim(DatasetVersion, "lost")
-            process = {"host": os.uname().nodename, "pid": pid, "started": start}
+            process = {"host": os.uname().nodename, "pid": pid}
             with operator():
                 DatasetVersion.objects.filter(pk=version.pk).update(process=process, lease_until="2000-01-01T00:00Z")
             requeue_lost(DatasetVersion)
@@ -309,6 +431,26 @@ def test_the_keeper_kills_what_a_lost_lease_has_left_but_never_a_stranger(versio
         stranger.kill()
         leftover.kill()
 
+
+MOVING = """
+import os, time
+from pathlib import Path
+from common import supervision
+from common.supervision import Work, work_through
+from datasets.models import DatasetVersion
+supervision.STORE_PATIENCE_S = 1.0
+def move():
+    Path(os.environ["MARK"]).touch()
+    time.sleep(60)
+def prepare(version, lease, folder):
+    if os.environ["PHASE"] == "prepare":
+        move()
+    return Work(
+        module="steps", orders={"steps": 1, "rows": 1}, succeeded=lambda version, result: None,
+        store=lambda folder, result: move(),
+    )
+work_through(DatasetVersion, prepare)
+"""
 
 WORKER = """
 from pathlib import Path

@@ -300,6 +300,32 @@ def test_redis_wakes_a_watcher_that_would_otherwise_sleep(
     run(scenario)
 
 
+@pytest.mark.parametrize("said", [b"hello", b"\xff\xfe", b""])
+def test_what_others_say_in_our_channel_is_not_heard(
+    version: DatasetVersion, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(tails, "LOOK_ANYWAY_S", 3600)
+    append(version, 1)
+
+    async def scenario() -> None:
+        watching = asyncio.create_task(sequences(watch(version, 1), until=2))
+        await until(lambda: knows(version, 1))
+        while not await in_thread(_listened_to):
+            await asyncio.sleep(0.02)
+        assert await in_thread(lambda: _publish(said)) == 1
+        await in_thread(lambda: append(version, 1))
+        assert await watching == [2]
+
+    run(scenario)
+
+
+def _publish(said: bytes) -> int:
+    from common.queues import connect
+
+    with connect() as client:
+        return client.publish(tails.CHANNEL, said)
+
+
 def _listened_to() -> bool:
     from common.queues import connect
 

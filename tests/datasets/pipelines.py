@@ -79,5 +79,7 @@ def zipped(members: dict[str, bytes | str], compression: int = zipfile.ZIP_DEFLA
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in members.items():
-            archive.writestr(name, content)
+            archive.writestr(
+                zipfile.ZipInfo(name), content, compression
+            )  # which has no time of its own: it names tests
     return buffer.getvalue()

@@ -21,6 +21,7 @@ from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from common.tenancy import operator
+from datasets import receive
 from datasets.models import Upload
 from datasets.receive import receive_upload
 from tests.cast import Person, make_person
@@ -260,6 +261,27 @@ def test_of_two_transfers_at_once_the_first_to_end_wins(ada: Person) -> None:
     assert stored() == [Path(django_settings.STORAGE_ROOT) / key]
     assert state(ada, ticket) == COMPLETE
     assert left_over() == []
+
+
+def test_more_at_once_than_can_be_received_come_again(ada: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "MAX_AT_ONCE", 1)
+    ticket, other = start(ada), start(ada)
+    beside: list[Any] = []
+
+    def with_another_beside() -> Iterator[bytes]:
+        yield CONTENT[:9]
+        another = threading.Thread(target=lambda: beside.append(put(other, CONTENT)))
+        another.start()
+        another.join()
+        yield CONTENT[9:]
+
+    assert send(urlsplit(ticket["url"]).path, with_another_beside()) == (
+        201,
+        {"receivedBytes": len(CONTENT), "sha256": SHA256},
+    )
+    assert [(status, answer["code"]) for status, answer in beside] == [(503, "BUSY")]
+    assert state(ada, other) == WAITING
+    assert put(other, CONTENT) == (201, {"receivedBytes": len(CONTENT), "sha256": SHA256})
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "DELETE"])

@@ -5,16 +5,17 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.clock import Clock
-from tests.faults.disk import SmallDisk, Tear, tear
+from tests.faults.disk import Tear, Tmpfs, tear
 from tests.faults.history import Fault, History
 from tests.faults.injector import Injector
 from tests.faults.installation import Installation
 from tests.faults.plan import Plan, PlannedFault
+from tests.faults.process_table import Running
 from tests.faults.proof import NotProven, prove
 from tests.mail import Answer, MailServer
 from training.trainer.checkpoint import newest_whole
@@ -22,6 +23,7 @@ from training.trainer.checkpoint import newest_whole
 LOOK_FOR_S = 4.0  # how long a victim is waited for
 GONE_S = 30.0  # within which nothing of a platform is left whose supervisor was killed
 TICK_S = 0.1
+OF_ONE_PROCESS = ("kill", "terminate", "pause", "pause-long")
 ANSWERS = {"mail-defers": Answer.DEFER, "mail-loses": Answer.LOSE}
 
 
@@ -45,7 +47,7 @@ class Chaos:
         history: History,
         mail: MailServer,
         clock: Clock | None,
-        disks: dict[str, SmallDisk],
+        disks: dict[str, Tmpfs],
     ) -> None:
         self._platform, self._plan, self._history, self._mail = platform, plan, history, mail
         self._clock, self._disks = clock, disks
@@ -80,11 +82,13 @@ class Chaos:
             return
         undo = ExitStack()
         try:
-            undo.enter_context(self._act(planned))
+            victim = self._victim(planned)
+            run = self._run_of(victim)
+            undo.enter_context(self._act(planned, victim))
         except NotProven as reason:
             self._history.leave_out(planned, str(reason)[:100])
             return
-        fault = self._history.fault(planned.name, planned.target)
+        fault = self._history.fault(planned.name, planned.target, run)
         self._standing.append(_Standing(fault, time.monotonic() + planned.lasts_s, undo, concerns))
 
     def _undo(self, standing: _Standing) -> None:
@@ -92,21 +96,42 @@ class Chaos:
         standing.undo.close()
         self._history.healed(standing.fault)
 
+    # ------------------------------------------------------------------------------------------ whom it strikes
+
+    def _victim(self, planned: PlannedFault) -> Running | None:
+        """The process that a fault is for; None where it is for several or none."""
+        if planned.name in OF_ONE_PROCESS:
+            return self._injector.found(planned.target)
+        if planned.name != "torn-checkpoint":
+            return None
+        if not self._platform.all("trainer"):
+            raise NotProven("no trainer is at work")
+        return self._injector.found("trainer")
+
+    def _run_of(self, victim: Running | None) -> str | None:
+        """The run that a trainer, or a worker with a trainer, is at work on."""
+        for trainer in self._platform.all("trainer") if victim else ():
+            if victim is not None and victim.pid in (trainer.pid, trainer.parent):
+                with suppress(NotProven):
+                    return attempt_folder(trainer.pid).parent.name
+        return None
+
     # ------------------------------------------------------------------------------------------ each kind
 
-    def _act(self, planned: PlannedFault) -> AbstractContextManager[object]:
+    def _act(self, planned: PlannedFault, victim: Running | None) -> AbstractContextManager[object]:
         injector, target = self._injector, planned.target
+        whom = victim or target
         match planned.name:
             case "kill":
-                return nullcontext(injector.kill(target))
+                return nullcontext(injector.kill(whom))
             case "kill-cluster":
                 return nullcontext(injector.kill_cluster(target))
             case "terminate":
-                return nullcontext(injector.ask_to_end(target))
+                return nullcontext(injector.ask_to_end(whom))
             case "kill-all" | "stop-all":
                 return self._restarted(kill=planned.name == "kill-all")
             case "pause" | "pause-long":
-                return self._paused(target)
+                return self._paused(whom)
             case "redis-restart":
                 return nullcontext(injector.restart_redis())
             case "redis-flush":
@@ -128,7 +153,8 @@ class Chaos:
                     raise NotProven("no small disk could be mounted")
                 return injector.full(self._disks[target])
             case "torn-checkpoint":
-                return nullcontext(self._tear_checkpoint())
+                assert victim is not None
+                return nullcontext(self._tear_checkpoint(victim))
             case "clock":
                 if self._clock is None:
                     raise NotProven("no clock could be moved")
@@ -139,8 +165,8 @@ class Chaos:
                 return injector.mail_answering(self._mail, ANSWERS[planned.name])
 
     @contextmanager
-    def _paused(self, role: str) -> Iterator[None]:
-        stopped = self._injector.pause(role)
+    def _paused(self, whom: str | Running) -> Iterator[None]:
+        stopped = self._injector.pause(whom)
         try:
             yield
         finally:
@@ -164,11 +190,8 @@ class Chaos:
         finally:
             self._platform.start()
 
-    def _tear_checkpoint(self) -> None:
+    def _tear_checkpoint(self, trainer: Running) -> None:
         """Damage the newest checkpoint of a run at work, and kill its trainer, so that somebody needs it."""
-        trainer = self._platform.one("trainer", LOOK_FOR_S) if self._platform.all("trainer") else None
-        if trainer is None:
-            raise NotProven("no trainer is at work")
         found = newest_whole(attempt_folder(trainer.pid) / "checkpoints")
         if found is None:
             raise NotProven("there is no checkpoint yet")

@@ -4,7 +4,8 @@
     --seed 7                         one of them, in this process
     --seconds 60                     for how long clients act and faults come
 
-Exit status 1 where a promise was broken: what, by which seed, and where the history lies; 2 where there was no verdict.
+Exit status 3 where a promise was broken: what, by which seed, and where the history lies; 2 where there was no verdict,
+because a trial broke off, or because too little happened in it for its silence to mean anything. 1 is Python's own.
 Everything random comes from the seed; the same faults come at the same times, though processes are scheduled as the
 kernel likes.
 """
@@ -21,15 +22,15 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from platform_site.engines.place import ROOT
 from tests.faults.installation import migrated_database
 from tests.faults.plan import plan
-from tests.faults.trial import Trial, tidy
+from tests.faults.trial import BROKEN, KEPT, NO_VERDICT, Trial, tidy
 
 FOLDER = ROOT / "var" / "faults"
 PR_SET_PDEATHSIG = 1
-NO_VERDICT = 2
 LONGEST_S = 600.0
 
 
@@ -42,7 +43,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--keep", action="store_true", help="keep the folders of seeds that found nothing, too")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _stop)
     if options.seed is None:
         return check_all(options)
     try:
@@ -50,6 +51,11 @@ def main() -> int:
     except Exception:
         traceback.print_exc()
         return NO_VERDICT
+
+
+def _stop(*_: object) -> NoReturn:
+    print("asked to stop", file=sys.stderr, flush=True)
+    sys.exit(NO_VERDICT)
 
 
 def seeds(text: str) -> list[int]:
@@ -72,10 +78,12 @@ def check(seed: int, options: argparse.Namespace) -> int:
     print(f"  took {time.monotonic() - started:.0f} s, {verdict.cpu_s:.1f} s of CPU")
     for promise, violations in verdict.violations.items():
         print(f"  BROKEN by seed {seed}: promise {promise}", *violations, sep="\n    ")
-    print(f"  see {folder / 'history.jsonl'}" if verdict.violations else "  no promise broken", flush=True)
+    for lack in verdict.lacking:
+        print(f"  NO VERDICT by seed {seed}: {lack}")
+    print("  no promise broken" if verdict.status == KEPT else f"  see {folder / 'history.jsonl'}", flush=True)
     if not options.keep:
-        tidy(folder, keep=bool(verdict.violations))
-    return 1 if verdict.violations else 0
+        tidy(folder, keep=verdict.status != KEPT)
+    return verdict.status
 
 
 def check_all(options: argparse.Namespace) -> int:
@@ -97,7 +105,7 @@ def check_all(options: argparse.Namespace) -> int:
                     process.kill()
                 if process.poll() is not None:
                     del running[seed]
-                    results[seed] = process.returncode if process.returncode in (0, 1) else NO_VERDICT
+                    results[seed] = process.returncode if process.returncode in (KEPT, BROKEN) else NO_VERDICT
                     print(_output(seed, options).read_text(errors="replace"), flush=True)
             time.sleep(0.2)
     finally:
@@ -123,12 +131,12 @@ def _output(seed: int, options: argparse.Namespace) -> Path:
 
 
 def _conclude(results: dict[int, int]) -> int:
-    broken = sorted(seed for seed, result in results.items() if result == 1)
+    broken = sorted(seed for seed, result in results.items() if result == BROKEN)
     without = sorted(seed for seed, result in results.items() if result == NO_VERDICT)
     kept = len(results) - len(broken) - len(without)
     print(f"{kept} of {len(results)} seeds broke no promise", end="")
     print(f"; broken by {broken}" if broken else "", f"; no verdict of {without}" if without else "", sep="")
-    return 1 if broken else NO_VERDICT if without else 0
+    return BROKEN if broken else NO_VERDICT if without else KEPT
 
 
 if __name__ == "__main__":

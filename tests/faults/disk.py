@@ -1,6 +1,6 @@
 """Small file systems that can be filled, and files that can be torn.
 
-    with SmallDisk(platform.home / "attempts", size_mb=8) as disk: disk.fill(); disk.empty()
+    with Tmpfs(platform.home / "attempts", size_mb=8) as disk: disk.fill(); disk.empty()
 
 A mount needs root; own_mounts() gives a process mounts of its own, as root or not, which end with it.
 """
@@ -36,14 +36,14 @@ def own_mounts() -> None:
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
-class SmallDisk:
+class Tmpfs:
     """A file system of some megabytes at `folder`, whose content it hides and brings back at its end."""
 
     def __init__(self, folder: Path, size_mb: int) -> None:
         self.folder = folder
         self._size_mb = size_mb
 
-    def __enter__(self) -> SmallDisk:
+    def __enter__(self) -> Tmpfs:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = ["mount", "-t", "tmpfs", "-o", f"size={self._size_mb}m,mode=700", "tmpfs", str(self.folder)]
         mounted = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -103,6 +103,7 @@ class Evidence:
     uploads: dict[str, Upload] = field(default_factory=dict)
     artefacts: dict[str, Artefact] = field(default_factory=dict)
     orphans: Sequence[str] = ()  # stored by attempts that did not make it
+    unnamed_uploads: dict[str, list[str]] = field(default_factory=dict)  # stored files of no row's, by client
     messages: Sequence[Message] = ()
     mails: Sequence[Received] = ()
     left_behind: Sequence[str] = ()
@@ -148,6 +149,7 @@ class Collector:
             )
             for row in self._select("SELECT id::text, completed_at, sha256, storage_key FROM datasets_upload")
         }
+        evidence.unnamed_uploads = self._unnamed_uploads()
         kept = {}
         for row in self._select("SELECT training_run_id::text AS job, digest, storage_prefix FROM training_adapter"):
             kept[row["job"]] = row["storage_prefix"]
@@ -238,6 +240,18 @@ class Collector:
                 prefix = str(folder.relative_to(self._storage))
                 if prefix not in kept and any(folder.iterdir()):
                     found.append(prefix)
+        return found
+
+    def _unnamed_uploads(self) -> dict[str, list[str]]:
+        """Files t/<organization>/uploads/<upload>/<name> that are not what their upload's row names."""
+        found: dict[str, list[str]] = {}
+        query = """SELECT d.id::text, d.storage_key, u.email FROM datasets_upload d
+                   JOIN accounts_user u ON u.id = d.created_by_id"""
+        uploads = {row["id"]: row for row in self._select(query)}
+        for path in self._storage.glob("t/*/uploads/*/*"):
+            key, upload = str(path.relative_to(self._storage)), uploads.get(path.parent.name)
+            if upload is None or upload["storage_key"] != key:
+                found.setdefault(upload["email"] if upload else "nobody", []).append(key)
         return found
 
     def _sha256(self, key: str) -> str | None:

@@ -60,6 +60,7 @@ class Fault:
     target: str
     began: float
     ended: float | None = None
+    run: str | None = None  # the one that the struck process was at work on, where there was one
 
 
 class History:
@@ -95,10 +96,10 @@ class History:
         watcher.last_status = status or watcher.last_status
         self._write("heard", watcher=watcher.number, sequence=sequence, status=status)
 
-    def fault(self, name: str, target: str) -> Fault:
-        fault = Fault(name, target, time.monotonic())
+    def fault(self, name: str, target: str, run: str | None = None) -> Fault:
+        fault = Fault(name, target, time.monotonic(), run=run)
         self.faults.append(fault)
-        self._write("fault", name=name, target=target)
+        self._write("fault", name=name, target=target, run=run)
         return fault
 
     def healed(self, fault: Fault) -> None:

@@ -5,7 +5,7 @@
     stopped = injector.pause("web"); ...; injector.resume(stopped)
     with injector.redis_away(): ...                        # also redis_paused(), postgres_away(), postgres_paused()
     injector.restart_redis(); injector.flush_redis(); injector.restart_postgres(); injector.kill_postgres()
-    with SmallDisk(...) as disk, injector.full(disk): ...  # disk.py; tear() is there, too
+    with Tmpfs(...) as disk, injector.full(disk): ...  # disk.py; tear() is there, too
     with injector.clock_off(clock, 300): ...               # clock.py
     with injector.mail_answering(server, Answer.DEFER): ...    # tests/mail.py; also mail_down(server)
 
@@ -28,7 +28,7 @@ import psycopg2
 import redis
 
 from tests.faults.clock import Clock
-from tests.faults.disk import SmallDisk
+from tests.faults.disk import Tmpfs
 from tests.faults.installation import Installation
 from tests.faults.process_table import Running
 from tests.faults.proof import NotProven, prove
@@ -56,7 +56,7 @@ class Injector:
 
     def kill_group(self, role: str | Running) -> Running:
         """kill -9 of a process and of all in its process group."""
-        process = self._found(role)
+        process = self.found(role)
         members = [each for each in self.platform.processes() if each.group == process.group]
         os.killpg(process.group, signal.SIGKILL)
         for each in members:
@@ -100,14 +100,15 @@ class Injector:
         return self._send(role, signal.SIGTERM)
 
     def _send(self, role: str | Running, number: signal.Signals) -> Running:
-        process = self._found(role)
+        process = self.found(role)
         try:
             os.kill(process.pid, number)
         except ProcessLookupError:
             raise NotProven(f"{process.role} {process.pid} had gone before {number.name} came") from None
         return process
 
-    def _found(self, role: str | Running) -> Running:
+    def found(self, role: str | Running) -> Running:
+        """The process of a role, waited for."""
         if isinstance(role, Running):
             if not role.is_there:
                 raise NotProven(f"{role.role} {role.pid} has gone")
@@ -224,7 +225,7 @@ class Injector:
     # ------------------------------------------------------------------------------------------ the rest
 
     @contextmanager
-    def full(self, disk: SmallDisk) -> Iterator[None]:
+    def full(self, disk: Tmpfs) -> Iterator[None]:
         """The disk has no byte left during the block; what the platform frees meanwhile it may use."""
         disk.fill()
         try:

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -60,6 +60,7 @@ class Installation:
         self.root = root.resolve()
         self.home = self.root / "home"
         self.witness = self.root / "witness"
+        self.temporary = self.root / "tmp"
         self.log = self.root / "up.log"
         self.servers = Servers(self.root / "servers")
         self.address = Address.free()
@@ -93,6 +94,7 @@ class Installation:
             "PUBLIC_URL": self.url,
             "BASE_MODEL": "platform/python-small",
             "DEVICE": "cpu",
+            "TMPDIR": str(self.temporary),
             WITNESS: str(self.witness),
             **self._environment,
         }
@@ -100,7 +102,7 @@ class Installation:
     # ------------------------------------------------------------------------------------------ begin and end
 
     def __enter__(self) -> Installation:
-        for folder in (self.home, self.witness):
+        for folder in (self.home, self.witness, self.temporary):
             folder.mkdir(parents=True, exist_ok=True)
         copy_database(migrated_database(), self.root / "servers")
         try:
@@ -213,10 +215,7 @@ class Installation:
         for folder in ("attempts", "incoming"):
             path = self.home / folder
             found += [f"{folder}/{entry.name}" for entry in path.iterdir()] if path.is_dir() else []
-        with closing(self.servers.connect()) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT pid, classid, objid FROM pg_locks WHERE locktype = 'advisory'")
-            found += [f"advisory lock {classid}, {objid} of {pid}" for pid, classid, objid in cursor.fetchall()]
-        return found
+        return found + [f"temporary file {entry.name}" for entry in self.temporary.iterdir()]
 
     def last_words(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:]) if self.log.exists() else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from base64 import b64decode
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ def job_id(run: str) -> str:
 
 
 def select(platform: Installation, query: str, *parameters: object) -> list[dict[str, Any]]:
-    with platform.servers.connect() as connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
+    with (
+        closing(platform.servers.connect()) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
         cursor.execute(query, parameters)
         return [dict(row) for row in cursor.fetchall()]
 
@@ -38,6 +42,11 @@ def events(platform: Installation, run: str) -> list[dict[str, Any]]:
 
 def statuses(platform: Installation, run: str) -> list[str]:
     return [event["data"]["status"] for event in events(platform, run) if event["kind"] == "StatusChanged"]
+
+
+def reasons(platform: Installation, run: str) -> list[str]:
+    """Why it was queued again, each time."""
+    return [event["data"]["reason"] for event in events(platform, run) if event["data"].get("reason")]
 
 
 def wait_row(

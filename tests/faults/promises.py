@@ -15,15 +15,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
 from tests.faults.evidence import ENDED, RUN, VERSION, Event, Evidence, Job
-from tests.faults.history import Operation, Outcome
+from tests.faults.history import Fault, Operation, Outcome
 from tests.faults.scripts import STUMBLING_ATTEMPTS, USER_ERROR_CODE, Behaviour, Script, final_state
 
 STOPPED_WITHIN_S = 35.0
 NOTICED_WITHIN_S = 10.0  # within which the loss of a process is made good
 UNPRODUCTIVE = 3
 GIVEN_BACK = ("The worker was asked to stop.", "The database did not answer for most of a lease.")
-CUTTING_SHORT = ("kill", "terminate", "stop", "pause", "torn", "redis", "postgres")  # faults that may end an attempt
-KEPT_FROM_CANCELLING = ("pause", "postgres", "kill", "terminate", "stop", "clock")  # faults that may delay a cancel
+HOLDER = "training busy worker"
+CUTTING_ALL_SHORT = ("redis", "postgres", "kill-all", "stop-all")  # faults that may end any run's attempt
 
 
 def submissions_exist(seen: Evidence) -> Iterator[str]:
@@ -168,7 +168,7 @@ def _ended_as_told(job: Job, seen: Evidence) -> Iterator[str]:
         return
     if job.error_code == "DISK_FULL" and any(fault.name == "disk-full" for fault in seen.faults):
         return
-    if job.error_code == "POISON" and _own_stumbles(script) + _interruptions(seen) >= UNPRODUCTIVE:
+    if job.error_code == "POISON" and _own_stumbles(script) + _interruptions(job, seen) >= UNPRODUCTIVE:
         return
     yield f"{job} ended as {job.status} {job.error_code}, not as {expected}"
 
@@ -177,16 +177,26 @@ def _was_left_alone(job: Job, seen: Evidence) -> Iterator[str]:
     """Each attempt beyond the first was cut short by a fault, or by what the job does to itself; by no other job."""
     script = job.script
     assert script is not None
-    if not script.behaviour.is_poison and job.attempt - 1 > _own_stumbles(script) + _interruptions(seen):
-        yield f"{job} was begun {job.attempt} times, with {_interruptions(seen)} faults that could cut an attempt short"
+    cut_short = _interruptions(job, seen)
+    if not script.behaviour.is_poison and job.attempt - 1 > _own_stumbles(script) + cut_short:
+        yield f"{job} was begun {job.attempt} times, with {cut_short} faults that could cut an attempt short"
 
 
 def _own_stumbles(script: Script) -> int:
     return STUMBLING_ATTEMPTS if script.behaviour is Behaviour.STUMBLES else 0
 
 
-def _interruptions(seen: Evidence) -> int:
-    return sum(fault.name.startswith(CUTTING_SHORT) for fault in seen.faults)
+def _interruptions(job: Job, seen: Evidence) -> int:
+    return sum(_may_cut_short(fault, job) for fault in seen.faults)
+
+
+def _may_cut_short(fault: Fault, job: Job) -> bool:
+    """Whether a fault may end an attempt at this run. Its cluster ends with any of its parts, but a busy worker is no part."""
+    if fault.name.startswith(CUTTING_ALL_SHORT):
+        return True
+    if fault.target in ("trainer", HOLDER) or fault.name == "torn-checkpoint":
+        return fault.run in (None, job.id)
+    return fault.target.removeprefix("guard ").startswith("training")
 
 
 def mail_is_sent(seen: Evidence) -> Iterator[str]:
@@ -247,9 +257,19 @@ def artefacts_are_whole(seen: Evidence) -> Iterator[str]:
 
 
 def nothing_is_left(seen: Evidence) -> Iterator[str]:
-    """7: no process, no folder, no lock, and no stored file of an attempt that did not make it."""
+    """7: no process, no folder, no lock, no temporary file, and no stored file of an attempt that did not make it.
+
+    An upload that was cut off between the storing of its file and the change of its row leaves that file: one each.
+    """
     yield from (f"left behind: {what}" for what in seen.left_behind)
     yield from (f"left behind in storage: {prefix}" for prefix in seen.orphans)
+    for client, keys in seen.unnamed_uploads.items():
+        cut_off = sum(
+            operation.verb == "upload" and operation.outcome is Outcome.UNCLEAR and operation.client == client
+            for operation in seen.operations
+        )
+        if len(keys) > cut_off:
+            yield f"left behind in storage: {keys}, and {cut_off} uploads of {client} were cut off"
 
 
 def cancels_are_kept(seen: Evidence) -> Iterator[str]:
@@ -265,7 +285,7 @@ def cancels_are_kept(seen: Evidence) -> Iterator[str]:
         if job.status != expected:
             yield f"{_told(operation)} said {operation.value}, and {job} is {job.status}"
         late_s = last_write.get(job.id, 0.0) - operation.ended
-        if expected == "CANCELLED" and late_s > STOPPED_WITHIN_S and not _was_hindered(operation.ended, seen):
+        if expected == "CANCELLED" and late_s > STOPPED_WITHIN_S and not _was_hindered(job, operation.ended, seen):
             yield f"{job}: its trainer wrote {late_s:.1f} s after its cancel was acknowledged"
     for job in seen.jobs.values():
         if job.status == "CANCELLED" and job.finished_at is not None:
@@ -276,14 +296,20 @@ def cancels_are_kept(seen: Evidence) -> Iterator[str]:
                 yield f"{job} is CANCELLED, and nobody asked for it"
 
 
-def _was_hindered(at: float, seen: Evidence) -> bool:
-    """Whether a fault kept a cancel from whoever carries it out."""
+def _was_hindered(job: Job, at: float, seen: Evidence) -> bool:
+    """Whether a fault kept a cancel from the worker that carries it out."""
     return any(
-        fault.name.startswith(KEPT_FROM_CANCELLING)
+        _keeps_from_cancelling(fault, job)
         and fault.began < at + STOPPED_WITHIN_S
         and (fault.ended is None or fault.ended > at - NOTICED_WITHIN_S)
         for fault in seen.faults
     )
+
+
+def _keeps_from_cancelling(fault: Fault, job: Job) -> bool:
+    """No database, or a holder that stands still. One that is killed is no excuse: its trainer ends with it."""
+    holder_stands_still = fault.target == HOLDER and fault.name.startswith("pause") and fault.run in (None, job.id)
+    return holder_stands_still or fault.name.startswith("postgres")
 
 
 def resumed_equals_straight(seen: Evidence) -> Iterator[str]:

@@ -16,7 +16,7 @@ import redis
 
 from tests.faults import disk, injector
 from tests.faults.clock import Clock
-from tests.faults.disk import SmallDisk, Tear, tear
+from tests.faults.disk import Tear, Tmpfs, tear
 from tests.faults.injector import Injector
 from tests.faults.installation import Installation
 from tests.faults.proof import NotProven
@@ -124,7 +124,7 @@ def away_is_a_pause(platform: Installation) -> bool:
 def test_a_small_disk_is_filled_to_the_last_byte(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
-    with SmallDisk(tmp_path / "disk", size_mb=2) as small:
+    with Tmpfs(tmp_path / "disk", size_mb=2) as small:
         (small.folder / "before").write_text("whole")
         small.fill()
         with pytest.raises(OSError, match="No space left") as refused:
@@ -137,7 +137,7 @@ def test_a_small_disk_is_filled_to_the_last_byte(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_not_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "BALLAST", "/dev/full")  # takes nothing, and fills nothing
-    small = SmallDisk(tmp_path, size_mb=1)
+    small = Tmpfs(tmp_path, size_mb=1)
     with pytest.raises(NotProven, match="bytes left"):
         small.fill()
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from tests.faults import ledger
 from tests.faults.injector import PROBE_SENDER, Injector
 from tests.faults.installation import Installation
+from tests.faults.proof import prove
 from tests.faults.scripts import Behaviour, Script
 from tests.faults.team import Team
 from tests.mail import MailServer, Received, mail_server
@@ -21,6 +21,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 DOWN_S = 60.0
 UNSENT = "SELECT id FROM common_outboxmessage WHERE sent_at IS NULL"
+AN_HOUR_PASSES = """UPDATE common_outboxmessage SET created_at = created_at - interval '1 hour',
+    due_at = due_at - interval '1 hour' WHERE sent_at IS NULL RETURNING id"""
+RECORDING = """SELECT pid FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE "common_outboxmessage" SET "sent_at"%%'"""
 ALL = "SELECT id, event, recipient, sent_at, failed_at FROM common_outboxmessage"
 DRAINED_WITHIN_S = 300.0  # after an hour; the pauses between two tries grow to five minutes
 
@@ -64,7 +68,7 @@ def test_mails_of_an_outage_all_arrive_once_each(mailing: Installation, server: 
         statuses = [team.wait_ended(run, 120)["status"] for run in [*runs, *failing]]
         assert statuses == ["SUCCEEDED"] * 6 + ["FAILED"] * 2
         time.sleep(max(0.0, down_at + DOWN_S - time.monotonic()))
-        assert len(ledger.select(mailing, UNSENT)) == 8
+        assert len(ledger.select(mailing, AN_HOUR_PASSES)) == 8
     back_at = time.monotonic()
     wait_all_sent(mailing, DRAINED_WITHIN_S)
     print(f"all was sent {time.monotonic() - back_at:.1f} s after the server was back")
@@ -75,20 +79,25 @@ def test_a_keeper_that_dies_before_its_commit_repeats_the_mail_under_the_same_id
     mailing: Installation, server: MailServer, team: Team
 ) -> None:
     keeper = mailing.one("keeper")
-    killed: list[str] = []
+    answered: list[str] = []
 
-    def kill_once(received: Received) -> None:
-        if not killed and received.recipient != PROBE_SENDER:
-            killed.append(received.message_id)
-            os.kill(keeper.pid, signal.SIGKILL)
+    with closing(mailing.servers.connect()) as owner, owner.cursor() as cursor:
+        owner.autocommit = False
 
-    server.on_accept = kill_once
-    try:
-        run = team.start_run(steps=3)
-        assert team.wait_ended(run)["status"] == "SUCCEEDED"
-        wait_all_sent(mailing, 180)  # whoever takes a mail has two minutes for it
-    finally:
-        server.on_accept = lambda received: None
+        def hold_up_the_commit(received: Received) -> None:
+            if not answered and received.recipient != PROBE_SENDER:
+                cursor.execute("LOCK TABLE common_outboxmessage IN SHARE MODE")
+                answered.append(received.message_id)
+
+        server.on_accept = hold_up_the_commit
+        try:
+            run = team.start_run(steps=3)
+            prove("the keeper has the answer, and records it", lambda: bool(ledger.select(mailing, RECORDING)), 60)
+            Injector(mailing).kill(keeper)
+        finally:
+            server.on_accept = lambda received: None
+    assert team.wait_ended(run)["status"] == "SUCCEEDED"
+    wait_all_sent(mailing, 180)  # whoever takes a mail has two minutes for it
     assert not keeper.is_there
-    (mail,) = killed
+    (mail,) = answered
     assert ids_of(server, team) == {mail: 2}

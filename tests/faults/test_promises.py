@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from platform_site.engines.place import ROOT
 from tests.faults.evidence import RUN, VERSION, Artefact, Event, Evidence, Job, Message, Upload
 from tests.faults.history import Fault, Operation, Outcome, Watcher
 from tests.faults.promises import GIVEN_BACK, PROMISES
@@ -65,7 +66,7 @@ def in_order() -> Evidence:
             told(7, "cancel", "RUNNING", at=20.0, job="cancelled"),
             told(8, "look", "CANCELLED", at=60.0, job="cancelled"),
         ],
-        faults=[Fault("kill", "trainer", 9.0, 9.0)],
+        faults=[Fault("kill", "trainer", 9.0, 9.0, "resumed")],
         watchers=[Watcher(1, "resumed", [1, 2, 3, 4, 5], "SUCCEEDED", 2)],
         witness=[
             Record("resumed", 1, 11, "started", 0, 10.0),
@@ -128,6 +129,10 @@ def heard(*sequences: int) -> Callable[[Evidence], None]:
     return lambda seen: setattr(seen, "watchers", [Watcher(1, "resumed", list(sequences), "SUCCEEDED", 2)])
 
 
+def struck(name: str, target: str, run: str | None = None) -> Callable[[Evidence], None]:
+    return lambda seen: setattr(seen, "faults", [Fault(name, target, 9.0, 9.0, run)])
+
+
 def unavailable(status: int, retry_after_s: float | None) -> Operation:
     return replace(told(9, "look", "", Outcome.UNCLEAR, job="resumed"), status=status, retry_after_s=retry_after_s)
 
@@ -170,6 +175,11 @@ BROKEN = [
     ("4", changed("poison", status="SUCCEEDED", error_code=None), "ended as SUCCEEDED None"),
     ("4", changed("resumed", status="FAILED", error_code="POISON"), "ended as FAILED POISON"),
     ("4", lambda seen: setattr(seen, "faults", []), "begun 2 times, with 0 faults"),
+    ("4", struck("kill", "trainer", "another"), "begun 2 times, with 0 faults"),
+    ("4", struck("pause", "training busy worker", "another"), "begun 2 times, with 0 faults"),
+    ("4", struck("kill", "datasets sentinel"), "begun 2 times, with 0 faults"),
+    ("4", struck("kill", "guard keeper"), "begun 2 times, with 0 faults"),
+    ("4", struck("torn-checkpoint", "", "another"), "begun 2 times, with 0 faults"),
     ("5", lambda seen: seen.messages.pop(), "is FAILED, and nobody is to be told"),
     ("5", added("messages", Message("m3", "training-run/resumed/SUCCEEDED", ADA, True)), "3 rows of 2 events"),
     ("5", added("messages", Message("m3", "training-run/cancelled/CANCELLED", ADA, True)), "there is mail about it"),
@@ -185,6 +195,7 @@ BROKEN = [
     ("6", changed("resumed", status="FAILED"), "is FAILED, and has Artefact"),
     ("7", added("left_behind", "process 17 (trainer)"), "left behind: process 17"),
     ("7", added("orphans", "t/1/adapters/2/0001"), "left behind in storage"),
+    ("7", lambda seen: seen.unnamed_uploads.update({ADA: ["t/1/uploads/2/3"]}), "t/1/uploads/2/3'., and 0 uploads of"),
     ("8", changed("cancelled", status="SUCCEEDED"), "said RUNNING, and .* is SUCCEEDED"),
     (
         "8",
@@ -225,19 +236,74 @@ def test_what_is_not_is_found_and_named(promise: str, sabotage: Callable[[Eviden
     assert any(re.search(said, text) for text in found), found
 
 
+@pytest.mark.parametrize("reason", GIVEN_BACK)
+def test_a_job_is_given_back_in_the_words_that_its_worker_uses(reason: str) -> None:
+    assert f'"{reason}"' in (ROOT / "common" / "supervision.py").read_text()
+
+
 def test_a_mail_may_come_twice_only_where_something_was_torn_away() -> None:
     seen = in_order()
     seen.mails = [*seen.mails, mail("m1")]
     seen.faults = [Fault("kill", "trainer", 10.0, 10.0)]
     assert list(violations(seen)) == ["5 mail is sent"]
-    seen.faults = [Fault("kill", "keeper", 10.0, 10.0)]
+    seen.faults = [*seen.faults, Fault("kill", "keeper", 10.0, 10.0)]
     assert violations(seen) == {}
 
 
-def test_a_cancel_may_be_late_only_where_a_fault_kept_it() -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("kill", "training sentinel", 9.0, 9.0),
+        Fault("kill-cluster", "training", 9.0, 9.0),
+        Fault("stop-all", "up", 9.0, 12.0),
+        Fault("redis-away", "", 9.0, 12.0),
+        Fault("postgres-pause", "", 9.0, 12.0),
+        Fault("kill", "training busy worker", 9.0, 9.0, "resumed"),
+        Fault("torn-checkpoint", "", 9.0, 9.0, "resumed"),
+        Fault("pause", "training busy worker", 9.0, 9.0, None),  # nobody knows whose it was
+    ],
+    ids=lambda fault: f"{fault.name} {fault.target}",
+)
+def test_an_attempt_may_be_cut_short_by_what_concerns_it(fault: Fault) -> None:
+    seen = in_order()
+    seen.faults = [fault]
+    assert violations(seen) == {}
+
+
+def test_an_upload_that_was_cut_off_may_leave_one_file() -> None:
+    seen = in_order()
+    seen.operations = [*seen.operations, told(9, "upload", "", Outcome.UNCLEAR)]
+    seen.unnamed_uploads = {ADA: ["t/1/uploads/2/3"]}
+    assert violations(seen) == {}
+    seen.unnamed_uploads = {ADA: ["t/1/uploads/2/3", "t/1/uploads/2/4"]}
+    assert list(violations(seen)) == ["7 nothing is left"]
+
+
+STOOD_STILL = Fault("pause", "training busy worker", 15.0, 58.0, "cancelled")
+
+
+@pytest.mark.parametrize("fault", [STOOD_STILL, Fault("postgres-away", "", 15.0, 58.0)], ids=lambda fault: fault.name)
+def test_a_cancel_may_be_late_where_a_fault_kept_it(fault: Fault) -> None:
+    assert violations(cancelled_late(fault)) == {}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        replace(STOOD_STILL, began=70.0, ended=90.0),  # long after the cancel at 20
+        replace(STOOD_STILL, run="resumed"),
+        replace(STOOD_STILL, name="kill"),  # its trainer ends with it
+        replace(STOOD_STILL, target="web"),
+        replace(STOOD_STILL, target="trainer"),
+    ],
+    ids=["later", "another run's worker", "killed", "web", "trainer"],
+)
+def test_and_nowhere_else(fault: Fault) -> None:
+    assert list(violations(cancelled_late(fault))) == ["8 cancels are kept"]
+
+
+def cancelled_late(fault: Fault) -> Evidence:
     seen = in_order()
     seen.witness = [*seen.witness, Record("cancelled", 1, 13, "step", 4, 60.0)]
-    seen.faults = [Fault("pause", "training busy worker", 70.0, 90.0)]  # long after the cancel at 20
-    assert list(violations(seen)) == ["8 cancels are kept"]
-    seen.faults = [Fault("pause", "training busy worker", 15.0, 58.0)]
-    assert violations(seen) == {}
+    seen.faults = [*seen.faults, fault]
+    return seen

@@ -23,4 +23,7 @@ FOUND = {
 
 @pytest.mark.parametrize("plan", FOUND.values(), ids=FOUND.keys())
 def test_it_is_found_no_more(plan: Plan, tmp_path: Path) -> None:
-    assert Trial(plan, tmp_path / "trial").run().violations == {}
+    verdict = Trial(plan, tmp_path / "trial").run()
+    assert verdict.faults == [fault.name for fault in plan.faults], verdict.summary
+    assert verdict.lacking == []
+    assert verdict.violations == {}

@@ -12,12 +12,14 @@ from tests.faults import ledger
 from tests.faults.injector import Injector
 from tests.faults.installation import Installation
 from tests.faults.process_table import Running
+from tests.faults.promises import GIVEN_BACK
 from tests.faults.scripts import Behaviour, Script
 from tests.faults.team import Team
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 GONE_WITHIN_S = 30.0
+TIME_TO_HEAR_S = 20.0
 
 
 def was_given_back(row: dict[str, Any]) -> bool:
@@ -79,8 +81,12 @@ def test_a_trainer_that_does_not_hear_is_killed_in_time(tmp_path: Path) -> None:
     with Installation(tmp_path / "platform", training_workers=1) as platform, Team(platform) as team:
         run = team.start_run(Script(Behaviour.DEAF, step_ms=100), steps=500, every=20)
         team.wait_step(run, step=30)
+        asked_at = time.monotonic()
         assert platform.stop() == 0
+        assert TIME_TO_HEAR_S < time.monotonic() - asked_at < GONE_WITHIN_S
         assert platform.processes() == []
+        assert was_given_back(team.row(run))
+        assert ledger.reasons(platform, run) == [GIVEN_BACK[0]]
         saved = last_saved(team, run)
         platform.start()
         platform.wait_ready()

@@ -17,19 +17,23 @@ from pathlib import Path
 from tests.faults.chaos import Chaos
 from tests.faults.clients import Clients
 from tests.faults.clock import Clock
-from tests.faults.disk import SmallDisk, own_mounts
+from tests.faults.disk import Tmpfs, own_mounts
 from tests.faults.evidence import Collector, Evidence
+from tests.faults.floor import lacking
 from tests.faults.history import History, Outcome
 from tests.faults.injector import PROBE_SENDER
 from tests.faults.installation import Installation
+from tests.faults.ledger import select
 from tests.faults.plan import Plan
 from tests.faults.promises import PROMISES
 from tests.faults.proof import NotProven
 from tests.mail import mail_server
 
+KEPT, NO_VERDICT, BROKEN = 0, 2, 3  # exit statuses
 SETTLE_S = 240.0
 WATCHERS_S = 30.0
 SWEPT_S = 45.0
+LOCKS_S = 10.0  # a claim holds one for a moment
 DISK_MB = 6
 MAX_RINGS = 16
 ABANDONED_S = 3700.0  # longer than the keeper leaves anything to itself
@@ -38,8 +42,14 @@ ABANDONED_S = 3700.0  # longer than the keeper leaves anything to itself
 @dataclass(frozen=True)
 class Verdict:
     violations: dict[str, list[str]]  # by promise, those that there are
+    lacking: list[str]  # what had to happen for a verdict, and did not
+    faults: list[str]  # those that came about, by name
     summary: str
     cpu_s: float
+
+    @property
+    def status(self) -> int:
+        return BROKEN if self.violations else NO_VERDICT if self.lacking else KEPT
 
 
 class Trial:
@@ -61,9 +71,7 @@ class Trial:
             environment = {"EMAIL_URL": mail.url, **(clock.environment if clock else {})}
             platform = Installation(self._folder, training_workers=2, environment=environment)
             disks = {
-                name: stack.enter_context(SmallDisk(platform.home / name, DISK_MB))
-                for name in self._plan.filled
-                if mounted
+                name: stack.enter_context(Tmpfs(platform.home / name, DISK_MB)) for name in self._plan.filled if mounted
             }
             stack.enter_context(platform)
             history.note("the platform is ready")
@@ -81,7 +89,8 @@ class Trial:
         self._evidence.operations, self._evidence.watchers = history.operations, history.watchers
         self._evidence.faults, self._left_out = history.faults, history.left_out
         violations = {name: found for name, check in PROMISES.items() if (found := list(check(self._evidence)))}
-        return Verdict(violations, self._summary(), _cpu_s())
+        faults = [fault.name for fault in history.faults]
+        return Verdict(violations, lacking(self._evidence, self._plan), faults, self._summary(), _cpu_s())
 
     def _clock(self, history: History) -> Clock | None:
         if not self._plan.moves_clock:
@@ -110,7 +119,8 @@ class Trial:
         clients.finish(WATCHERS_S)
         history.note("watchers have heard the end")
         collector.rows(self._evidence)
-        self._evidence.left_behind = [*_after_a_sweep(platform, collector), *_torch_users(platform)]
+        found = [*_after_a_sweep(platform, collector), *_torch_users(platform), *leaked_locks(platform, LOCKS_S)]
+        self._evidence.left_behind = found
         history.note("the keeper has swept")
         clients.close()
         status = platform.stop()
@@ -192,6 +202,18 @@ def _rings(platform: Installation) -> list[str]:
     with platform.servers.redis_client() as client:
         keys = [key.decode() for key in client.scan_iter() if client.ttl(key) < 0]
         return [f"Redis key {key}" for key in keys if not (key.endswith(":q") and client.llen(key) <= MAX_RINGS)]
+
+
+def leaked_locks(platform: Installation, within_s: float) -> list[str]:
+    """Advisory locks that are held although nobody is at work: the keeper has one for as long as it lives."""
+
+    def held() -> list[str]:
+        query = "SELECT pid, classid, objid FROM pg_locks WHERE locktype = 'advisory'"
+        return [f"advisory lock {lock}" for lock in select(platform, query)]
+
+    _wait(lambda: len(held()) <= 1, within_s)
+    found = held()
+    return found if len(found) > 1 else []
 
 
 def _torch_users(platform: Installation) -> list[str]:

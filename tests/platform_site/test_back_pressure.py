@@ -88,7 +88,7 @@ def test_beyond_the_threads_and_as_long_a_line_a_request_is_turned_away_and_all_
             assert httpx.get(f"{site}/livez", trust_env=False).json() == {"status": "ok"}
             assert ready(site).json() == {
                 "status": "unavailable",
-                "failing": {"threads": "All 3 are taken, and as many requests wait for one."},
+                "failing": {"threads": "All 3 are taken, and no more requests can wait for one."},
             }
             assert not any(request.done() for request in patient)
         answers = [request.result() for request in patient]
@@ -97,7 +97,7 @@ def test_beyond_the_threads_and_as_long_a_line_a_request_is_turned_away_and_all_
     assert ask(site, ada).status_code == 200
 
 
-def test_whoever_waits_too_long_for_a_thread_is_turned_away_and_its_place_is_free_again(
+def test_whoever_waits_too_long_for_a_thread_is_turned_away_and_others_at_once_until_one_is_free(
     ada: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asgi, "threads", WebThreads(get_wsgi_application(), 1, patience_s=0.5))
@@ -105,11 +105,15 @@ def test_whoever_waits_too_long_for_a_thread_is_turned_away_and_its_place_is_fre
         with nobody_is_told_apart():
             served = clients.submit(ask, site, ada)
             assert soon(lambda: waiting_for_the_lock() == 1)
-            for _ in range(3):  # were places lost, the second would be the last that waits at all
-                began = time.monotonic()
+            assert ready(site).status_code == 200
+            began = time.monotonic()
+            assert ask(site, ada).status_code == 503
+            assert 0.5 <= time.monotonic() - began < 5
+            for _ in range(3):
                 assert ask(site, ada).status_code == 503
-                assert 0.5 <= time.monotonic() - began < 5
+            assert ready(site).status_code == 503
         assert served.result().status_code == 200
+        assert ready(site).status_code == 200
         assert ask(site, ada).status_code == 200
 
 

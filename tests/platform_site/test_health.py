@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 from django.db import connection, transaction
 
-from common.threads import in_thread
 from platform_site import health
 from tests.web import serving
 
@@ -22,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """Where new connections of the process lead; its threads begin without one."""
     with ThreadPoolExecutor(1) as fresh:
-        monkeypatch.setattr(health, "in_thread", partial(in_thread, threads=fresh))
+        monkeypatch.setattr(health, "_threads", fresh)
         yield connection.settings_dict
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.models import User
 from common.claims import claim
-from common.jobs import JobStatus, ServerClock
+from common.clock import ServerClock
+from common.jobs import JobStatus
 from common.tenancy import operator
 from tests.cast import PASSWORD, Person
 from tests.rows import make_run, make_version
@@ -68,7 +71,7 @@ def page(client: Client, **query: str) -> str:
 def test_the_list_says_who_holds_a_job_and_why_it_is_where_it_is(operations: Client, alice: Person) -> None:
     run = running(alice, name="At work")
     with operator():
-        TrainingRun.objects.filter(pk=run.pk).update(process={"host": "worker-7", "pid": 4712, "started": 1.0})
+        TrainingRun.objects.filter(pk=run.pk).update(process={"host": "worker-7", "pid": 4712})
     make_run(alice, name="Waits")
     html = page(operations)
     for text in (
@@ -80,6 +83,17 @@ def test_the_list_says_who_holds_a_job_and_why_it_is_where_it_is(operations: Cli
         "no worker of queue training is heard",
     ):
         assert text in html
+
+
+def test_the_lists_say_for_how_long_a_job_has_had_its_status(operations: Client, alice: Person) -> None:
+    version = make_version(alice, status="QUEUED")
+    run = make_run(alice, version)
+    with operator():
+        for job in (run, version):
+            type(job).objects.filter(pk=job.pk).update(created_at=ServerClock() - timedelta(minutes=190))
+    for html in (page(operations), operations.get(VERSIONS).content.decode()):
+        ((day, shown),) = re.findall(r'<span title="since (\S+) \d\d:\d\d:\d\d UTC">([^<]+)</span>', html)
+        assert (shown, date.fromisoformat(day)) == ("3 h", (timezone.now() - timedelta(minutes=190)).date())
 
 
 def test_stuck_jobs_are_marked_and_found(operations: Client, alice: Person) -> None:
@@ -152,4 +166,4 @@ def test_staff_who_are_no_superusers_look_and_change_nothing(staff: Client, alic
 def test_with_redis_away_the_list_says_so(operations: Client, alice: Person, settings: Any) -> None:
     settings.REDIS_URL = "unix:///nowhere"
     make_run(alice)
-    assert "Redis is away: a worker that is idle cannot be rung" in page(operations)
+    assert "Redis is away, or refuses writes: a worker that is idle cannot be rung" in page(operations)

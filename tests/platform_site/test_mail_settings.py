@@ -54,7 +54,7 @@ def test_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_server_mail_goes_to_the_log() -> None:
     assert MailServer().backend == "django.core.mail.backends.console.EmailBackend"
-    assert MailServer("127.0.0.1", 25).backend == "django.core.mail.backends.smtp.EmailBackend"
+    assert MailServer("127.0.0.1", 25).backend == "common.smtp.EmailBackend"
 
 
 @pytest.mark.parametrize("value", ["ada@example.com", "Ada <ada@example.com>", "Zoë's <zoe@example.com>"])

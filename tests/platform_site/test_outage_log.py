@@ -12,6 +12,7 @@ import redis
 from django.conf import settings
 from django.db import OperationalError, connection
 
+from common.outages import told
 from common.queues import connect
 from platform_site import outage_log
 
@@ -83,6 +84,23 @@ def test_the_same_is_told_once_in_ten_seconds(logger: logging.Logger, monkeypatc
             f"WARNING django-q: The database is away: refused at {second}",
             f"ERROR django-q: Service Unavailable: /{second}",
         )
+    ]
+
+
+def refused_with(code: str) -> OperationalError:
+    error = OperationalError("It was refused.")
+    error.__cause__ = type("PostgreSQLError", (Exception,), {"pgcode": code})()
+    return error
+
+
+def test_a_deadlock_amid_an_outage_is_told_each_time(logger: logging.Logger) -> None:
+    for code in ("57P01", "40P01", "57P01", "40P01"):  # the server shuts down, a deadlock
+        error = refused_with(code)
+        logger.warning("%s", told(error), extra=outage_log.sparingly_if_away(error))
+    assert text(logger).splitlines() == [
+        "WARNING django-q: The database is away: It was refused.",
+        "WARNING django-q: The database refused: It was refused.",
+        "WARNING django-q: The database refused: It was refused.",
     ]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from platform_site import supervisor as supervising
 from platform_site.engines.place import ROOT
 from platform_site.log import Log
 from platform_site.roles import Address, CannotStart, Platform, processes
@@ -27,6 +28,15 @@ import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 open({path!r}, "a").write(f"{{os.getpid()}}\\n{{child.pid}}\\n")
 time.sleep(60)
+"""
+
+# Shows that it moves, as common/beat.py does.
+BEATING = """
+import os, pathlib, time
+open({path!r}, "a").write(f"{{os.getpid()}}\\n")
+while True:
+    pathlib.Path(os.environ["BEAT_FILE"]).write_text(str(time.monotonic()))
+    time.sleep(0.1)
 """
 
 STUBBORN = """
@@ -111,6 +121,24 @@ def test_a_dead_process_is_started_again_and_its_family_does_not_survive_it(
     assert not is_alive(second_parent)
     assert not is_alive(second_child)
     assert "supervisor family ended (SIGKILL), starting it again in 0.5 s" in (tmp_path / "platform.log").read_text()
+
+
+def test_one_that_stands_still_is_killed_and_started_again(
+    notes: Path, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "BEAT_LIMIT_S", 1.0)
+    monkeypatch.setattr(supervising, "BEAT_PATIENCE_S", 0.5)
+    supervisor = Supervisor([Process("beating", script(BEATING, notes), beat=tmp_path / "beat")], log, tmp_path)
+    supervisor.start()
+    first = int(lines(notes, 1)[0])
+    time.sleep(3)
+    assert is_alive(first), "it moves"
+    os.kill(first, signal.SIGSTOP)
+    second = int(lines(notes, 2)[1])
+    assert not is_alive(first)
+    supervisor.stop(5)
+    assert not is_alive(second)
+    assert "beating has not moved for 1 s and is killed" in (tmp_path / "platform.log").read_text()
 
 
 def test_a_killed_guard_is_no_loophole(notes: Path, log: Log, tmp_path: Path) -> None:

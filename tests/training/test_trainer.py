@@ -117,6 +117,20 @@ def test_what_cannot_work_fails_with_a_code_and_a_sentence(
     assert not (folder / "adapter").exists()
 
 
+def test_a_base_model_that_cannot_be_downloaded_is_a_failure_that_says_so(
+    orders: dict[str, Any],
+    run_trainer: RunTrainer,
+    result_of: ResultOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    base = {"name": "somebody/model", "revision": "0" * 40, "path": str(tmp_path / "model"), "is_here": False}
+    result = result_of(run_trainer({**orders, "base_model": base}))
+    assert (result["status"], result["code"]) == ("failed", "BASE_MODEL_UNAVAILABLE")
+    assert "somebody/model" in result["message"] and str(tmp_path / "model") in result["message"]
+
+
 def test_rows_weigh_the_same_however_they_are_grouped_into_micro_batches(
     orders: dict[str, Any], run_trainer: RunTrainer, result_of: ResultOf
 ) -> None:

@@ -56,11 +56,10 @@ def test_micro_batches_are_halved_and_the_steps_stay_the_same(
     assert (result["status"], result["tokens"]) == ("succeeded", expected["tokens"])
     for name in ("first_loss", "last_loss"):
         assert result[name] == pytest.approx(expected[name], rel=1e-5), name
-    halvings = halvings_at(limited.folder, 1)
-    assert 1 <= halvings <= 3
-    assert [halvings_at(limited.folder, step) for step in (2, 3)] == [halvings, halvings]
+    kept = [halvings_at(limited.folder, step) for step in (1, 2, 3)]
+    assert 1 <= kept[0] <= kept[1] <= kept[2] <= 3, "the optimizer's moments come with the first step"
     warnings = warnings_of(events_of(limited.folder, "LogLine"))
-    assert len(warnings) == halvings
+    assert len(warnings) == kept[2]
     assert warnings[0] == (
         "Memory did not suffice for a micro-batch of 128 rows of 16,384 tokens at step 1. It is halved and the "
         "accumulation doubled from now on (1 of at most 3 times)"

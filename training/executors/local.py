@@ -9,7 +9,6 @@ from typing import Any
 from django.conf import settings
 
 from common import blobs
-from common.errors import DomainError
 from common.jobs import Lease
 from common.supervision import Refused, Work
 from datasets.models import DatasetVersion
@@ -24,10 +23,6 @@ TRAINER = "training.trainer"  # the module that an attempt runs as a process of 
 
 def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
     base = catalogue.named(run.base_model_name)
-    try:
-        base_folder = catalogue.fetch(base)
-    except DomainError as error:
-        raise Refused(error.code, error.message) from error
     prefix = f"{run.artefacts}/{lease.fence:04d}"
 
     def store(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +54,12 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
     return Work(
         module=TRAINER,
         orders={
-            "base_model": {"name": base.name, "revision": base.revision, "path": str(base_folder)},
+            "base_model": {
+                "name": base.name,
+                "revision": base.revision,
+                "path": str(base.folder),
+                "is_here": base.available,
+            },
             "data": _fetch_splits(run.dataset_version, folder / "data"),
             "config": run.config,
             "resume_from": _newest_checkpoint(folder),
@@ -70,8 +70,6 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
         },
         store=store,
         succeeded=succeeded,
-        project=_project,
-        productive_kinds=frozenset({"CheckpointSaved"}),
     )
 
 
@@ -111,15 +109,3 @@ def _lineage(run: TrainingRun) -> dict[str, Any]:
         "fingerprint": version.fingerprint,
         "rows": {split["name"].lower(): split["rows"] for split in version.splits},
     }
-
-
-def _project(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """A run's present figures, from its trainer's newest events."""
-    changes: dict[str, Any] = {}
-    for event in events:
-        if event["kind"] == "StepLogged":
-            names = ("step", "total_steps", "loss", "tokens_per_second")
-            changes |= {name: event[name] for name in names if event.get(name) is not None}
-        elif event["kind"] == "Evaluated" and event.get("eval_loss") is not None:
-            changes["eval_loss"] = event["eval_loss"]
-    return changes

@@ -13,13 +13,19 @@ from training.trainer.orders import Orders
 def main(folder: Path) -> None:
     with Attempt(folder) as attempt:
         orders = Orders.from_json(attempt.orders)
-        os.environ["HF_HUB_OFFLINE"] = "1"  # everything is local; nothing is to reach for the network
         # Threads that spin while they wait for each other starve whoever shares the cores: measured on two busy ones,
         # 170 tokens a second against 1,100.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if orders.threads is not None:
             # Read when the libraries are imported; torch's own setting comes too late for some of them.
             os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(orders.threads)
+        if not orders.base_is_here:
+            attempt.events.log(f"Downloading base model {orders.base_name}")
+            with attempt.interruptible():
+                from training.trainer.download import download
+
+                download(orders.base_name, orders.base_revision, orders.base_path)
+        os.environ["HF_HUB_OFFLINE"] = "1"  # everything is local; nothing is to reach for the network
         attempt.events.log("Starting the trainer")
         with attempt.interruptible():
             from training.trainer.run import train  # seconds of imports, once everything cheap has been checked

@@ -20,7 +20,9 @@ class Orders:
     base_revision: str
     """Its commit, or the digest of a model shipped with the platform."""
     base_path: Path
-    """Where its files are."""
+    """Where its files are, or are put."""
+    base_is_here: bool
+    """Whether they are; else they are downloaded first."""
     splits: Mapping[str, list[Path]]
     """Parquet files of "train", "validation", and "test"; the last two may be empty."""
     config: TrainingConfig
@@ -47,6 +49,7 @@ class Orders:
             base_name=base["name"],
             base_revision=base["revision"],
             base_path=Path(base["path"]),
+            base_is_here=base.get("is_here", True),
             splits={name: [Path(p) for p in value["data"].get(name, [])] for name in ("train", "validation", "test")},
             config=config,
             resume_from=Path(resume_from) if resume_from else None,

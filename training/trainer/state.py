@@ -1,6 +1,6 @@
 """What a run needs to go on exactly where it was: the adapter, the optimizer, and how far it came.
 
-Nothing else. The order of rows (batches.py), the learning rate (schedule.py), and the random numbers (fit.py) are
+Nothing else. The order of rows (batches.py), the learning rate (schedule.py), and the random numbers (step.py) are
 functions of the config and the step.
 """
 

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.2
 EXIT_FROZEN = 77
+EXIT_DEAF = 78  # its workers did not end in time
 
 
 class Command(BaseCommand):
@@ -30,7 +31,7 @@ class Command(BaseCommand):
         if os.environ.get("Q_CLUSTER_NAME") != queue:  # read when django_q is imported, which has happened
             os.environ["Q_CLUSTER_NAME"] = queue
             os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606
-        from common.cluster import end
+        from common.cluster import FREE_AGAIN_S, end
 
         pulse_list(queue)  # now, for the processes to come
         _wait_for_redis()
@@ -40,7 +41,7 @@ class Command(BaseCommand):
         except Exception:
             logger.exception("The watch over the cluster of %s broke.", queue)
         finally:
-            end()
+            end(0.0 if status == EXIT_DEAF else FREE_AGAIN_S)
             logging.shutdown()
             os._exit(status)  # an orderly exit would wait for processes that may be stuck
 
@@ -49,6 +50,7 @@ def _run(queue: str) -> int:
     """Watch over a new cluster until it ends, freezes, or a signal says so; return the exit status."""
     from django_q.cluster import Cluster  # its import starts no process, but takes a while
 
+    from common.beat import beat
     from common.cluster import GIVE_BACK_S, PULSE_EVERY_S, Watch, ask_back
 
     cluster, watch = Cluster(), Watch(queue)
@@ -67,12 +69,13 @@ def _run(queue: str) -> int:
             # it waits for a sentinel that may be stopped
             threading.Thread(target=cluster.stop_event.set, daemon=True).start()
         if now >= next_pulse:
+            beat()
             next_pulse = now + PULSE_EVERY_S
             if stopping_since is not None:
                 ask_back()
                 if now - stopping_since > GIVE_BACK_S:
-                    return 1
-            elif watch.is_frozen():
+                    return EXIT_DEAF
+            elif watch.finds_it_frozen():
                 logger.error("The cluster of %s has frozen: no echo of a pulse though a worker is free.", queue)
                 return EXIT_FROZEN
         time.sleep(LOOK_EVERY_S)

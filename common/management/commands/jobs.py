@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -42,7 +43,7 @@ class Command(BaseCommand):
         parser.add_argument("--queue", choices=queues, help="Only this queue's.")
         parser.add_argument("--organization", metavar="NAME", help="Only those of this organization: its name or slug.")
         parser.add_argument("--all", action="store_true", help="The 50 of each queue that ended last, too.")
-        parser.add_argument("--limit", type=int, default=LIMIT, help=f"Jobs a queue, 0 for all; {LIMIT} by default.")
+        parser.add_argument("--limit", type=_count, default=LIMIT, help=f"Jobs a queue, 0 for all; {LIMIT} by default.")
         parser.add_argument("--json", action="store_true", help="For scripts.")
         parser.add_argument("--watch", action="store_true", help="Again every two seconds, until Ctrl-C.")
         verbs = parser.add_subparsers(dest="verb", metavar="{show,cancel,requeue}")
@@ -116,10 +117,15 @@ class Command(BaseCommand):
         for text in texts:
             try:
                 with operator():
-                    print(changed(change, find(text)))
+                    became = changed(change, find(text))
+                print(became)  # once it is committed
             except Invalid as refusal:
                 refused = True
                 print(refusal.message, file=sys.stderr)
+            except AWAY as error:
+                refused = True
+                print(f"{unreachable(error)} ({text} is as it was)", file=sys.stderr)
+                close_old_connections()
         if refused:
             sys.exit(1)
 
@@ -160,6 +166,12 @@ def last_words(job: Job) -> str | None:
     except OSError:
         return None
     return "\n".join(lines[-LAST_WORDS:])
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"should be 0 or a larger whole number, not {text!r}")
+    return int(text)
 
 
 def unreachable(error: Exception) -> str:

@@ -12,7 +12,7 @@ from common.lifeline import Limits
 folder = Path(sys.argv[1])
 orders = json.loads((folder / "run.json").read_text())
 with Attempt(folder, Limits(**orders["limits"])) as attempt:
-    attempt.events.write("StepProgressed", progress=0.5)
+    attempt.events.write("StepProgressed", name="parse", progress=0.5)
     if orders.get("stuck"):
         re.match("(a+)+$", "a" * 60 + "b")  # keeps the interpreter to itself for years
     try:

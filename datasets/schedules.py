@@ -1,0 +1,50 @@
+"""What the keeper does from time to time for uploads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from itertools import islice
+
+from django.core.files.storage import default_storage
+from django.utils import timezone
+
+from common import blobs
+from common.tenancy import operator
+from common.timetable import every
+from datasets.models import Upload
+
+ABANDONED = timedelta(hours=1)
+KEYS_AT_ONCE = 1000
+
+
+@every(timedelta(hours=1), slow=True)
+def remove_files_that_no_upload_names() -> None:
+    """A transfer that dies once its bytes are in storage, and before its upload says so, leaves them there."""
+    for organization in blobs.folders("t"):
+        keys = _upload_keys(organization)
+        while some := list(islice(keys, KEYS_AT_ONCE)):
+            for key in _nameless(some):
+                if _is_abandoned(key):
+                    blobs.delete(key)
+
+
+def _upload_keys(organization: str) -> Iterator[str]:
+    uploads = f"t/{organization}/uploads"
+    for upload in blobs.folders(uploads):
+        with suppress(FileNotFoundError):  # it has gone meanwhile
+            for name in default_storage.listdir(f"{uploads}/{upload}")[1]:
+                yield f"{uploads}/{upload}/{name}"
+
+
+def _nameless(keys: list[str]) -> set[str]:
+    with operator():
+        return set(keys).difference(Upload.objects.filter(storage_key__in=keys).values_list("storage_key", flat=True))
+
+
+def _is_abandoned(key: str) -> bool:
+    try:
+        return timezone.now() - default_storage.get_modified_time(key) > ABANDONED
+    except FileNotFoundError:  # its transfer has just removed it
+        return False
