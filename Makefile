@@ -28,7 +28,7 @@ test: setup-dev ## all tests that end within ten minutes on two cores
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 faults: setup-dev ## all tests of faults, some of them long, then random faults from 20 seeds (SEEDS=7,30-99 for others)
-	@$(BIN)/python -m pytest -m faults --numprocesses 2 --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest -m faults --numprocesses 4 --dist loadfile $(TESTS)
 	@$(BIN)/python -m tests.faults.checker --seeds $(or $(SEEDS),1-20) --parallel 2
 
 bench: setup ## the benchmarks, side by side with their peers (NAME=subscriptions for one of them)
@@ -40,7 +40,7 @@ lint: setup-dev ## style, types, import directions, migrations, the schema
 	@$(NOWHERE) $(BIN)/mypy .
 	@$(BIN)/lint-imports --no-cache
 	@$(NOWHERE) $(BIN)/python manage.py makemigrations --check --dry-run
-	@$(NOWHERE) $(BIN)/python manage.py export_schema platform_site.schema | diff --brief - schema.graphql \
+	@$(NOWHERE) $(BIN)/python manage.py export_schema | diff --brief - schema.graphql \
 		|| { echo "schema.graphql is not what the code says: run \`make schema\`."; exit 1; }
 
 format: setup-dev ## let ruff put the code in order
@@ -48,7 +48,7 @@ format: setup-dev ## let ruff put the code in order
 	@$(BIN)/ruff format .
 
 schema: setup ## write schema.graphql from the code
-	@$(NOWHERE) $(BIN)/python manage.py export_schema platform_site.schema --path schema.graphql && echo >> schema.graphql
+	@$(NOWHERE) $(BIN)/python manage.py export_schema > schema.graphql
 
 clean: ## remove what was installed and all state
 	rm -rf $(VENV) var

@@ -35,7 +35,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_prometheus",
     "django_q",
-    "strawberry_django",
     "common",
     "accounts",
     "datasets",
