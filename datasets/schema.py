@@ -11,8 +11,8 @@ import strawberry
 import strawberry_django
 from strawberry import ID, argument
 
-from accounts.actions import sole_organization
 from accounts.models import Organization
+from accounts.principals import sole_organization
 from common.errors import Invalid
 from common.graphql import (
     BigInt,

@@ -25,7 +25,7 @@ from strawberry.django.views import AsyncGraphQLView, GraphQLView
 from strawberry.extensions import ParserCache, SchemaExtension
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from accounts.actions import principal_of
+from accounts.principals import principal_of
 from accounts.tokens import InvalidToken
 from common.errors import DomainError, Invalid, NotSignedIn, Unavailable
 from common.graphql import NOBODY, WAITS, Context, OperationInfo, as_graphql_error

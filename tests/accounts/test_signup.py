@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.hashers import make_password
 from django.test import override_settings
 
-from accounts.actions import _NOBODYS_PASSWORD
+from accounts.actions.identity import _NOBODYS_PASSWORD
 from accounts.models import Membership, Organization, RefreshToken, User
 from common.tenancy import operator
 from platform_site import settings as deployment

@@ -1,8 +1,8 @@
-"""What people ask of their accounts, one function per verb."""
+"""What people ask of their own accounts: to sign up, to sign in, and to go on."""
 
 from __future__ import annotations
 
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from django.contrib.auth.hashers import check_password
 from django.contrib.auth.password_validation import validate_password
@@ -14,7 +14,7 @@ from django.utils.text import slugify
 from accounts import tokens
 from accounts.models import Membership, Organization, Role, User
 from common.errors import DomainError, Invalid
-from common.tenancy import Principal, operator
+from common.tenancy import operator
 from common.text import is_storable
 
 
@@ -66,29 +66,6 @@ def log_in(*, email: str, password: str) -> tokens.IssuedSession:
 def refresh(*, refresh_token: str) -> tokens.IssuedSession:
     """Exchange a refresh token for a new session. Raises InvalidToken."""
     return tokens.rotate(refresh_token)
-
-
-def principal_of(access_token: str) -> Principal:
-    """Who a token speaks for, with their role in each organization as it is now. Raises InvalidToken."""
-    user_id = tokens.user_id_of(access_token)
-    with operator():
-        user = User.objects.filter(pk=user_id, is_active=True)
-        found = list(user.values_list("memberships__organization_id", "memberships__role"))
-    if not found:
-        raise tokens.InvalidToken
-    roles: dict[UUID, str] = {organization_id: role for organization_id, role in found if organization_id is not None}
-    return Principal(user_id=user_id, roles=roles)
-
-
-def sole_organization(actor: Principal) -> UUID:
-    """The organization that a request means which names none. Raises Invalid with ORGANIZATION_REQUIRED."""
-    if len(actor.organizations) != 1:
-        raise Invalid(
-            "You belong to several organizations: say which with organizationId.",
-            code="ORGANIZATION_REQUIRED",
-            field="organizationId",
-        )
-    return next(iter(actor.organizations))
 
 
 def _check_address(email: str) -> None:
