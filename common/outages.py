@@ -18,6 +18,7 @@ AWAY = (OperationalError, InterfaceError, InternalError)
 _AWAY_CODES = ("08", "53", "57P", "25P03")  # no connection, no resources, an operator intervened, ended for idling
 _PASSING_CODES = (*_AWAY_CODES, "40", "55P03", "57014")  # deadlock or conflict, a lock that is taken, cancelled
 RETRY_EVERY_S = 1.0
+EXIT_DATABASE_AWAY = 75  # sysexits.h's for: try again later
 PROBE_TIMEOUT_S = 1.0
 
 

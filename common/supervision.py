@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.2
 PROMPT_S = 4.0
-STOP_GRACE_S = 25.0
+STOP_GRACE_S = 20.0
 STORE_PATIENCE_S = 15.0  # what is almost done may be ended before the worker leaves
 EXIT_LEASE_LOST = 76
 EXIT_HOST_BROKEN = 79

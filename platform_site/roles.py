@@ -16,12 +16,14 @@ from typing import TextIO
 
 from django.conf import settings
 
+from common.outages import EXIT_DATABASE_AWAY, RETRY_EVERY_S
 from platform_site import engines
 from platform_site.engines.place import ROOT
 from platform_site.log import Log
 from platform_site.supervisor import Process, Supervisor
 from training import catalogue
 
+DATABASE_PATIENCE_S = 90.0
 MANAGE = [sys.executable, str(ROOT / "manage.py")]
 
 
@@ -173,8 +175,18 @@ class Platform:
         self._lock = lock
 
     def _migrate(self) -> None:
+        """Raises CannotStart, also for a database that stays away: one that is just restarted is waited for."""
         assert self.log is not None
         self.log.write("migrate", "bringing the database up to date")
+        give_up_at = time.monotonic() + DATABASE_PATIENCE_S
+        while (status := self._run_migrations(self.log)) and not self.is_stopping:
+            if status != EXIT_DATABASE_AWAY or time.monotonic() > give_up_at:
+                raise CannotStart("The database could not be migrated: the last lines of the log say why.")
+            self.log.write("migrate", "waiting for the database")
+            time.sleep(RETRY_EVERY_S)
+
+    def _run_migrations(self, log: Log) -> int:
+        """Returns the exit status."""
         with tempfile.TemporaryFile() as output:
             migration = subprocess.Popen(
                 [*MANAGE, "migrate", "--no-input", "--verbosity=0"],
@@ -190,9 +202,8 @@ class Platform:
                 time.sleep(0.05)
             output.seek(0)
             for line in output.read().decode(errors="replace").splitlines():
-                self.log.write("migrate", line)
-        if migration.returncode != 0 and not self.is_stopping:
-            raise CannotStart("The database could not be migrated: the last lines of the log say why.")
+                log.write("migrate", line)
+        return migration.returncode
 
     def _look_after_engines(self) -> None:
         try:

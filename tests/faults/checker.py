@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -32,6 +33,7 @@ from tests.faults.trial import BROKEN, KEPT, NO_VERDICT, Trial, tidy
 FOLDER = ROOT / "var" / "faults"
 PR_SET_PDEATHSIG = 1
 LONGEST_S = 600.0
+STOP_S = 30.0
 
 
 def main() -> int:
@@ -55,6 +57,10 @@ def main() -> int:
 
 def _stop(*_: object) -> NoReturn:
     print("asked to stop", file=sys.stderr, flush=True)
+    # the exit may come between a thread's start and the place that would end it
+    last_resort = threading.Timer(STOP_S, os._exit, [NO_VERDICT])
+    last_resort.daemon = True
+    last_resort.start()
     sys.exit(NO_VERDICT)
 
 

@@ -71,5 +71,8 @@ def test_who_is_asked_to_stop_has_no_verdict(tmp_path: Path) -> None:
         assert checker.stdout is not None
         assert checker.stdout.readline() == "seed 1\n"
         checker.send_signal(signal.SIGTERM)
-        _, said = checker.communicate(timeout=60)
+        try:
+            _, said = checker.communicate(timeout=60)
+        finally:
+            checker.kill()
     assert (checker.returncode, said.splitlines()[:1]) == (NO_VERDICT, ["asked to stop"])

@@ -28,9 +28,13 @@ SLOWLY = Script(Behaviour.PLAIN, step_ms=100)
 
 
 def pause_host(injector: Injector, *, trainer_too: bool) -> list[Running]:
-    """Stop the whole cluster, as a suspended machine would be; its worker comes first in what is returned."""
+    """Stop the whole cluster, as a suspended machine would be, and its supervisor, which would kill one that stands still.
+
+    The worker comes first in what is returned.
+    """
     worker = injector.platform.one("training busy worker")
-    others = [each for each in injector.platform.processes() if each.role in ("guard training", "training idle worker")]
+    with_it = ("up", "guard training", "training idle worker")
+    others = [each for each in injector.platform.processes() if each.role in with_it]
     others += [injector.platform.one(f"training {part}") for part in ("parent", "sentinel", "pusher", "monitor")]
     others += [injector.platform.one("trainer")] if trainer_too else []
     return [injector.pause(each) for each in [worker, *others]]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from tests.faults.api import RUN
 from tests.faults.injector import Injector
 from tests.faults.installation import Installation
+from tests.faults.proof import prove
 from tests.faults.scripts import Behaviour, Script
 from tests.faults.team import Team
 from tests.faults.visitor import Visitor
@@ -122,3 +124,16 @@ def test_a_database_that_hangs_stops_the_trainer_before_its_lease_runs_out(
     print(Counter(answer.status for answer in visitor.failures()), max(answer.took_s for answer in visitor.answers))
     failures = {answer.status for answer in visitor.failures()}
     assert failures and failures <= {None, 503}, "somebody who asked was not answered, and nobody was told a lie"
+
+
+@pytest.mark.slow
+def test_a_platform_that_starts_meanwhile_waits_for_the_database(tmp_path: Path) -> None:
+    """As after a power cut, when everything comes back at once."""
+    with Installation(tmp_path / "platform") as platform, Team(platform) as team:
+        team.wait_trained(team.start_run(steps=5))
+        assert platform.stop() == 0
+        with Injector(platform).postgres_away(kill=True):
+            platform.start()
+            prove("it waits", lambda: "waiting for the database" in platform.log.read_text(), 60)
+        platform.wait_ready()
+        team.wait_trained(team.start_run(steps=5))
