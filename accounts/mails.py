@@ -1,6 +1,9 @@
-"""Mails to people about what they asked for."""
+"""Mails to people about what they asked for, and about their accounts."""
 
 from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
 
 from accounts.models import User
 from common.jobs import Job
@@ -30,4 +33,33 @@ def tell_creator(job: Job, template: str) -> None:
             "took": spelled(job.finished_at - job.started_at) if job.finished_at and job.started_at else None,
         },
         organization_id=job.organization_id,
+    )
+
+
+def ask_to_verify(address: str, token: str) -> None:
+    """Whoever has signed up shows with `token` that the address is theirs."""
+    _tell(address, "email_verification", token=token)
+
+
+def tell_of_account(address: str) -> None:
+    """Somebody has signed up with an address that has an account."""
+    _tell(address, "account_exists")
+
+
+def offer_reset(address: str, token: str) -> None:
+    _tell(address, "password_reset", token=token)
+
+
+def tell_of_new_password(user: User) -> None:
+    _tell(user.email, "password_changed")
+
+
+def _tell(address: str, template: str, **context: Any) -> None:
+    """Each is an event of its own: asked for twice, it is told twice."""
+    mail(
+        event=f"{template.replace('_', '-')}/{uuid4()}",
+        recipient=address,
+        template=template,
+        context={"address": address, **context},
+        organization_id=None,
     )

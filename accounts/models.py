@@ -8,9 +8,12 @@ from uuid import UUID, uuid4
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
-from common.tenancy import Principal
+from accounts.permissions import Permission, organizations_that_permit
+from accounts.roles import Role as Role
+from common.tenancy import Principal, TenantQuerySet
 
 
 class UserManager(BaseUserManager["User"]):
@@ -84,13 +87,6 @@ class Organization(models.Model):
         return self.name
 
 
-class Role(models.TextChoices):
-    OWNER = "OWNER"
-    ADMIN = "ADMIN"
-    MEMBER = "MEMBER"
-    VIEWER = "VIEWER"
-
-
 class Membership(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
@@ -105,17 +101,154 @@ class Membership(models.Model):
         return f"{self.user} in {self.organization}"
 
 
+class Invitation(models.Model):
+    """An address that is asked to join; its token, of which only the hash is kept, makes one member, once."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField()
+    role = models.CharField(max_length=6, choices=Role.choices)
+    token_sha256 = models.CharField(max_length=64, unique=True)
+    invited_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "email"], condition=Q(accepted_at=None), name="invitation_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email} to {self.organization}"
+
+
+class ApiKeyQuerySet(TenantQuerySet):
+    def visible_to(self, principal: Principal) -> Self:
+        """Whoever may not make keys does not see them either."""
+        return self.filter(organization_id__in=organizations_that_permit(principal, Permission.MANAGE_KEYS))
+
+    def working(self) -> Self:
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=Now()), revoked_at=None)
+
+
+class ApiKey(models.Model):
+    """A program's access to one organization, in one role. The key itself is known by its hash alone."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=150)
+    prefix = models.CharField(max_length=16)
+    secret_sha256 = models.CharField(max_length=64, unique=True)
+    role = models.CharField(max_length=6, choices=Role.choices, default=Role.MEMBER)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(null=True)
+    last_used_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        ordering = ["-created_at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.prefix}… {self.name}"
+
+
+class AuditHead(models.Model):
+    """The end of an organization's audit log: whoever appends locks it, and a log that was cut short does not fit it."""
+
+    organization_id = models.UUIDField(primary_key=True)
+    sequence = models.BigIntegerField(default=0)
+    hash = models.CharField(max_length=64)
+
+    def __str__(self) -> str:
+        return f"{self.organization_id} {self.sequence}"
+
+
+class AuditQuerySet(TenantQuerySet):
+    def visible_to(self, principal: Principal) -> Self:
+        return self.filter(organization_id__in=organizations_that_permit(principal, Permission.READ_AUDIT_LOG))
+
+
+class AuditEntry(models.Model):
+    """One thing that was done, chained to the one before. Ids only, and no foreign keys: it outlasts what it tells of."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization_id = models.UUIDField()
+    sequence = models.BigIntegerField()
+    at = models.DateTimeField()
+    actor = models.CharField(max_length=60)
+    action = models.CharField(max_length=60)
+    target = models.CharField(max_length=120)
+    address = models.CharField(max_length=45, help_text="Of the network: where the request came from.")
+    details = models.JSONField(default=dict)
+    previous_hash = models.CharField(max_length=64)
+    hash = models.CharField(max_length=64)
+
+    objects = AuditQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "audit entries"
+        ordering = ["-sequence"]
+        constraints = [models.UniqueConstraint(fields=["organization_id", "sequence"], name="auditentry_sequence")]
+
+    def __str__(self) -> str:
+        return f"{self.sequence} {self.action}"
+
+
+class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
+    def live(self) -> Self:
+        """Those whose session goes on: a session is its family, and a used one says that it has gone on."""
+        return self.filter(revoked_at=None, expires_at__gt=timezone.now())
+
+
 class RefreshToken(models.Model):
     """One refresh token, known by its hash. Each use replaces it; a second use revokes its whole family."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
-    family = models.UUIDField(default=uuid4, db_index=True)
+    family = models.UUIDField(default=uuid4)
     token_sha256 = models.CharField(max_length=64, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(db_index=True)
     used_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
 
+    objects = RefreshTokenQuerySet.as_manager()
+
+    class Meta:
+        # each request asks whether its session is live; of a revoked one this holds nothing, however long it was
+        indexes = [models.Index(fields=["family"], condition=Q(revoked_at=None), name="refreshtoken_unrevoked")]
+
     def __str__(self) -> str:
         return f"{self.user} since {self.created_at:%Y-%m-%d}"
+
+
+class MailedToken(models.Model):
+    """A secret that was mailed to an address, known by its hash. Whoever has it reads the mail there.
+
+    It works once, so that using it removes the row, and a new one of the same purpose takes its place. An address needs
+    no account: asking for one that has none is to take as long.
+    """
+
+    class Purpose(models.TextChoices):
+        VERIFY_EMAIL = "VERIFY_EMAIL"
+        RESET_PASSWORD = "RESET_PASSWORD"  # noqa: S105
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    purpose = models.CharField(max_length=20, choices=Purpose.choices)
+    address = models.EmailField()
+    token_sha256 = models.CharField(max_length=64, unique=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["address", "purpose"], name="mailedtoken_once")]
+
+    def __str__(self) -> str:
+        return f"{self.get_purpose_display()} of {self.address}"

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from accounts.models import RefreshToken
+from accounts.models import Invitation, MailedToken, RefreshToken
 from common.tenancy import operator
 from common.timetable import every
 
@@ -13,3 +13,15 @@ from common.timetable import every
 def remove_expired_refresh_tokens() -> None:
     with operator():
         RefreshToken.objects.filter(expires_at__lt=timezone.now() - timedelta(days=1)).delete()
+
+
+@every(timedelta(hours=1))
+def remove_expired_invitations() -> None:
+    with operator():
+        Invitation.objects.filter(expires_at__lt=timezone.now(), accepted_at=None).delete()
+
+
+@every(timedelta(hours=1))
+def remove_expired_mailed_tokens() -> None:
+    with operator():
+        MailedToken.objects.filter(expires_at__lt=timezone.now()).delete()

@@ -3,13 +3,14 @@
 import strawberry
 
 from accounts.identity_schema import IdentityMutation, IdentityQuery
+from accounts.organizations_schema import OrganizationsMutation, OrganizationsQuery
 
 
 @strawberry.type
-class AccountsQuery(IdentityQuery):
+class AccountsQuery(IdentityQuery, OrganizationsQuery):
     pass
 
 
 @strawberry.type
-class AccountsMutation(IdentityMutation):
+class AccountsMutation(IdentityMutation, OrganizationsMutation):
     pass

@@ -1,20 +1,27 @@
-"""Access and refresh tokens. simplejwt stays behind this module: nothing else imports it."""
+"""Access and refresh tokens. simplejwt stays behind this module: nothing else imports it.
+
+A session is a family of refresh tokens, each of which replaced the one before; its access tokens name it, and end with it.
+Whatever makes or revokes tokens holds their user's row first: a rotation that is under way cannot outlast a revocation.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.tokens import AccessToken
 
+from accounts import audit
 from accounts.models import RefreshToken, User
 from common.errors import DomainError
+from common.tenancy import operator
 
 # Two tabs that refresh at the same moment are not a thief.
 REUSE_GRACE = timedelta(seconds=5)
@@ -26,8 +33,8 @@ class InvalidToken(DomainError):
 
     code = "INVALID_TOKEN"
 
-    def __init__(self) -> None:
-        super().__init__("This token is not valid (any more). Log in again.")
+    def __init__(self, what_to_do: str = "Log in again.") -> None:
+        super().__init__(f"This token is not valid (any more). {what_to_do}")
 
 
 @dataclass(frozen=True)
@@ -38,46 +45,101 @@ class IssuedSession:
     user: User
 
 
+@dataclass(frozen=True)
+class AccessClaims:
+    """Who an access token speaks for, in which session, and until when."""
+
+    user_id: UUID
+    session: UUID
+    expires_at: datetime
+
+
+class _AccessToken(AccessToken):
+    """simplejwt's, which checks some claims only where they are there."""
+
+    CLAIMS = frozenset({"exp", "nbf", "iat", "iss", "aud", "jti", "token_type", "sub", "sid"})
+
+    def verify(self) -> None:
+        super().verify()
+        if not self.payload.keys() >= self.CLAIMS:
+            raise TokenError("A claim is missing.")
+
+
 def issue_session(user: User, family: UUID | None = None) -> IssuedSession:
     """A new access token and a refresh token of `family`, or of a new one."""
-    access: Any = AccessToken.for_user(user)
+    family = family or uuid4()
+    access: Any = _AccessToken.for_user(user)
+    access["nbf"] = access["iat"]
+    access["sid"] = str(family)
     refresh = secrets.token_urlsafe(32)
     RefreshToken.objects.create(
-        user=user,
-        family=family or uuid4(),
-        token_sha256=_sha256(refresh),
-        expires_at=timezone.now() + REFRESH_LIFETIME,
+        user=user, family=family, token_sha256=sha256_of(refresh), expires_at=timezone.now() + REFRESH_LIFETIME
     )
-    expires_at = datetime.fromtimestamp(access["exp"], tz=timezone.get_current_timezone())
-    return IssuedSession(str(access), refresh, expires_at, user)
+    return IssuedSession(str(access), refresh, _moment(access["exp"]), user)
 
 
-def user_id_of(access_token: str) -> UUID:
-    """Whose access token this is. Raises InvalidToken."""
+def read(access_token: str) -> AccessClaims:
+    """What a token says; whether its session goes on is not looked up. Raises InvalidToken."""
     try:
-        token: Any = AccessToken(access_token)  # type: ignore[arg-type]
-        return UUID(token["sub"])
-    except (TokenError, ValueError, KeyError, TypeError):
+        token: Any = _AccessToken(access_token)  # type: ignore[arg-type]
+        return AccessClaims(UUID(token["sub"]), UUID(token["sid"]), _moment(token["exp"]))
+    except (TokenError, ValueError, TypeError, AttributeError):
         raise InvalidToken from None
 
 
 def rotate(refresh_token: str) -> IssuedSession:
-    """Exchange a refresh token for a new pair; one that was used before revokes its family. Raises InvalidToken.
+    """Exchange a refresh token for a new pair; one that was used before revokes its family. Raises InvalidToken."""
+    with operator():
+        exchanged = _exchanged(refresh_token)
+    if exchanged is None:  # out here, where a revocation is committed
+        raise InvalidToken
+    return exchanged
 
-    Not to be called inside a transaction that a raise rolls back: the revocation has to stay.
-    """
+
+def _exchanged(refresh_token: str) -> IssuedSession | None:
+    token = RefreshToken.objects.filter(token_sha256=sha256_of(refresh_token)).first()
+    user = hold(User.objects.filter(pk=token.user_id, is_active=True)) if token else None
+    if token is None or user is None:
+        return None
     now = timezone.now()
-    token = RefreshToken.objects.select_related("user").filter(token_sha256=_sha256(refresh_token)).first()
-    if token is None or not token.user.is_active:
-        raise InvalidToken
-    # columns of this one table only: with a join the UPDATE gets a sub-select, which a second one does not look at again
-    unused = RefreshToken.objects.filter(pk=token.pk, used_at=None, revoked_at=None, expires_at__gt=now)
-    if not unused.update(used_at=now):
-        if token.used_at and now - token.used_at > REUSE_GRACE:
-            RefreshToken.objects.filter(family=token.family, revoked_at=None).update(revoked_at=now)
-        raise InvalidToken
-    return issue_session(token.user, token.family)
+    if RefreshToken.objects.live().filter(pk=token.pk, used_at=None).update(used_at=now):
+        return issue_session(user, token.family)
+    is_reused = token.used_at is not None and now - token.used_at > REUSE_GRACE
+    if is_reused and _end(token.family):
+        audit.record(audit.PLATFORM, actor="nobody", action="session.reuse", target=f"user:{user.pk}")
+    return None
 
 
-def _sha256(token: str) -> str:
+def revoke(refresh_token: str) -> None:
+    """End the session that a refresh token belongs to, also one that was used; an unknown one belongs to none."""
+    with operator():
+        token = RefreshToken.objects.filter(token_sha256=sha256_of(refresh_token)).first()
+        if token and hold(User.objects.filter(pk=token.user_id)) and _end(token.family):
+            audit.record(audit.PLATFORM, actor=f"user:{token.user_id}", action="session.end")
+
+
+def _end(family: UUID) -> bool:
+    """Whether the session went on until now."""
+    return bool(RefreshToken.objects.filter(family=family, revoked_at=None).update(revoked_at=timezone.now()))
+
+
+def revoke_all(user: User, *, but: UUID | None = None) -> None:
+    """End all sessions of `user`, save one, in the caller's transaction."""
+    hold(User.objects.filter(pk=user.pk))
+    sessions = RefreshToken.objects.filter(user=user, revoked_at=None)
+    if but:
+        sessions = sessions.exclude(family=but)
+    sessions.update(revoked_at=timezone.now())
+
+
+def hold(users: QuerySet[User]) -> User | None:
+    """The one user, as they are now and until the transaction ends; rows that refer to them may come and go."""
+    return users.select_for_update(no_key=True).first()
+
+
+def sha256_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _moment(epoch_s: int) -> datetime:
+    return datetime.fromtimestamp(epoch_s, tz=UTC)

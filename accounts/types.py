@@ -8,6 +8,7 @@ from typing import cast
 import strawberry
 import strawberry_django
 from strawberry import relay
+from strawberry.scalars import JSON
 
 from accounts import models
 from accounts.models import Role
@@ -64,3 +65,34 @@ class SessionType:
             expires_at=issued.expires_at,
             user=cast(UserType, issued.user),
         )
+
+
+@strawberry.type(description="It was done.")
+class Done:
+    ok: bool = strawberry.field(default=True, description="Always true.")
+
+
+@strawberry_django.type(models.ApiKey, name="ApiKey", description="A program's access to an organization.")
+class ApiKeyType(relay.Node):
+    organization: OrganizationType = strawberry_django.field(description="The organization that it opens.")
+    name: str = strawberry_django.field(description="What it is for.")
+    prefix: str = strawberry_django.field(description="How the key begins, to know it by.")
+    role: Role = strawberry_django.field(description="What a program that has it may do.")
+    last_used_at: datetime | None = strawberry_django.field(description="When it was last used, to the minute.")
+    expires_at: datetime | None = strawberry_django.field(description="Until when it works.")
+    created_at: strawberry.auto = strawberry_django.field(description="When it was made.")
+
+
+@strawberry.type(description="The only time that the whole key is shown.")
+class IssuedApiKey:
+    api_key: ApiKeyType = strawberry.field(description="The key, as it is known from now on.")
+    secret: str = strawberry.field(description="Send it as `Authorization: Bearer ...`, and keep it safe.")
+
+
+@strawberry_django.type(models.AuditEntry, name="AuditEntry", description="Something that was done, and by whom.")
+class AuditEntryType(relay.Node):
+    at: datetime = strawberry_django.field(description="When.")
+    actor: str = strawberry_django.field(description="Who: user:<id> or key:<id>.")
+    action: str = strawberry_django.field(description="What, such as member.invite.")
+    target: str = strawberry_django.field(description="To whom or what.")
+    details: JSON = strawberry_django.field(description="More of it; ids and words.")

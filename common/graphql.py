@@ -64,8 +64,8 @@ class Context:
 
     @property
     def actor(self) -> Principal:
-        """Who is signed in. Raises NotSignedIn."""
-        if self.principal.user_id is None:
+        """Who is signed in, or the key. Raises NotSignedIn."""
+        if self.principal.is_nobody:
             raise NotSignedIn
         return self.principal
 

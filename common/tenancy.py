@@ -10,6 +10,7 @@ import contextvars
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
@@ -21,10 +22,23 @@ OPERATOR_ROLE = "platform_operator"
 
 @dataclass(frozen=True)
 class Principal:
-    """Who acts: a user (later also an API key), with its role in each of its organizations."""
+    """Who acts: a user with a role in each of their organizations, or an API key with one in its own."""
 
     user_id: UUID | None
     roles: Mapping[UUID, str] = field(default_factory=dict)
+    key_id: UUID | None = None
+    session: UUID | None = None
+    expires_at: datetime | None = None
+    """When the access token does; a request is over by then, and a subscription ends with it."""
+
+    @property
+    def is_nobody(self) -> bool:
+        return self.user_id is None and self.key_id is None
+
+    @property
+    def name(self) -> str:
+        """As the audit log has it: an id, which says nothing about a person who has gone."""
+        return f"user:{self.user_id}" if self.user_id else f"key:{self.key_id}" if self.key_id else "nobody"
 
     @property
     def organizations(self) -> frozenset[UUID]:

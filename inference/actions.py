@@ -84,7 +84,7 @@ async def generate(*, ticket: str, request: Request) -> AsyncIterator[dict[str, 
 
 def _any_organization(actor: Principal) -> Any:
     """The base model belongs to nobody; asking it takes a role, in whichever organization, that may ask."""
-    if actor.user_id is None:
+    if actor.is_nobody:
         raise NotSignedIn
     allowed = sorted(str(key) for key, role in actor.roles.items() if Permission.PREDICT in ROLES[Role(role)])
     if not allowed:

@@ -30,6 +30,7 @@ from common.errors import DomainError, Invalid, Unavailable  # noqa: E402
 from common.graphql import as_graphql_error  # noqa: E402  (models need the apps, which the line above has loaded)
 from datasets.receive import receive_upload  # noqa: E402
 from platform_site import health  # noqa: E402
+from platform_site.browsers import for_browsers  # noqa: E402
 from platform_site.outage_log import SPARINGLY  # noqa: E402
 from platform_site.schema import schema  # noqa: E402
 from platform_site.sockets import GraphQLSocket  # noqa: E402
@@ -54,7 +55,7 @@ CLOSE = (b"connection", b"close")  # the rest of the body is not wanted
 BUSY = Unavailable("More is being asked than can be answered now; try again in a moment.", code="BUSY", retry_after_s=2)
 
 
-async def application(scope: Message, receive: Receive, send: Send) -> None:
+async def route(scope: Message, receive: Receive, send: Send) -> None:
     path = scope.get("path", "")
     if scope["type"] == "websocket":
         if path == "/graphql":
@@ -70,6 +71,9 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
             await receive_upload(scope, receive, send)
         else:
             await _answer(scope, receive, send, _by_asgi if path == "/graphql/stream" else _in_a_thread)
+
+
+application = for_browsers(route)
 
 
 class _Disconnected(Exception):

@@ -86,14 +86,27 @@ def database(name: str) -> dict[str, Any]:
 def url(name: str, default: str) -> str:
     """An http(s) address without a path."""
     value = text(name, default).rstrip("/")
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and not parts.path and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
+    if not _is_origin(value):
         raise _refused(name, value, "an address such as https://platform.example.com or http://127.0.0.1:8000")
     return value
+
+
+def origins(name: str) -> list[str]:
+    """A comma-separated list of http(s) addresses without a path, as browsers send them in Origin."""
+    values = [value.rstrip("/").lower() for value in names(name, [])]
+    for value in values:
+        if not _is_origin(value):
+            raise _refused(name, value, "addresses such as https://app.example.com, separated by commas")
+    return values
+
+
+def _is_origin(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        plain = value == f"{parts.scheme}://{parts.netloc}" and "@" not in value and "*" not in value
+        return plain and parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def redis(name: str) -> str:

@@ -29,15 +29,23 @@ from accounts.principals import principal_of
 from accounts.tokens import InvalidToken
 from common.errors import DomainError, Invalid, NotSignedIn, Unavailable
 from common.graphql import NOBODY, WAITS, Context, OperationInfo, as_graphql_error
+from common.origin import request_from
 from common.outages import AWAY, told, will_pass
 from common.tenancy import Principal, in_scope, tenant
 from common.text import is_storable
 from common.threads import in_thread
+from platform_site.limits.documents import ALLOWED, in_our_words
 from platform_site.outage_log import sparingly_if_away
+from platform_site.streams import until_lapsed
 
 logger = logging.getLogger(__name__)
 
 DATABASE_AWAY = Unavailable("The database cannot be reached; try again in a moment.")
+ANSWER_TOO_LARGE = Invalid(
+    f"The answer is over {ALLOWED.answer_bytes // 1_000_000} MB: ask for fewer items or fields. "
+    "What mutations have done stays done.",
+    code="ANSWER_TOO_LARGE",
+)
 NOT_A_STREAM = Invalid("This address streams: send `Accept: text/event-stream`.", code="NOT_A_STREAM")
 
 
@@ -111,7 +119,7 @@ class SignedIn(SchemaExtension):
         execution = self.execution_context
         if settings.PRODUCTION:
             execution.validation_rules = (*execution.validation_rules, NoSchemaIntrospectionCustomRule)
-        if execution.context.principal.user_id is None and self._asks_for_something():
+        if execution.context.principal.is_nobody and self._asks_for_something():
             raise as_graphql_error(NotSignedIn())
         yield
 
@@ -130,9 +138,11 @@ class Documents(ParserCache):
     def on_parse(self) -> Iterator[None]:
         try:
             yield from super().on_parse()
-        except (GraphQLError, RecursionError):
+        except (GraphQLError, RecursionError) as error:
             if self.execution_context.graphql_document is not None:
                 raise
+            if refusal := in_our_words(error):
+                raise refusal from None
             yield
 
 
@@ -230,7 +240,8 @@ class GraphQLHTTPView(GraphQLView):  # type: ignore[type-arg]
         except AWAY as error:
             return unavailable(error)
         try:
-            response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
+            with request_from(request.META.get("REMOTE_ADDR", "")):
+                response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
         except UnicodeDecodeError:  # of the body, before decode_json sees it
             return HttpResponseBadRequest("The body should be JSON in UTF-8.")
         return response
@@ -240,6 +251,10 @@ class GraphQLHTTPView(GraphQLView):  # type: ignore[type-arg]
 
     def decode_json(self, data: str | bytes) -> object:
         return parsed(data)
+
+    def encode_json(self, data: object) -> str | bytes:
+        answer = super().encode_json(data)
+        return answer if len(answer) <= ALLOWED.answer_bytes else super().encode_json(shaped(ANSWER_TOO_LARGE))
 
 
 class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
@@ -266,6 +281,11 @@ class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
     async def get_context(self, request: HttpRequest, response: HttpResponse) -> Any:
         return Context(principal=self.principal)
 
+    async def create_streaming_response(self, request: HttpRequest, stream: Any, *args: Any, **kwargs: Any) -> Any:
+        return await super().create_streaming_response(
+            request, lambda: until_lapsed(self.principal, stream()), *args, **kwargs
+        )
+
     def decode_json(self, data: str | bytes) -> object:
         request = parsed(data)
         if not isinstance(request.get("query"), str) or not request["query"].strip():
@@ -274,10 +294,14 @@ class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
 
 
 def refused(error: DomainError, status: int, headers: dict[str, str] | None = None) -> HttpResponse:
-    """A refusal of the whole request, in the shape of GraphQL's answers."""
+    """A refusal of the whole request."""
+    return JsonResponse(shaped(error), status=status, headers=headers)
+
+
+def shaped(error: DomainError) -> dict[str, Any]:
+    """In the shape of GraphQL's answers."""
     shown = as_graphql_error(error)
-    body = {"data": None, "errors": [{"message": shown.message, "extensions": shown.extensions}]}
-    return JsonResponse(body, status=status, headers=headers)
+    return {"data": None, "errors": [{"message": shown.message, "extensions": shown.extensions}]}
 
 
 def unavailable(error: Exception) -> HttpResponse:

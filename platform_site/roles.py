@@ -231,6 +231,7 @@ def processes(web: Address, inference: Address | None, base_model: str = "auto")
                 *("--host", web.host, "--port", str(web.port)),
                 *("--timeout-graceful-shutdown", "3"),  # open streams would hang a SIGTERM
                 *("--ws-per-message-deflate", "false"),
+                *("--ws-max-size", "4000000"),  # the most that sockets.MAX_MESSAGE_CHARACTERS can take
                 *("--lifespan", "off", "--no-access-log"),
             ],
             env,

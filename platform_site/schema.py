@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import strawberry
@@ -11,9 +13,10 @@ from strawberry import relay
 from strawberry.extensions import MaxTokensLimiter, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
+from strawberry.types.execution import PreExecutionError
 from strawberry_django.optimizer import DjangoOptimizerExtension
 
-from accounts.models import Organization, User
+from accounts.models import ApiKey, AuditEntry, Organization, User
 from accounts.schema import AccountsMutation, AccountsQuery
 from common.graphql import BIG_INT, BigInt, Info, resolve_or_null
 from common.graphql_jobs import event_types
@@ -21,11 +24,13 @@ from datasets.models import Dataset, DatasetVersion, Upload
 from datasets.schema import DatasetsMutation, DatasetsQuery, DatasetsSubscription
 from inference.schema import InferenceMutation, InferenceSubscription
 from platform_site.graphql import Documents, Errors, ScopedExecution, SignedIn
+from platform_site.limits.documents import ALLOWED, DocumentLimits
 from training.models import Adapter, TrainingRun
 from training.schema import TrainingMutation, TrainingQuery, TrainingSubscription
 
 NODES: dict[str, type[Any]] = {
-    model.__name__: model for model in (User, Organization, Upload, Dataset, DatasetVersion, TrainingRun, Adapter)
+    model.__name__: model
+    for model in (User, Organization, ApiKey, AuditEntry, Upload, Dataset, DatasetVersion, TrainingRun, Adapter)
 }
 
 
@@ -57,6 +62,19 @@ class Schema(strawberry.Schema):
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Errors logs what is unexpected; a refusal is no error of ours."""
 
+    async def stream(self, *args: Any, **kwargs: Any) -> Any:
+        return _answering_refusals(await super().stream(*args, **kwargs))
+
+
+async def _answering_refusals(results: Any) -> AsyncIterator[Any]:
+    """What an extension refuses before the execution is an answer, here as for queries: strawberry's streams break at it."""
+    try:
+        async with aclosing(results):
+            async for result in results:
+                yield result
+    except GraphQLError as refusal:
+        yield PreExecutionError(data=None, errors=[refusal])
+
 
 schema = Schema(
     query=Query,
@@ -66,7 +84,8 @@ schema = Schema(
     config=StrawberryConfig(scalar_map={BigInt: BIG_INT}, relay_max_results=100, disable_field_suggestions=True),
     execution_context_class=ScopedExecution,
     extensions=[
-        lambda: MaxTokensLimiter(max_token_count=5_000),
+        lambda: MaxTokensLimiter(max_token_count=ALLOWED.tokens),
+        DocumentLimits,
         lambda: Documents(maxsize=256),
         SignedIn,
         lambda: ValidationCache(maxsize=256),

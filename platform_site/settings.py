@@ -24,6 +24,8 @@ ALLOWED_HOSTS = [
 ]
 PUBLIC_URL = environment.url("PUBLIC_URL", "http://127.0.0.1:8000")
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+# Whose pages may use the API from a browser, beside our own.
+CORS_ORIGINS = environment.origins("CORS_ORIGINS")
 
 INSTALLED_APPS = [
     "unfold",
@@ -146,6 +148,7 @@ UPLOAD_LIFETIME = timedelta(hours=24)
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME / "static"
 WHITENOISE_USE_FINDERS = True
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 WHITENOISE_AUTOREFRESH = not PRODUCTION
 
 # ---------------------------------------------------------------------------------------------- who
@@ -160,6 +163,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+# An address that nobody has shown to be theirs: may one work with it?
+REQUIRE_VERIFIED_EMAIL = environment.flag("REQUIRE_VERIFIED_EMAIL", False)
 SIMPLE_JWT = {
     "ALGORITHM": "HS256",
     "SIGNING_KEY": SECRET_KEY,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from contextlib import suppress
+from datetime import timedelta
 from types import NoneType
 from typing import Any
 
@@ -11,27 +14,55 @@ from django.conf import settings
 from strawberry.channels import GraphQLWSConsumer
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 
 from accounts.tokens import InvalidToken
-from common.graphql import NOBODY, Context
+from common.errors import Invalid
+from common.graphql import NOBODY, Context, as_graphql_error
 from common.outages import AWAY, told
 from common.text import is_storable
 from common.threads import in_thread
+from platform_site import lapse
 from platform_site.graphql import parsed, principal_from
 from platform_site.outage_log import sparingly_if_away
 
 logger = logging.getLogger(__name__)
 
-INTERNAL_ERROR, TRY_AGAIN_LATER = 1011, 1013
+POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR, TRY_AGAIN_LATER = 1008, 1009, 1011, 1013
+FORBIDDEN = 4403
+
+INIT_WITHIN_S = 15.0
+MAX_SUBSCRIPTIONS = 100
+MAX_MESSAGE_CHARACTERS = 1_000_000
+MAX_WAITING_MESSAGES = 200
+
+
+class Operations(BaseGraphQLTransportWSHandler):  # type: ignore[type-arg]
+    async def handle_subscribe(self, message: Any) -> None:
+        if len(self.operations) < MAX_SUBSCRIPTIONS or message["id"] in self.operations:
+            await super().handle_subscribe(message)
+            return
+        words = (
+            f"A connection carries at most {MAX_SUBSCRIPTIONS} subscriptions at a time; complete one, or open another."
+        )
+        error = as_graphql_error(Invalid(words, code="TOO_MANY_SUBSCRIPTIONS"))
+        await self.send_message({"id": message["id"], "type": "error", "payload": [error.formatted]})
 
 
 class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
     """Subscriptions over graphql-transport-ws; the token is connection_params.authorization."""
 
+    graphql_transport_ws_handler_class = Operations
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
-            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,), allowed_origins=[settings.PUBLIC_URL], **kwargs
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+            allowed_origins=[settings.PUBLIC_URL, *settings.CORS_ORIGINS],
+            connection_init_wait_timeout=timedelta(seconds=INIT_WITHIN_S),
+            **kwargs,
         )
+        self.live: lapse.LiveConnection | None = None
+        self.ending: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Channels' own, without what nobody here has: a channel layer, and database connections of the socket's.
@@ -41,9 +72,13 @@ class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
         self.scope, self.base_send, self.channel_layer = scope, send, None
         assert (await receive())["type"] == "websocket.connect"
         await self.connect()
-        while (message := await receive())["type"] == "websocket.receive":
-            await self.websocket_receive(message)
-        await self.disconnect(message["code"])
+        try:
+            while (message := await receive())["type"] == "websocket.receive":
+                await self.websocket_receive(message)
+            await self.disconnect(message["code"])
+        finally:
+            if self.live is not None:
+                lapse.forget(self.live)
         self.run_task = None  # each would keep the other until the next full collection of garbage
 
     async def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -57,6 +92,23 @@ class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
             logger.exception("A websocket's handler broke.")
             await self.close(INTERNAL_ERROR)
 
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if len(text_data or "") > MAX_MESSAGE_CHARACTERS:
+            await self.end(TOO_BIG, f"A message has at most {MAX_MESSAGE_CHARACTERS:,} characters")
+        elif self.message_queue.qsize() >= MAX_WAITING_MESSAGES:
+            await self.end(POLICY_VIOLATION, "More messages than can be answered")
+        else:
+            await super().receive(text_data, bytes_data)
+
+    async def end(self, code: int, reason: str) -> None:
+        """Close without waiting for what the client still has to say: its subscriptions end first."""
+        self.message_queue.put_nowait({"message": None, "disconnected": True})
+        with suppress(Exception):  # it has just gone by itself
+            await self.close(code, reason)
+
+    def end_lapsed(self, reason: str) -> None:
+        self.ending = asyncio.create_task(self.end(FORBIDDEN, reason))
+
     async def on_ws_connect(self, context: Any) -> Any:
         params = context.connection_params
         authorization = params.get("authorization") if isinstance(params, dict) else None
@@ -64,6 +116,8 @@ class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
             context.principal = await in_thread(lambda: principal_from(authorization))
         except InvalidToken:
             raise ConnectionRejectionError from None
+        if not context.principal.is_nobody:
+            self.live = lapse.end_when_lapsed(context.principal, self.end_lapsed)
         return await super().on_ws_connect(context)
 
     async def get_context(self, request: Any, response: Any) -> Any:

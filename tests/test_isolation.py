@@ -12,7 +12,7 @@ import pytest
 from graphql import GraphQLInputObjectType, GraphQLObjectType, get_named_type
 from strawberry import relay
 
-from accounts.models import Organization, User
+from accounts.models import ApiKey, AuditEntry, Organization, User
 from common.graphql import Context
 from common.tenancy import operator
 from datasets.models import Dataset, DatasetVersion, Upload
@@ -32,6 +32,8 @@ QUERIES = {
     "datasets(organizationId)": "query ($id: ID!) { datasets(organizationId: $id) { totalCount edges { cursor } } }",
     "trainingRuns(organizationId)": "query ($id: ID!) { trainingRuns(organizationId: $id) { totalCount edges { cursor } } }",
     "trainingRuns(datasetVersionId)": "query ($id: ID!) { trainingRuns(datasetVersionId: $id) { totalCount edges { cursor } } }",
+    "apiKeys(organizationId)": "query ($id: ID!) { apiKeys(organizationId: $id) { name } }",
+    "auditLog(organizationId)": "query ($id: ID!) { auditLog(organizationId: $id) { totalCount edges { cursor } } }",
     "adapters(organizationId)": "query ($id: ID!) { adapters(organizationId: $id) { totalCount edges { cursor } } }",
 }
 INFO = "__typename ... on OperationInfo { messages { kind code field message } }"
@@ -56,6 +58,25 @@ MUTATIONS = {
         f"mutation ($id: ID!) {{ startTrainingRun(input: {{datasetVersionId: $id}}) {{ {INFO} }} }}"
     ),
     "cancelTrainingRun(id)": f"mutation ($id: ID!) {{ cancelTrainingRun(id: $id) {{ {INFO} }} }}",
+    "inviteMember(input.organizationId)": (
+        f'mutation ($id: ID!) {{ inviteMember(input: {{organizationId: $id, email: "x@example.com"}}) {{ {INFO} }} }}'
+    ),
+    "changeMemberRole(input.organizationId)": (
+        f"mutation ($id: ID!) {{ changeMemberRole(input: {{organizationId: $id, userId: $id, role: OWNER}}) {{ {INFO} }} }}"
+    ),
+    "changeMemberRole(input.userId)": (
+        f"mutation ($id: ID!, $own: ID!) {{ changeMemberRole(input: {{organizationId: $own, userId: $id, role: OWNER}}) {{ {INFO} }} }}"
+    ),
+    "removeMember(input.organizationId)": (
+        f"mutation ($id: ID!) {{ removeMember(input: {{organizationId: $id, userId: $id}}) {{ {INFO} }} }}"
+    ),
+    "removeMember(input.userId)": (
+        f"mutation ($id: ID!, $own: ID!) {{ removeMember(input: {{organizationId: $own, userId: $id}}) {{ {INFO} }} }}"
+    ),
+    "createApiKey(input.organizationId)": (
+        f'mutation ($id: ID!) {{ createApiKey(input: {{organizationId: $id, name: "k"}}) {{ {INFO} }} }}'
+    ),
+    "revokeApiKey(id)": f"mutation ($id: ID!) {{ revokeApiKey(id: $id) {{ {INFO} }} }}",
     "predict(input.adapterId)": (
         f'mutation ($id: ID!) {{ predict(input: {{adapterId: $id, prompt: "def"}}) {{ {INFO} }} }}'
     ),
@@ -65,7 +86,8 @@ SUBSCRIPTIONS = {
     "trainingRunEvents(id)": "subscription ($id: ID!) { trainingRunEvents(id: $id) { sequence } }",
     "generate(input.adapterId)": 'subscription ($id: ID!) { generate(input: {adapterId: $id, prompt: "def"}) { text } }',
 }
-NODES = [User, Organization, Upload, Dataset, DatasetVersion, TrainingRun, Adapter]
+LISTS = {"apiKeys": []}  # those that are no connections
+NODES = [User, Organization, ApiKey, AuditEntry, Upload, Dataset, DatasetVersion, TrainingRun, Adapter]
 NOT_FOUND = {"kind": "ERROR", "code": "NOT_FOUND", "field": None, "message": "There is no such object."}
 
 
@@ -133,7 +155,8 @@ def test_each_kind_of_node_is_in_this_matrix() -> None:
 def test_a_query_answers_null_or_nothing_to_all_alike(alice: Person, charlie: Person, place: str) -> None:
     answers = {json.dumps(alice.ask(QUERIES[place], id=one)) for one in foreign_ids(charlie) + unknown_ids()}
     field = place.partition("(")[0]
-    empty = {"totalCount": 0, "edges": []} if field.endswith("s") else None
+    is_list = field.endswith("s") or field == "auditLog"
+    empty = LISTS.get(field, {"totalCount": 0, "edges": []}) if is_list else None
     assert [json.loads(answer) for answer in answers] == [{"data": {field: empty}}]
 
 
@@ -145,7 +168,8 @@ def test_a_mutation_finds_none_of_them_and_changes_nothing(alice: Person, charli
         own = make_upload(alice, b"x")
         with operator():
             dataset = Dataset.objects.create(organization=alice.organization, name="hers")
-        variables = {"own": global_id(own if field == "createDataset" else dataset)}
+        chosen = {"createDataset": own, "processDataset": dataset}.get(field, alice.organization)
+        variables = {"own": global_id(chosen)}
     before = counts()
     answers = {json.dumps(alice.ask(MUTATIONS[place], id=one, **variables)) for one in ids}
     assert [json.loads(answer) for answer in answers] == [

@@ -6,9 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.test import Client
 
-from accounts.models import RefreshToken
-from tests.cast import PASSWORD, Person
+from accounts import audit
+from accounts.actions.identity import log_in
+from accounts.credentials import WrongCredentials
+from accounts.models import AuditEntry, RefreshToken, User
+from common.tenancy import operator
+from tests.accounts.locks import in_another_thread
+from tests.cast import PASSWORD, Person, make_person
 
 LOGIN = """
 mutation ($input: LoginInput!) { login(input: $input) {
@@ -70,3 +76,40 @@ def test_an_account_that_was_closed_answers_like_one_that_never_was(anonymous: A
     alice.user.save()
     answer = anonymous(LOGIN, input={"email": "alice@example.com", "password": PASSWORD})
     assert answer == {"data": {"login": WRONG}}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("change", [{"password": "!"}, {"is_active": False}])
+def test_a_login_does_not_outlast_a_change_that_comes_while_the_password_is_compared(change: dict[str, Any]) -> None:
+    """It would be a session of the old password, which the change has not ended."""
+    user = make_person("Alice").user
+    before = RefreshToken.objects.count()
+    with in_another_thread() as begin:
+        with operator():
+            User.objects.filter(pk=user.pk).update(**change)
+            logging_in = begin(lambda: log_in(email="alice@example.com", password=PASSWORD))
+        with pytest.raises(WrongCredentials):
+            logging_in.result(timeout=10)
+    assert RefreshToken.objects.count() == before
+
+
+@pytest.mark.django_db
+def test_who_came_in_and_who_was_refused_is_in_the_audit_log(alice: Person) -> None:
+    client = Client(REMOTE_ADDR="192.0.2.9")
+    document = "mutation ($input: LoginInput!) { login(input: $input) { __typename } }"
+    for email, password in (
+        ("alice@example.com", PASSWORD),
+        ("alice@example.com", "not her password"),
+        ("nobody@example.com", PASSWORD),
+    ):
+        variables = {"input": {"email": email, "password": password}}
+        client.post("/graphql", {"query": document, "variables": variables}, content_type="application/json")
+    with operator():
+        log = AuditEntry.objects.filter(organization_id=audit.PLATFORM).order_by("sequence")
+        seen = list(log.values_list("action", "actor", "target", "address"))
+    hers = f"user:{alice.user.pk}"
+    assert seen == [
+        ("session.begin", hers, "", "192.0.2.9"),
+        ("session.refuse", "nobody", hers, "192.0.2.9"),
+        ("session.refuse", "nobody", "nobody", "192.0.2.9"),
+    ]

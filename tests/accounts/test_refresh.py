@@ -10,8 +10,10 @@ import pytest
 from django.utils import timezone
 
 from accounts.models import RefreshToken, User
-from accounts.tokens import issue_session
+from accounts.principals import principal_of
+from accounts.tokens import InvalidToken, _exchanged, issue_session, read, revoke, revoke_all
 from common.tenancy import operator
+from tests.accounts.locks import in_another_thread
 from tests.cast import Person, make_person
 from tests.processes import start_python
 
@@ -69,6 +71,23 @@ def test_a_second_use_after_the_grace_ends_the_family_and_no_other(anonymous: As
     assert refresh(anonymous, elsewhere)["__typename"] == "Session"
 
 
+def test_a_second_use_after_the_grace_ends_the_access_tokens_at_once(anonymous: Ask, alice: Person) -> None:
+    stolen = issue_session(alice.user).refresh_token
+    thief = refresh(anonymous, stolen)["accessToken"]
+    assert principal_of(thief).user_id == alice.user.pk
+    age_uses(6)
+    refresh(anonymous, stolen)
+    with pytest.raises(InvalidToken):
+        principal_of(thief)
+    assert principal_of(alice.token).user_id == alice.user.pk  # of another session
+
+
+def test_an_access_token_outlives_the_rotation_of_its_session(anonymous: Ask, alice: Person) -> None:
+    first = issue_session(alice.user)
+    refresh(anonymous, first.refresh_token)
+    assert principal_of(first.access_token).user_id == alice.user.pk
+
+
 @pytest.mark.parametrize("change", [{"revoked_at": timezone.now()}, {"expires_at": timezone.now()}])
 def test_a_revoked_and_an_expired_token_are_refused(anonymous: Ask, alice: Person, change: dict[str, Any]) -> None:
     token = issue_session(alice.user).refresh_token
@@ -90,13 +109,12 @@ def test_an_unknown_token_is_refused(anonymous: Ask, alice: Person, token: str) 
 
 
 RACE = """
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from accounts import tokens
 
 def refresh(_):
     try:
-        return tokens.rotate(sys.argv[1]).refresh_token
+        return tokens.rotate({token!r}).refresh_token
     except tokens.InvalidToken:
         return "refused"
 
@@ -107,12 +125,38 @@ with ThreadPoolExecutor(10) as threads:
 
 @pytest.mark.django_db(transaction=True)
 def test_of_twenty_parallel_refreshes_one_wins_and_its_session_lives(anonymous: Ask) -> None:
-    token = issue_session(make_person("Alice").user).refresh_token
-    racers = [start_python(RACE.replace("sys.argv[1]", repr(token))) for _ in range(2)]
+    first = issue_session(make_person("Alice").user)
+    racers = [start_python(RACE.format(token=first.refresh_token)) for _ in range(2)]
     answers = [word for racer in racers for word in racer.communicate(timeout=60)[0].split()]
     assert len(answers) == 20
     assert answers.count("refused") == 19
     with operator():
         assert RefreshToken.objects.exclude(revoked_at=None).count() == 0
+        assert RefreshToken.objects.filter(family=read(first.access_token).session).count() == 2
+    assert principal_of(first.access_token).user_id == first.user.pk
     winner = next(answer for answer in answers if answer != "refused")
     assert refresh(anonymous, winner)["__typename"] == "Session"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("end", ["log out", "sign out everywhere"])
+def test_a_rotation_that_is_under_way_does_not_outlast_the_end_of_its_session(anonymous: Ask, end: str) -> None:
+    """The new token is not there yet when its session is revoked, and must not be left over."""
+    first = issue_session(make_person("Alice").user)
+
+    def revoke_it() -> None:
+        if end == "log out":
+            revoke(first.refresh_token)
+        else:
+            with operator():
+                revoke_all(first.user)
+
+    with in_another_thread() as begin:
+        with operator():
+            second = _exchanged(first.refresh_token)
+            assert second is not None
+            revoking = begin(revoke_it)
+        revoking.result(timeout=10)
+    assert refresh(anonymous, second.refresh_token) == INVALID
+    with pytest.raises(InvalidToken):
+        principal_of(second.access_token)

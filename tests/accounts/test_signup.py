@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.hashers import make_password
 from django.test import override_settings
 
-from accounts.actions.identity import _NOBODYS_PASSWORD
+from accounts.credentials import NOBODYS_PASSWORD
 from accounts.models import Membership, Organization, RefreshToken, User
 from common.tenancy import operator
 from platform_site import settings as deployment
@@ -135,5 +135,16 @@ def test_passwords_are_stored_as_bcrypt_hashes_of_twelve_rounds(anonymous: Ask) 
         assert stored.startswith("bcrypt_sha256$$2b$12$")
         assert User.objects.get().check_password(PASSWORD)
         # a login for an unknown address is compared with this one, and has to cost the same
-        assert _NOBODYS_PASSWORD.startswith("bcrypt_sha256$$2b$12$")
-        assert len(_NOBODYS_PASSWORD) == len(make_password(PASSWORD))
+        assert NOBODYS_PASSWORD.startswith("bcrypt_sha256$$2b$12$")
+        assert len(NOBODYS_PASSWORD) == len(make_password(PASSWORD))
+
+
+def test_a_password_counts_to_its_last_character(anonymous: Ask) -> None:
+    """bcrypt alone would ignore what follows the 72nd byte."""
+    long = "correct horse battery " * 10
+    with override_settings(PASSWORD_HASHERS=deployment.PASSWORD_HASHERS):
+        sign_up(anonymous, password=long + "a")
+        user = User.objects.get()
+        assert user.check_password(long + "a")
+        assert not user.check_password(long + "b")
+        assert not user.check_password(long[:72])

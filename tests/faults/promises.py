@@ -200,11 +200,15 @@ def _may_cut_short(fault: Fault, job: Job) -> bool:
 
 
 def mail_is_sent(seen: Evidence) -> Iterator[str]:
-    """5: one row of the outbox for each ended job and its creator, sent; a repeat has the same Message-ID, and a reason."""
+    """5: one row of the outbox for each sign-up, and for each ended job and its creator, sent; a repeat has the same
+    Message-ID, and a reason."""
     rows = {(message.event, message.recipient): message for message in seen.messages}
     if len(rows) != len(seen.messages):
         yield f"the outbox has {len(seen.messages)} rows of {len(rows)} events"
-    wanted = set()
+    wanted = {key for key in rows if key[0].startswith("email-verification/")}
+    for client, count in Counter(recipient for _, recipient in wanted).items():
+        if count > 1:
+            yield f"{client} has signed up once, and {count} mails say so"
     for job in seen.jobs.values():
         event = f"{'training-run' if job.kind == RUN else 'dataset-version'}/{job.id}/{job.status}"
         wanted.add((event, job.client))

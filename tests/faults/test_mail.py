@@ -45,6 +45,8 @@ def mailing(server: MailServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def team(mailing: Installation, server: MailServer) -> Iterator[Team]:
     with Team(mailing) as team:
+        wait_all_sent(mailing, DRAINED_WITHIN_S)  # what its sign-up says
+        server.received.clear()
         yield team
 
 

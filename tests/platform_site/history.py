@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from accounts import mailed_tokens
+from accounts.actions import keys, organizations
+from accounts.models import MailedToken
+from accounts.roles import Role
 from common.outbox import mail
 from common.tenancy import operator
 from tests.cast import Person
@@ -10,11 +14,21 @@ from training.models import Adapter
 
 
 def make_history(person: Person) -> Adapter:
-    """An upload, a dataset and its version, a run, both jobs' first events, a mail, and the adapter."""
+    """An invitation, an API key, an upload, a dataset and its version, a run, both jobs' first events, a mail, a token in one, and the adapter."""
     name = f"{person.user.name}'s functions"
     version = make_version(person, make_dataset(person, name), rows_in=1204, rows_kept=1180)
     run = make_run(person, version, name=name, status="SUCCEEDED", step=120, total_steps=120, loss=1.214)
     with operator():
+        mailed_tokens.issue(MailedToken.Purpose.VERIFY_EMAIL, person.user.email)
+        organizations.invite_member(
+            actor=person.principal,
+            organization=person.organization,
+            email=f"friend-of-{person.user.email}",
+            role=Role.MEMBER,
+        )
+        keys.create_key(
+            actor=person.principal, organization=person.organization, name="CI", role=Role.MEMBER, expires_at=None
+        )
         version.created()
         run.created()
         mail(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -14,8 +13,7 @@ import pytest
 from django.db import OperationalError
 from strawberry import relay
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.typing import Subprotocol
+from websockets.exceptions import InvalidStatus
 
 from common.events import Event
 from common.jobs import JobStatus
@@ -25,6 +23,7 @@ from datasets.models import DatasetVersion
 from platform_site import sockets
 from tests.cast import Person, make_person
 from tests.rows import global_id, make_run, make_version
+from tests.sockets import code_at_the_end, greet, hear, socket, tell
 from tests.web import serving
 from training.models import TrainingRun
 
@@ -74,26 +73,6 @@ def log(run: TrainingRun, *events: Event, status: JobStatus | None = None) -> No
 
 def lines(count: int) -> list[Event]:
     return [Event("LogLine", {"level": "INFO", "text": "x"})] * count
-
-
-@asynccontextmanager
-async def socket(url: str, protocol: str = "graphql-transport-ws", **more: Any) -> AsyncIterator[ClientConnection]:
-    address = url.replace("http://", "ws://") + "/graphql"
-    async with connect(address, subprotocols=[Subprotocol(protocol)], proxy=None, **more) as opened:
-        yield opened
-
-
-async def tell(opened: ClientConnection, **message: Any) -> None:
-    await opened.send(json.dumps(message))
-
-
-async def hear(opened: ClientConnection) -> dict[str, Any]:
-    return json.loads(await asyncio.wait_for(opened.recv(), 10))
-
-
-async def greet(opened: ClientConnection, token: str | None) -> None:
-    await tell(opened, type="connection_init", payload={"authorization": f"Bearer {token}"} if token else {})
-    assert await hear(opened) == {"type": "connection_ack"}
 
 
 async def subscribe(opened: ClientConnection, document: str, **variables: Any) -> None:
@@ -254,15 +233,6 @@ def close_code(url: str, *messages: Any, **how: Any) -> int:
             return await code_at_the_end(opened)
 
     return asyncio.run(talk())
-
-
-async def code_at_the_end(opened: ClientConnection) -> int:
-    async with asyncio.timeout(10):
-        with suppress(ConnectionClosed):
-            while True:
-                await opened.recv()
-    assert opened.close_code is not None
-    return opened.close_code
 
 
 INIT = {"type": "connection_init"}

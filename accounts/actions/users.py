@@ -1,0 +1,35 @@
+"""What operators do to accounts. They run in the caller's scope: the admin's, which sees all organizations."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from accounts import audit, tokens
+from accounts.models import Invitation, User
+from common.errors import Invalid
+from common.tenancy import Principal
+
+
+@transaction.atomic
+def lock_user(*, actor: Principal, user: User) -> None:
+    """Let nobody in as `user`, and end all sessions, until the account is unlocked. Raises Invalid for oneself."""
+    if actor.user_id == user.pk:
+        raise Invalid("This is you: somebody else has to lock your account.", code="OWN_ACCOUNT")
+    User.objects.filter(pk=user.pk).update(is_active=False)
+    tokens.revoke_all(user)
+    Invitation.objects.filter(invited_by=user, accepted_at=None).delete()
+    audit.record(audit.PLATFORM, actor=actor.name, action="user.lock", target=f"user:{user.pk}")
+
+
+@transaction.atomic
+def unlock_user(*, actor: Principal, user: User) -> None:
+    """Let `user` in again: what was signed in before stays signed out."""
+    User.objects.filter(pk=user.pk).update(is_active=True)
+    audit.record(audit.PLATFORM, actor=actor.name, action="user.unlock", target=f"user:{user.pk}")
+
+
+@transaction.atomic
+def sign_out_everywhere(*, actor: Principal, user: User) -> None:
+    """End all sessions of `user` with the API, who may log in again."""
+    tokens.revoke_all(user)
+    audit.record(audit.PLATFORM, actor=actor.name, action="user.sign_out", target=f"user:{user.pk}")

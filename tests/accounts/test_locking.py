@@ -1,0 +1,113 @@
+"""Operators lock an account, unlock it, and sign its user out everywhere: by an action, and by the admin's buttons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+from accounts import tokens
+from accounts.actions import identity, users
+from accounts.credentials import WrongCredentials
+from accounts.models import User
+from accounts.principals import principal_of
+from common.errors import Invalid
+from common.tenancy import operator
+from tests.cast import PASSWORD, Person
+
+
+@pytest.fixture
+def admin(db: None, client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("root@example.com", PASSWORD))
+    return client
+
+
+def press(admin: Client, button: str, *people: User) -> list[str]:
+    """What the page says then."""
+    chosen = {"action": button, "_selected_action": [str(person.pk) for person in people]}
+    page = admin.post("/admin/accounts/user/", chosen, follow=True)
+    assert page.status_code == 200
+    return [str(message) for message in page.context["messages"]]
+
+
+def is_live(person: Person) -> bool:
+    try:
+        return principal_of(person.token).user_id == person.user.pk
+    except tokens.InvalidToken:
+        return False
+
+
+def test_a_locked_account_is_out_at_once_and_stays_out(alice: Person, bob: Person) -> None:
+    session = tokens.issue_session(alice.user)
+    with operator():
+        users.lock_user(actor=bob.principal, user=alice.user)
+    assert (is_live(alice), is_live(bob)) == (False, True)
+    with pytest.raises(tokens.InvalidToken):
+        tokens.rotate(session.refresh_token)
+    with pytest.raises(WrongCredentials):
+        identity.log_in(email="alice@example.com", password=PASSWORD)
+
+
+def test_an_unlocked_account_may_log_in_and_its_old_sessions_stay_over(alice: Person, bob: Person) -> None:
+    with operator():
+        users.lock_user(actor=bob.principal, user=alice.user)
+        users.unlock_user(actor=bob.principal, user=alice.user)
+    assert not is_live(alice)
+    alice.token = identity.log_in(email="alice@example.com", password=PASSWORD).access_token
+    assert is_live(alice)
+
+
+def test_who_is_signed_out_everywhere_may_log_in(alice: Person, bob: Person) -> None:
+    with operator():
+        users.sign_out_everywhere(actor=bob.principal, user=alice.user)
+    assert (is_live(alice), is_live(bob)) == (False, True)
+    alice.token = identity.log_in(email="alice@example.com", password=PASSWORD).access_token
+    assert is_live(alice)
+
+
+def test_nobody_locks_themselves_out(alice: Person) -> None:
+    with operator(), pytest.raises(Invalid, match="somebody else has to lock your account"):
+        users.lock_user(actor=alice.principal, user=alice.user)
+    assert is_live(alice)
+    assert User.objects.get().is_active
+
+
+def test_the_buttons(admin: Client, alice: Person, bob: Person) -> None:
+    assert press(admin, "lock", alice.user) == ["alice@example.com: locked."]
+    assert (User.objects.get(pk=alice.user.pk).is_active, is_live(alice), is_live(bob)) == (False, False, True)
+    assert press(admin, "unlock", alice.user) == ["alice@example.com: unlocked."]
+    assert User.objects.get(pk=alice.user.pk).is_active
+    assert press(admin, "sign_out", bob.user) == ["bob@example.com: signed out everywhere."]
+    assert not is_live(bob)
+
+
+def test_the_button_does_not_lock_whoever_presses_it(admin: Client) -> None:
+    me = User.objects.get(email="root@example.com")
+    assert press(admin, "lock", me) == ["root@example.com: This is you: somebody else has to lock your account."]
+    assert User.objects.get(pk=me.pk).is_active
+
+
+def test_staff_who_are_not_superusers_have_no_such_buttons(client: Client, alice: Person) -> None:
+    clerk = User.objects.create_user("clerk@example.com", PASSWORD, is_staff=True)
+    clerk.user_permissions.set(Permission.objects.filter(codename__in=["view_user", "change_user"]))
+    client.force_login(clerk)
+    press(client, "lock", alice.user)
+    assert User.objects.get(pk=alice.user.pk).is_active
+    assert is_live(alice)
+
+
+def test_whether_an_account_is_locked_is_no_checkbox(admin: Client, alice: Person) -> None:
+    """It would leave the sessions for whenever the account is unlocked."""
+    page: Any = admin.get(f"/admin/accounts/user/{alice.user.pk}/change/")
+    assert page.status_code == 200
+    assert "is_active" not in page.context["adminform"].form.fields
+
+
+def test_a_password_that_an_operator_sets_ends_the_sessions(admin: Client, alice: Person, bob: Person) -> None:
+    chosen = {"password1": "another long password", "password2": "another long password"}
+    answer = admin.post(f"/admin/accounts/user/{alice.user.pk}/password/", chosen)
+    assert answer.status_code == 302
+    assert User.objects.get(pk=alice.user.pk).check_password("another long password")
+    assert (is_live(alice), is_live(bob)) == (False, True)

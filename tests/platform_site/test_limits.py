@@ -1,0 +1,278 @@
+"""What a request may ask for: costly documents are refused before they are validated, in little time, whichever way they come."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from django.conf import settings
+from graphql import get_introspection_query, parse
+
+from common.errors import Invalid
+from common.graphql import Context
+from common.tenancy import Principal
+from platform_site import graphql
+from platform_site.limits.allowed import Allowed
+from platform_site.limits.cost import refuse_costly
+from platform_site.limits.documents import ALLOWED
+from platform_site.schema import schema
+from tests.cast import Person, make_person
+from tests.web import serving
+
+# what a hostile document may take on a busy machine; docs/decisions has what they took on a quiet one
+CPU_BOUND_S = 0.5
+
+
+def numbered(count: int, text: str) -> str:
+    """`text` as often as that, each time with another number in the place of #."""
+    return " ".join(text.replace("#", str(number)) for number in range(count))
+
+
+def chain(count: int, selections: str, last: str, kind: str = "Query") -> str:
+    """Fragments F0, F1 .. of which each holds `selections`, in which # is the next one's number."""
+    links = [f"fragment F{at} on {kind} {{ {selections.replace('#', str(at + 1))} }}" for at in range(count)]
+    return " ".join([*links, f"fragment F{count} on {kind} {{ {last} }}"])
+
+
+EXPONENTIAL_FIELDS = "a: members { user { id } } ...F# ...F#"
+CIRCULAR = "fields { type { " * 4 + "name" + " } }" * 4
+
+HOSTILE = [
+    ("fragments in a circle", "{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }", "TOO_DEEP"),
+    ("a fragment that spreads itself", "{ ...A } fragment A on Query { me { email } ...A }", "TOO_DEEP"),
+    ("fragments that double", "{ ...F0 } " + chain(30, "...F# ...F#", "me { email }"), "TOO_DEEP"),
+    ("doubled ten times", "{ ...F0 } " + chain(10, "...F# ...F#", "me { email }"), "TOO_MANY_REPEATS"),
+    (
+        "doubled beside fields",
+        "{ organizations { ...F0 } } " + chain(10, EXPONENTIAL_FIELDS, "id", "Organization"),
+        "TOO_MANY_REPEATS",
+    ),
+    (
+        "doubled through aliases",
+        "{ me { ...F0 } } "
+        + chain(10, "a: memberships { user { ...F# } } b: memberships { user { ...F# } }", "id", "User"),
+        "TOO_DEEP",
+    ),
+    ("a chain of fragments", "{ ...F0 } " + chain(50, "...F#", "me { email }"), "TOO_DEEP"),
+    ("hundreds of fragments", "{ me { email } } " + numbered(300, "fragment F# on User { id }"), "TOO_LONG"),
+    ("hundreds of operations", numbered(300, "query Q# { me { id } }"), "TOO_LONG"),
+    ("10,000 aliases", f"{{ {numbered(10_000, 'a#: __typename')} }}", "TOO_LONG"),
+    ("900 aliases", f"{{ {numbered(900, 'a#: __typename')} }}", "TOO_MANY_ALIASES"),
+    ("900 aliases below a field", f"{{ me {{ {numbered(900, 'a#: id')} }} }}", "TOO_MANY_ALIASES"),
+    ("10,000 directives", "{ __typename " + "@a " * 10_000 + "}", "TOO_LONG"),
+    ("1,000 directives", "{ __typename " + "@a " * 1_000 + "}", "TOO_MANY_DIRECTIVES"),
+    ("directives here and there", f"{{ me {{ {'... @skip(if: true) { id } ' * 51} }} }}", "TOO_MANY_DIRECTIVES"),
+    ("10,000 repeated fields", "{ " + "__typename " * 10_000 + "}", "TOO_LONG"),
+    ("2,900 repeated fields", "{ " + "__typename " * 2_900 + "}", "TOO_MANY_REPEATS"),
+    ("repeated in inline fragments", "{ " + "... { me { email } } " * 300 + "}", "TOO_MANY_REPEATS"),
+    (
+        "repeated on each level, a few times",
+        "{ " + ("me { " + ("memberships { " + "role " * 5 + "} ") * 5 + "} ") * 5 + "}",
+        "TOO_MANY_REPEATS",
+    ),
+    (
+        "repeated in one of two fragments of a name",
+        "{ me { ...A } } fragment A on User { " + "id " * 2_500 + "} fragment A on User { id }",
+        "TOO_MANY_REPEATS",
+    ),
+    ("10,000 levels", "{ a " * 10_000 + "}" * 10_000, "TOO_DEEP"),
+    ("100 levels", "{ a " * 100 + "}" * 100, "TOO_DEEP"),
+    ("100 levels of inline fragments", "{ me {" + "... { " * 100 + "id" + "}" * 100 + "}}", "TOO_DEEP"),
+    ("lists in lists", f"{{ trainingRuns(status: {'[' * 1_000}QUEUED{']' * 1_000}) {{ totalCount }} }}", "TOO_DEEP"),
+    ("10,000 arguments", f"{{ node({numbered(10_000, 'a#: 1')}) {{ id }} }}", "TOO_LONG"),
+    ("a list of 10,000", f"{{ trainingRuns(status: [{'QUEUED ' * 10_000}]) {{ totalCount }} }}", "TOO_LONG"),
+    ("two megabytes of nothing", "{ me" + " " * 1_900_000 + "{ id } }", "TOO_LONG"),
+    ("40,000 comments", "#\n" * 40_000 + "{ me { id } }", "TOO_LONG"),
+    ("4,990 unknown fields", f"{{ me {{ {numbered(4_990, 'x#')} }} }}", "TOO_LONG"),
+    ("a circular introspection", f"{{ __schema {{ types {{ {CIRCULAR} }} }} }}", "TOO_DEEP"),
+    (
+        "introspection of subtypes in circles",
+        "{ __schema { types { possibleTypes { interfaces { possibleTypes { name } } } } } }",
+        "TOO_DEEP",
+    ),
+]
+
+
+def execute(document: str, **variables: Any) -> Any:
+    """As somebody who is signed in, without a database: nothing that is refused may come to ask for one."""
+    context = Context(principal=Principal(user_id=uuid4()), request=object())  # type: ignore[arg-type]
+    return schema.execute_sync(document, variables, context_value=context)
+
+
+@pytest.mark.parametrize(("document", "code"), [row[1:] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
+def test_a_hostile_document_is_refused_in_little_time(document: str, code: str) -> None:
+    started = time.process_time()
+    answer = execute(document)
+    took_s = time.process_time() - started
+    assert answer.data is None
+    assert [error.extensions["code"] for error in answer.errors] == [code]
+    print(f"{took_s * 1000:.1f} ms")
+    assert took_s < CPU_BOUND_S
+
+
+@pytest.mark.parametrize(
+    ("document", "variables"),
+    [
+        (f"{{ node({numbered(900, 'a#: 1')}) {{ id }} }}", {}),
+        (f"{{ me {{ {numbered(2_900, 'x#')} }} }}", {}),
+        (f"{{ trainingRuns(status: [{'X ' * 2_900}]) {{ totalCount }} }}", {}),
+        ("query ($s: [JobStatus!]) { trainingRuns(status: $s) { totalCount } }", {"s": ["X"] * 9_000}),
+        ("{ ...F0 } " + chain(20, "...F# ...F#", "...Nothing"), {}),
+        ("{ " + "me { memberships { organization { members { user { id email } } } } } " * 20 + "x }", {}),
+        (
+            "{ me { x "
+            + numbered(50, "...F#")
+            + " } } "
+            + numbered(50, "fragment F# on User { f#: id email memberships { role } }"),
+            {},
+        ),
+    ],
+    ids=["arguments", "unknown fields", "literals", "values", "doubled and empty", "repeats", "fragments"],
+)
+def test_what_is_within_the_limits_and_wrong_is_refused_in_little_time_too(
+    document: str, variables: dict[str, Any]
+) -> None:
+    started = time.process_time()
+    answer = execute(document, **variables)
+    took_s = time.process_time() - started
+    assert answer.data is None and answer.errors
+    print(f"{took_s * 1000:.1f} ms")
+    assert took_s < CPU_BOUND_S
+
+
+NESTED = """query ($n: Int, $m: Int = 100) {
+  datasets(first: $n) { edges { node { versions(first: $m) { edges { node { rejections(first: 100) { edges { node { line } } } } } } } } }
+}"""
+EVENTS = """
+  ... on StatusChanged { status } ...Logged
+  ... on JobEvent { ... on StatusChanged { reason } }
+  """
+LOGGED = "fragment Logged on StepLogged { step loss } "
+LATEST = "{ datasets(first: %s) { totalCount edges { node { id latestVersion { id } } } } }"
+
+
+@pytest.mark.parametrize(
+    ("document", "variables", "found"),
+    [
+        # 1 + 100 (edge, node, connection 1 + 100 (edge, node, connection 1 + 100 (edge, node, line)))
+        (NESTED, {"n": 100}, 3_030_301),
+        (NESTED, {}, 3_030_301),
+        (NESTED, {"n": None}, 3_030_301),
+        (NESTED, {"n": 10**9}, 3_030_301),
+        (NESTED, {"n": "x"}, 3_030_301),
+        (NESTED, {"n": 2}, 60_607),
+        (NESTED, {"n": 100, "m": 2}, 60_901),
+        # a fragment is measured once, for whatever page it stands in
+        (
+            "{ datasets { ...A } } fragment A on DatasetConnection { edges { node { versions { ...B } } } } "
+            "fragment B on DatasetVersionConnection { edges { node { events(first: 5000) { sequence } } } }",
+            {},
+            None,
+        ),
+    ],
+)
+def test_pages_multiply(document: str, variables: dict[str, Any], found: int | None) -> None:
+    (error,) = execute(document, **variables).errors
+    assert error.extensions == {"code": "TOO_COMPLEX"}
+    if found is not None:
+        assert error.message == f"This asks for {found:,} fields in the answer, and 50,000 are allowed."
+
+
+@pytest.mark.parametrize(
+    ("document", "cost"),
+    [
+        ("{ me { email } }", 2),
+        (LATEST % 10, 1 + 1 + 10 * (1 + 1 + 1 + 2)),
+        (LATEST % 101, 1 + 1 + 100 * (1 + 1 + 1 + 2)),
+        ("{ datasets(last: 3) { edges { cursor } } }", 1 + 3 * 2),
+        ("{ me { memberships { role organization { id } } } }", 1 + 1 + 10 * 3),
+        # an event is of one type: the one with the most fields counts
+        (f'{{ trainingRun(id: "x") {{ events(first: 5000) {{ sequence {EVENTS} }} }} }} {LOGGED}', 1 + 1 + 5_000 * 3),
+        ("{ x(first: 9) { edges { nothing } } }", 3),
+        ('{ datasetVersion(id: "x") { preview { text } } }', 1 + 1 + 20),
+        ('{ datasetVersion(id: "x") { events(first: 9999) { sequence at } } }', 1 + 1 + 5_000 * 2),
+    ],
+)
+def test_the_cost_is_the_number_of_fields_in_a_full_answer(document: str, cost: int) -> None:
+    refuse_costly(schema._schema, parse(document), {}, Allowed(cost=cost))
+    with pytest.raises(Invalid) as refused:
+        refuse_costly(schema._schema, parse(document), {}, Allowed(cost=cost - 1))
+    assert refused.value.code == "TOO_COMPLEX"
+    assert f"{cost:,} fields" in refused.value.message
+
+
+def test_each_limit_names_itself_and_what_was_found() -> None:
+    aliased = f"{{ {numbered(20, 'a#: __typename')} me {{ {numbered(31, 'b#: id')} }} }}"
+    (error,) = execute(aliased).errors
+    assert (error.message, error.extensions) == (
+        "This asks for 51 aliases, and 50 are allowed.",
+        {"code": "TOO_MANY_ALIASES"},
+    )
+    (error,) = execute("query ($s: [ID!]) { __typename }", s=[["x"] * 100] * 100).errors
+    assert error.extensions == {"code": "TOO_MANY_VALUES"}
+
+
+def test_100_aliased_logins_are_none_and_eleven_mutations_are_too_many(alice: Person) -> None:
+    login = 'login(input: {email: "alice@example.com", password: "a long enough password"}) { ... on Session { accessToken } }'
+    for count, code in ((100, "TOO_MANY_ALIASES"), (11, "TOO_MANY_ROOT_FIELDS")):
+        answer = alice.ask(f"mutation {{ {numbered(count, f'a#: {login}')} }}")
+        assert (answer["data"], answer["errors"][0]["extensions"]) == (None, {"code": code})
+    assert alice.ask(f"{{ {numbered(21, 'a#: __typename')} }}")["errors"][0]["extensions"] == {
+        "code": "TOO_MANY_ROOT_FIELDS"
+    }
+
+
+def examples() -> list[str]:
+    """Every operation that our pages and documents show."""
+    base = Path(settings.BASE_DIR)
+    graphiql = (base / "platform_site" / "static" / "graphiql" / "examples.graphql").read_text()
+    blocks = re.findall(r"```graphql\n(.*?)```", (base / "docs" / "api.md").read_text(), re.DOTALL)
+    assert len(blocks) > 5
+    return [graphiql, *blocks]
+
+
+def test_what_clients_ask_is_well_within_the_limits(alice: Person) -> None:
+    whole = get_introspection_query(
+        specified_by_url=True, directive_is_repeatable=True, schema_description=True, input_value_deprecation=True
+    )
+    assert len(alice.data(whole)["__schema"]["types"]) > 50
+    for document in [whole, *examples()]:
+        refuse_costly(schema._schema, parse(document), {}, Allowed(cost=5_000, depth=18, aliases=5, repeats=10))
+    dashboard = "totalCount edges { node { id name status step totalSteps loss createdAt } }"
+    runs = " ".join(
+        f"{status.lower()}: trainingRuns(first: 50, status: [{status}]) {{ {dashboard} }}" for status in STATUSES
+    )
+    refuse_costly(schema._schema, parse(f"{{ {runs} }}"), {}, ALLOWED)
+
+
+STATUSES = ("QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
+
+
+def test_an_answer_that_is_too_large_is_refused_and_says_so(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphql, "ALLOWED", Allowed(answer_bytes=50))
+    assert alice.ask("{ __typename }") == {"data": {"__typename": "Query"}}
+    (error,) = alice.ask("{ me { email id memberships { role } } }")["errors"]
+    assert error == {
+        "message": "The answer is over 16 MB: ask for fewer items or fields. What mutations have done stays done.",
+        "extensions": {"code": "ANSWER_TOO_LARGE"},
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stream_is_held_to_them_too() -> None:
+    ada = make_person("Ada")
+    headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {ada.token}"}
+    with serving() as url:
+        for document, code in (
+            (f'subscription {{ trainingRunEvents(id: "x") {{ {numbered(51, "a#: sequence")} }} }}', "TOO_MANY_ALIASES"),
+            ("subscription { x " + "y " * 3_000 + "}", "TOO_LONG"),
+        ):
+            answer = httpx.post(f"{url}/graphql/stream", json={"query": document}, headers=headers, trust_env=False)
+            (data,) = re.findall(r"event: next\r\ndata: (.*)\r\n", answer.text)
+            assert [error["extensions"] for error in json.loads(data)["errors"]] == [{"code": code}]
