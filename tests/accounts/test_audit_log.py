@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import ProgrammingError, connection, transaction
 
 from accounts import audit
@@ -192,3 +193,33 @@ def test_it_is_read_by_those_who_may_a_page_at_a_time() -> None:
 
 def add(person: Person, name: str, role: Any) -> Person:
     return make_person(name, person.organization, role)
+
+
+def test_of_an_organization_without_a_log_nothing_is_said(organization: UUID, capsys: Any) -> None:
+    call_command("verify_audit_log", organization=organization)
+    assert capsys.readouterr().out == "The audit log is as it was written (1 organization).\n"
+    with pytest.raises(CommandError, match="There is no log of an organization") as refused:
+        call_command("verify_audit_log", organization=uuid4())
+    assert refused.value.returncode == 2
+
+
+def test_what_is_appended_meanwhile_is_no_flaw(organization: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    hash_of, appended = audit.hash_of, threading.Event()
+
+    def append() -> None:
+        with operator():
+            audit.record(organization, actor="user:1", action="test")
+        connection.close()
+
+    def hash_while_somebody_appends(entry: AuditEntry) -> str:
+        if not appended.is_set():
+            appended.set()
+            writer = threading.Thread(target=append)
+            writer.start()
+            writer.join()
+        return hash_of(entry)
+
+    monkeypatch.setattr(audit, "hash_of", hash_while_somebody_appends)
+    assert flaws(organization) == []
+    with operator():
+        assert AuditEntry.objects.filter(organization_id=organization).count() == 6

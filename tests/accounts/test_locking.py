@@ -111,3 +111,20 @@ def test_a_password_that_an_operator_sets_ends_the_sessions(admin: Client, alice
     assert answer.status_code == 302
     assert User.objects.get(pk=alice.user.pk).check_password("another long password")
     assert (is_live(alice), is_live(bob)) == (False, True)
+
+
+def test_staff_who_may_change_users_become_no_superusers(admin: Client, client: Client, alice: Person) -> None:
+    staff = User.objects.create_user("staff@example.com", PASSWORD, is_staff=True)
+    staff.user_permissions.add(*Permission.objects.filter(codename__in=["change_user", "view_user", "delete_user"]))
+    root = User.objects.get(email="root@example.com")
+    client.force_login(staff)
+    passwords = {"password1": "another long password", "password2": "another long password"}
+    assert client.post(f"/admin/accounts/user/{root.pk}/password/", passwords).status_code == 403
+    assert client.post(f"/admin/accounts/user/{root.pk}/change/", {"email": "x@example.com"}).status_code == 403
+    assert client.post(f"/admin/accounts/user/{root.pk}/delete/", {"post": "yes"}).status_code == 403
+    form = {"email": "staff@example.com", "name": "Staff", "is_staff": "on", "is_superuser": "on"}
+    inline = {"memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}
+    assert client.post(f"/admin/accounts/user/{staff.pk}/change/", {**form, **inline}).status_code == 302
+    staff.refresh_from_db()
+    assert (staff.name, staff.is_superuser) == ("Staff", False)
+    assert User.objects.get(pk=root.pk).check_password(PASSWORD)

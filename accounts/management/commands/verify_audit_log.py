@@ -4,10 +4,13 @@ import sys
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts import audit
+from common.outages import AWAY, told
 from common.tenancy import operator
+
+EXIT_UNKNOWN = 2  # not 1: nothing is known to be wrong
 
 
 class Command(BaseCommand):
@@ -17,13 +20,17 @@ class Command(BaseCommand):
         parser.add_argument("--organization", type=UUID, help="The id of one; without it, all.")
 
     def handle(self, *args: Any, organization: UUID | None, **options: Any) -> None:
-        found = False
-        with operator():
-            chosen = [organization] if organization else audit.organizations()
-            for each in chosen:
-                for flaw in audit.verify(each):
-                    found = True
-                    print(flaw)
-        if found:
+        try:
+            with operator():
+                known = audit.organizations()
+                if organization is not None and organization not in known:
+                    raise CommandError(f"There is no log of an organization {organization}.", returncode=EXIT_UNKNOWN)
+                chosen = known if organization is None else [organization]
+                flaws = [flaw for each in chosen for flaw in audit.verify(each)]
+        except AWAY as error:
+            raise CommandError(told(error), returncode=EXIT_UNKNOWN) from error
+        for flaw in flaws:
+            print(flaw)
+        if flaws:
             sys.exit(1)
         print(f"The audit log is as it was written ({len(chosen)} organization{'' if len(chosen) == 1 else 's'}).")
