@@ -37,13 +37,11 @@ def create_key(
     *, actor: Principal, organization: Organization, name: str, role: Role, expires_at: datetime | None
 ) -> IssuedKey:
     """A key of 256 random bits. Raises NotAllowed, also for a role above one's own, and Invalid."""
-    authorize(actor, Permission.MANAGE_KEYS, organization.pk)
-    Organization.objects.select_for_update(no_key=True).get(
-        pk=organization.pk
-    )  # or two requests both make the last one
     actor = with_role_held(actor, organization.pk)
     authorize(actor, Permission.MANAGE_KEYS, organization.pk)
     authorize_role(actor, role, organization.pk)
+    # two requests must not both make the last one; whoever joins meanwhile only refers to the organization's id
+    Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
     if expires_at is not None and expires_at <= timezone.now():
         raise Invalid("expiresAt should lie in the future.", field="expiresAt")
     if ApiKey.objects.filter(organization=organization).working().count() >= MAX_KEYS:
@@ -65,7 +63,6 @@ def create_key(
 @transaction.atomic
 def revoke_key(*, actor: Principal, key: ApiKey) -> None:
     """Have it work no more; one that does not is left as it is. Raises NotAllowed, also for one above one's own role."""
-    authorize(actor, Permission.MANAGE_KEYS, key.organization_id)
     actor = with_role_held(actor, key.organization_id)
     authorize(actor, Permission.MANAGE_KEYS, key.organization_id)
     authorize_role(actor, Role(key.role), key.organization_id)

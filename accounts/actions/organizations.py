@@ -30,12 +30,12 @@ def invite_member(*, actor: Principal, organization: Organization, email: str, r
 
     The answer does not tell whether the address has an account. Raises NotAllowed and Invalid.
     """
-    authorize(actor, Permission.MANAGE_MEMBERS, organization.pk)
-    email = usable_address(email)
-    Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)  # or two make the last invitation
     actor = with_role_held(actor, organization.pk)
     authorize(actor, Permission.MANAGE_MEMBERS, organization.pk)
     authorize_role(actor, role, organization.pk)
+    email = usable_address(email)
+    # two invitations of one address must not both be the last
+    Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
     if Membership.objects.filter(organization=organization, user__email=email).exists():
         raise Invalid("They belong to the organization already.", code="ALREADY_A_MEMBER", field="email")
     token = secrets.token_urlsafe(32)

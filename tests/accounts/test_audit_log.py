@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,13 +12,15 @@ from uuid import UUID, uuid4
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import ProgrammingError, connection, transaction
+from django.db.models import F
 
-from accounts import audit
-from accounts.models import AuditEntry
+from accounts import audit, tokens
+from accounts.actions import passwords, users
+from accounts.models import AuditEntry, RefreshToken
 from common.origin import request_from
 from common.ownership import as_owner
 from common.tenancy import operator, tenant
-from tests.cast import Person, make_person
+from tests.cast import PASSWORD, Person, make_person
 from tests.rows import global_id
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -223,3 +226,32 @@ def test_what_is_appended_meanwhile_is_no_flaw(organization: UUID, monkeypatch: 
     assert flaws(organization) == []
     with operator():
         assert AuditEntry.objects.filter(organization_id=organization).count() == 6
+
+
+def test_what_becomes_of_sessions_and_accounts_is_in_the_log_of_the_platform() -> None:
+    alice, bob = make_person("Alice"), make_person("Bob")
+    hers, his = f"user:{alice.user.pk}", f"user:{bob.user.pk}"
+    used = tokens.issue_session(alice.user)
+    tokens.rotate(used.refresh_token)
+    with operator():
+        RefreshToken.objects.exclude(used_at=None).update(used_at=F("used_at") - timedelta(minutes=1))
+    for _ in range(2):  # the second time there is nothing left to end
+        with pytest.raises(tokens.InvalidToken):
+            tokens.rotate(used.refresh_token)
+    session = tokens.issue_session(alice.user)
+    for _ in range(2):
+        tokens.revoke(session.refresh_token)
+    passwords.change_password(actor=alice.principal, current_password=PASSWORD, new_password="another long password")
+    with operator():
+        for verb in (users.sign_out_everywhere, users.lock_user, users.unlock_user):
+            verb(actor=bob.principal, user=alice.user)
+        log = AuditEntry.objects.filter(organization_id=audit.PLATFORM).order_by("sequence")
+        seen = list(log.values_list("action", "actor", "target"))
+    assert seen == [
+        ("session.reuse", "nobody", hers),
+        ("session.end", hers, ""),
+        ("password.change", hers, ""),
+        ("user.sign_out", his, hers),
+        ("user.lock", his, hers),
+        ("user.unlock", his, hers),
+    ]

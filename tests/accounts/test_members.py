@@ -13,13 +13,16 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import F
 
-from accounts.actions import organizations
+from accounts import audit
+from accounts.actions import keys, organizations
 from accounts.models import ApiKey, AuditEntry, Invitation, Membership
 from accounts.permissions import table
 from accounts.roles import Role
-from common.errors import Invalid
+from accounts.schedules import remove_expired_invitations
+from common.errors import Invalid, NotAllowed
 from common.models import OutboxMessage
 from common.tenancy import operator, tenant
+from tests.accounts.locks import in_another_thread
 from tests.cast import PASSWORD, Person, make_person
 from tests.rows import global_id
 
@@ -235,3 +238,62 @@ def test_of_two_owners_who_leave_at_once_one_stays() -> None:
 
 def test_the_documentation_has_the_table_that_the_platform_goes_by() -> None:
     assert table() in (settings.BASE_DIR / "docs" / "api.md").read_text()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_role_that_changes_meanwhile_is_the_one_that_counts() -> None:
+    """Bob is made an owner while Eve, who may not touch owners, is about to demote him."""
+    alice = make_person("Alice")
+    bob, eve = (
+        make_person(name, alice.organization, role) for name, role in (("Bob", Role.MEMBER), ("Eve", Role.ADMIN))
+    )
+
+    def demote() -> None:
+        with tenant(eve.principal):
+            organizations.change_member_role(
+                actor=eve.principal, organization=eve.organization, user_id=bob.user.pk, role=Role.VIEWER
+            )
+
+    with in_another_thread() as begin:
+        with tenant(alice.principal):
+            organizations.change_member_role(
+                actor=alice.principal, organization=alice.organization, user_id=bob.user.pk, role=Role.OWNER
+            )
+            demoting = begin(demote)
+        with pytest.raises(NotAllowed):
+            demoting.result(timeout=10)
+    assert roles(alice)["Bob"] == "OWNER"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_somebody_joins_while_a_key_is_made() -> None:
+    """Each would wait for what the other has, if the key locked the organization's id."""
+    alice, charlie = make_person("Alice"), make_person("Charlie")
+
+    def make_key() -> None:
+        with tenant(alice.principal):
+            keys.create_key(
+                actor=alice.principal, organization=alice.organization, name="CI", role=Role.MEMBER, expires_at=None
+            )
+
+    with in_another_thread() as begin:
+        with operator():
+            audit.record(alice.organization.pk, actor="user:1", action="member.join")
+            making = begin(make_key)
+            Membership.objects.create(organization=alice.organization, user=charlie.user, role=Role.VIEWER)
+        making.result(timeout=10)
+    with operator():
+        assert ApiKey.objects.count() == 1
+    assert roles(alice)["Charlie"] == "VIEWER"
+
+
+@pytest.mark.django_db
+def test_invitations_that_have_expired_go(alice: Person) -> None:
+    invite(alice, "charlie@example.com")
+    remove_expired_invitations()
+    with operator():
+        assert Invitation.objects.count() == 1
+        Invitation.objects.update(expires_at=F("expires_at") - timedelta(days=7, seconds=1))
+    remove_expired_invitations()
+    with operator():
+        assert not Invitation.objects.exists()

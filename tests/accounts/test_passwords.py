@@ -243,3 +243,15 @@ def test_of_two_changes_at_once_the_second_no_longer_knows_the_password() -> Non
         with pytest.raises(WrongCredentials):
             changing.result(timeout=10)
     assert logs_in(ANOTHER)
+
+
+@pytest.mark.django_db
+def test_a_reset_that_waits_in_a_mail_ends_with_a_change(alice: Person) -> None:
+    """Whoever could read the mailbox for a moment would take the account back."""
+    passwords.request_password_reset(email=ALICE)
+    token = token_in(mails_to(ALICE)[-1])
+    passwords.change_password(actor=alice.principal, current_password=PASSWORD, new_password=ANOTHER)
+    with pytest.raises(tokens.InvalidToken):
+        passwords.reset_password(token=token, new_password="yet another password")
+    with operator():
+        assert User.objects.get(pk=alice.user.pk).check_password(ANOTHER)

@@ -14,7 +14,7 @@ import pytest
 
 from common.claims import claim
 from common.clock import ServerClock
-from common.diagnosis import Counts, Diagnosis
+from common.diagnosis import Counts, Diagnosis, Workers
 from common.events import Event
 from common.jobs import JobStatus
 from common.queues import connect
@@ -222,3 +222,14 @@ def test_10000_queued_jobs_are_examined_in_a_moment(ada: Person, cluster: Callab
         whys = [diagnosis.why(job) for job in diagnosis.jobs().filter(is_stuck=True)]
         assert [Roughly("due 40 s ago, a worker is free, and none has come")] * 2 == whys
         assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("left", ["nonsense", "{}", "[1]", '{"workers": 1}'])
+def test_what_is_no_presence_is_no_cluster(ada: Person, cluster: Callable[..., None], left: str) -> None:
+    cluster(workers=2, busy=1)
+    with connect() as client:
+        client.set("cluster:training:odd", left, ex=60)
+        try:
+            assert Workers.of("training").count == 2
+        finally:
+            client.delete("cluster:training:odd")

@@ -1,7 +1,9 @@
 """What keepers clear away after those who could not."""
 
 import os
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +16,7 @@ from django.utils import timezone
 
 from accounts.models import RefreshToken
 from common.claims import claim
+from common.diagnosis import keeper_is_running
 from common.jobs import JobStatus
 from common.keeper import ADVISORY_LOCK
 from common.leftovers import attempt_folder, remove_leftovers
@@ -74,10 +77,10 @@ def another_leads() -> Iterator[None]:
 
 
 @contextmanager
-def a_keeper() -> Iterator[None]:
+def a_keeper() -> Iterator[subprocess.Popen[str]]:
     keeper = start_manage("keeper")
     try:
-        yield
+        yield keeper
         keeper.terminate()
         keeper.communicate(timeout=30)
         assert keeper.returncode == 0
@@ -120,3 +123,17 @@ def test_a_keeper_that_does_not_lead_looks_after_its_own_host(home: Path) -> Non
             assert expired_tokens() == 1
             another.close()
             eventually(lambda: expired_tokens() == 0)  # it leads now
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_a_keeper_that_stands_still_leads_no_more() -> None:
+    """Or another one, and whoever asks whether one runs, would wait for it for ever."""
+    with a_keeper() as keeper:
+        eventually(keeper_is_running)
+        keeper.send_signal(signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        eventually(lambda: not keeper_is_running())
+        assert 20 < time.monotonic() - stopped_at < 40
+        keeper.send_signal(signal.SIGCONT)
+        eventually(keeper_is_running)

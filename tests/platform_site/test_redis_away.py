@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from redis import Redis as Client
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
@@ -123,3 +124,16 @@ def test_runs_are_started_and_watched_while_redis_is_away_or_hangs(
     start_run(site, ada)
     assert time.monotonic() - began < 1
     assert asyncio.run(watched(site, ada, run, 5)) == [1, 2, 3, 4, 5]
+
+
+def test_a_redis_that_takes_no_writes_is_no_healthy_one(
+    redis: ServerProcess, site: str, ada: Person, folder: Path
+) -> None:
+    with Client.from_url(urls(folder)[1]) as client:
+        client.config_set("maxmemory", 1)
+        start_run(site, ada)
+        ready = httpx.get(f"{site}/readyz", trust_env=False, timeout=10)
+        assert ready.status_code == 200
+        assert ready.json()["degraded"]["redis"].startswith("It refuses writes (")
+        client.config_set("maxmemory", 0)
+    assert soon(lambda: httpx.get(f"{site}/readyz", trust_env=False).json() == {"status": "ok"})
