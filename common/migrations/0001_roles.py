@@ -4,9 +4,9 @@ from django.db import migrations
 
 ROLES = """
 DO $$ BEGIN
-    -- roles belong to the server, not to the database: another installation on it may have made them
-    BEGIN CREATE ROLE platform_app NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END;
-    BEGIN CREATE ROLE platform_operator NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END;
+    -- roles belong to the server, not to the database: another installation on it may have made them, or be just making them
+    BEGIN CREATE ROLE platform_app NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
+    BEGIN CREATE ROLE platform_operator NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
 END $$;
 -- INHERIT FALSE: the app role gets the operator's rows only by asking, with SET LOCAL ROLE
 GRANT platform_operator TO platform_app WITH INHERIT FALSE, SET TRUE;
