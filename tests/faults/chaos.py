@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.faults.clock import Clock
 from tests.faults.disk import Tear, Tmpfs, tear
+from tests.faults.floor import too_few_faults
 from tests.faults.history import Fault, History
 from tests.faults.injector import Injector
 from tests.faults.installation import Installation
@@ -57,29 +58,38 @@ class Chaos:
         self.problems: list[str] = []  # what the platform did while it was stopped or killed, and should not have
 
     def unleash(self) -> None:
-        """Bring about all faults; returns when the last one has been undone. Whatever happens, none is left standing."""
+        """Bring about all faults; returns when the last one has been undone. Whatever happens, none is left standing.
+
+        Where too many found no victim, those have a second chance.
+        """
         started = time.monotonic()
-        coming = list(self._plan.faults)
+        coming, missed = list(self._plan.faults), []
         try:
             while coming or self._standing:
                 now = time.monotonic()
                 for standing in [each for each in self._standing if each.until <= now]:
                     self._undo(standing)
                 while coming and started + coming[0].at_s <= time.monotonic():
-                    self._begin(coming.pop(0))
+                    if not self._begin(coming[0]):
+                        missed.append(coming[0])
+                    del coming[0]
                 time.sleep(TICK_S)
+            while missed and too_few_faults(len(self._history.faults), self._plan):
+                if self._begin(missed.pop(0)):
+                    time.sleep(max(0.0, self._standing[0].until - time.monotonic()))
+                    self._undo(self._standing[0])
         finally:
             for standing in list(self._standing):
                 self._undo(standing)
 
-    def _begin(self, planned: PlannedFault) -> None:
+    def _begin(self, planned: PlannedFault) -> bool:
         concerns = planned.name.split("-")[0] if planned.name not in ("kill-all", "stop-all") else "platform"
         standing = {each.concerns for each in self._standing}
         # a guard that is paused passes no SIGTERM on
         in_the_way = concerns in standing - {"pause"} or (planned.name == "stop-all" and "pause" in standing)
         if in_the_way or "platform" in standing:
             self._history.leave_out(planned, "another one is going on")
-            return
+            return False
         undo = ExitStack()
         try:
             victim = self._victim(planned)
@@ -87,9 +97,10 @@ class Chaos:
             undo.enter_context(self._act(planned, victim))
         except NotProven as reason:
             self._history.leave_out(planned, str(reason)[:100])
-            return
+            return False
         fault = self._history.fault(planned.name, planned.target, run)
         self._standing.append(_Standing(fault, time.monotonic() + planned.lasts_s, undo, concerns))
+        return True
 
     def _undo(self, standing: _Standing) -> None:
         self._standing.remove(standing)

@@ -15,6 +15,7 @@ from websockets.exceptions import WebSocketException
 
 from tests.faults.api import RUN, VERSION, Api, Kind, Refused, Unclear, rows
 from tests.faults.evidence import ENDED
+from tests.faults.floor import EXTENSION_S, too_few_jobs
 from tests.faults.history import History, Operation, Outcome
 from tests.faults.plan import CLIENTS, Plan, planned_run
 
@@ -23,6 +24,7 @@ ROWS = 30
 MAX_VERSIONS, MAX_RUNS, MAX_WATCHERS = 2, 8, 5  # of one client: a run of the checker is to cost little
 THINKS_S = 1.2  # on average, between two calls
 RECONNECT_S = 0.5
+EXTENDED_BY_S = 5.0
 SLOW_UPLOAD_S = 5.0
 
 
@@ -39,9 +41,12 @@ class Clients:
             await client.api.sign_up(client.email)
 
     async def act(self) -> None:
-        """Ask for things until the time is over."""
+        """Ask for things until the time is over; for a while longer where faults let too little through."""
         until = time.monotonic() + self._plan.seconds
         await asyncio.gather(*(client.act(until) for client in self._clients))
+        until += EXTENSION_S
+        while (now := time.monotonic()) < until and too_few_jobs(self._history.operations, self._plan):
+            await asyncio.gather(*(client.act(min(now + EXTENDED_BY_S, until)) for client in self._clients))
 
     async def finish(self, within_s: float) -> None:
         """Let the watchers hear the end of what they watch; those that do not are left as they are."""
@@ -66,7 +71,7 @@ class Client:
         self._versions: list[str] = []
         self._runs: list[str] = []
         self._ready: set[str] = set()  # versions that have succeeded
-        self._asked = {"create_dataset": 0, "start_run": 0}
+        self._acknowledged = {"create_dataset": 0, "start_run": 0}
         self.watching: list[asyncio.Task[None]] = []
 
     async def act(self, until: float) -> None:
@@ -87,7 +92,7 @@ class Client:
             await verb(random)
 
     async def _make_dataset(self, random: Random) -> None:
-        if self._asked["create_dataset"] >= MAX_VERSIONS:
+        if self._acknowledged["create_dataset"] >= MAX_VERSIONS:
             return
         seed = random.randrange(2**31)
         content = rows(ROWS, seed)
@@ -99,23 +104,23 @@ class Client:
         if not upload.is_done:
             return
         name = f"Rows {seed}"
-        self._asked["create_dataset"] += 1
         created = await self._call(
             "create_dataset", self.api.create_dataset(name, _global("Upload", upload.value)), name=name
         )
         if created.is_done:
+            self._acknowledged["create_dataset"] += 1
             self._versions.append(created.value)
             self._watch(VERSION, created.value, random)
 
     async def _start_run(self, random: Random) -> None:
-        if self._asked["start_run"] >= MAX_RUNS:
+        if self._acknowledged["start_run"] >= MAX_RUNS:
             return
-        self._asked["start_run"] += 1
         run = planned_run(random)
         version = _global(VERSION.type, random.choice(sorted(self._ready)))
         call = self.api.start_run(version, run.script, seed=run.seed, steps=run.steps, every=run.every)
         started = await self._call("start_run", call, seed=run.seed, script=run.script.name, steps=run.steps)
         if started.is_done:
+            self._acknowledged["start_run"] += 1
             self._runs.append(started.value)
             self._watch(RUN, started.value, random)
 

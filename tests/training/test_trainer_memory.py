@@ -67,8 +67,11 @@ def test_micro_batches_are_halved_and_the_steps_stay_the_same(
 
     resumed = fork_trainer({**orders, "resume_from": str(limited.folder / "checkpoints/step-000002")}, "resumed")
     assert resumed.wait() == 0
-    assert result_of(resumed.folder)["adapter"] == result["adapter"]
+    again = result_of(resumed.folder)
     assert warnings_of(events_of(resumed.folder, "LogLine")) == []
+    assert again["last_loss"] == pytest.approx(result["last_loss"], rel=1e-5)
+    if kept[1] == kept[2]:  # what is summed in other micro-batches is rounded otherwise
+        assert again["adapter"] == result["adapter"], kept
 
 
 def test_what_does_not_help_ends_the_run_with_an_estimate(
