@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 class DomainError(Exception):
     """A refusal. `message` says what was wrong, where, and what to do; `field` names the input, where one is at fault."""
@@ -19,6 +21,22 @@ class Invalid(DomainError):
     """An input that cannot be used; the code says why."""
 
     code = "INVALID"
+
+
+class QuotaExceeded(DomainError):
+    """More than an organization may use. `quota` names the limit, which has its unit, as `used` has.
+
+    What begins anew does so at `resets_at`; None where waiting alone does not help.
+    """
+
+    code = "QUOTA_EXCEEDED"
+
+    def __init__(self, message: str, *, quota: str, limit: int, used: int, resets_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.quota = quota
+        self.limit = limit
+        self.used = used
+        self.resets_at = resets_at
 
 
 class NotFound(DomainError):

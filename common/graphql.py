@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any, NewType, TypeVar
 from uuid import UUID
@@ -23,7 +24,7 @@ from strawberry.types import Info as StrawberryInfo
 from strawberry_django.relay import DjangoCursorConnection
 from strawberry_django.relay.cursor_connection import DjangoCursorEdge
 
-from common.errors import DomainError, Invalid, NotAllowed, NotFound, NotSignedIn, Unavailable
+from common.errors import DomainError, Invalid, NotAllowed, NotFound, NotSignedIn, QuotaExceeded, Unavailable
 from common.tenancy import Principal
 
 M = TypeVar("M", bound=models.Model)
@@ -97,8 +98,14 @@ class OperationMessage:
     code: str | None = strawberry.field(default=None, description="A stable upper-case code, for a program.")
 
 
+class Refusal:
+    """What a mutation answers that has changed nothing."""
+
+    retry_after_s: int | None = None
+
+
 @strawberry.type(description="What went wrong with an operation, in words for a person and codes for a program.")
-class OperationInfo:
+class OperationInfo(Refusal):
     messages: list[OperationMessage] = strawberry.field(description="At least one.")
     retry_after_s: strawberry.Private[int | None] = None
 
@@ -114,6 +121,32 @@ class OperationInfo:
         return cls(messages=[message], retry_after_s=error.retry_after_s if isinstance(error, Unavailable) else None)
 
 
+@strawberry.type(
+    name="QuotaExceeded",
+    description="A limit was reached; the same fields stand in errors[].extensions of queries and subscriptions.",
+)
+class QuotaExceededType(Refusal):
+    quota: str = strawberry.field(description="Which limit: a field of Quota.")
+    message: str = strawberry.field(description="What was too much, and what to do, for a person.")
+    code: str = strawberry.field(description="A stable upper-case code, for a program.")
+    limit: BigInt = strawberry.field(description="How much there may be.")
+    used: BigInt = strawberry.field(description="How much there is without this.")
+    resets_at: datetime | None = strawberry.field(
+        description="When counting begins anew; null where waiting alone does not help."
+    )
+
+    @classmethod
+    def of(cls, error: QuotaExceeded) -> QuotaExceededType:
+        return cls(
+            quota=camel_case(error.quota),
+            message=error.message,
+            code=error.code,
+            limit=BigInt(error.limit),
+            used=BigInt(error.used),
+            resets_at=error.resets_at,
+        )
+
+
 def camel_case(path: str) -> str:
     """The API's name for an input: pure packages name theirs in snake_case."""
     return re.sub(r"_([a-z])", lambda found: found.group(1).upper(), path)
@@ -126,11 +159,19 @@ def as_graphql_error(error: DomainError) -> GraphQLError:
         extensions["field"] = camel_case(error.field)
     if isinstance(error, Unavailable):
         extensions["retryAfter"] = error.retry_after_s
+    if isinstance(error, QuotaExceeded):
+        resets_at = error.resets_at and error.resets_at.isoformat()
+        extensions |= {
+            "quota": camel_case(error.quota),
+            "limit": error.limit,
+            "used": error.used,
+            "resetsAt": resets_at,
+        }
     return GraphQLError(error.message, extensions=extensions)
 
 
 def mutation(description: str, *, waits: bool = False) -> Callable[[F], Any]:
-    """A mutation whose DomainErrors become OperationInfo.
+    """A mutation whose DomainErrors become OperationInfo, or QuotaExceeded where its payload has that.
 
     It runs in the caller's tenant scope; one that `waits` for another process (or precedes any tenant) opens its own.
     """
@@ -140,6 +181,9 @@ def mutation(description: str, *, waits: bool = False) -> Callable[[F], Any]:
         def refused_politely(*args: Any, **kwargs: Any) -> Any:
             try:
                 return resolver(*args, **kwargs)
+            except QuotaExceeded as error:
+                may_say_so = QuotaExceededType in getattr(kwargs["info"].return_type, "types", ())
+                return QuotaExceededType.of(error) if may_say_so else OperationInfo.of(error)
             except DomainError as error:
                 return OperationInfo.of(error)
 
