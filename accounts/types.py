@@ -13,7 +13,7 @@ from strawberry.scalars import JSON
 
 from accounts import models
 from accounts.models import Role
-from accounts.quotas import quota_known_of
+from accounts.quotas import LIMITS, quota_known_of
 from accounts.tokens import IssuedSession
 from accounts.usage import usage_of, usage_sums
 from common.graphql import BigInt
@@ -43,7 +43,9 @@ class OrganizationType(relay.Node):
     created_at: strawberry.auto = strawberry_django.field(description="When it was made.")
     members: list[MembershipType] = strawberry_django.field(field_name="memberships", description="Who belongs to it.")
 
-    @strawberry_django.field(description="What it may use.", select_related=["quota"])
+    @strawberry_django.field(
+        description="What it may use.", select_related=["quota"], only=[f"quota__{limit}" for limit in LIMITS]
+    )
     def quota(self) -> Quota:
         return Quota(**asdict(quota_known_of(self)))  # type: ignore[arg-type]
 
