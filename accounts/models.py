@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import Any, Self
 from uuid import UUID, uuid4
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -13,6 +16,7 @@ from django.utils import timezone
 
 from accounts.permissions import Permission, organizations_that_permit
 from accounts.roles import Role as Role
+from accounts.usage_kinds import PERIODS, PeriodStart, UsageKind
 from common.tenancy import Principal, TenantQuerySet
 
 
@@ -158,6 +162,57 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.prefix}… {self.name}"
+
+
+class Quota(models.Model):
+    """What an organization may use, where that is not the installation's default. Operators alone write it."""
+
+    organization = models.OneToOneField(Organization, primary_key=True, on_delete=models.CASCADE, related_name="quota")
+    storage_bytes = models.PositiveBigIntegerField(null=True, blank=True, validators=[MaxValueValidator(2**53)])
+    concurrent_runs = models.PositiveIntegerField(null=True, blank=True, help_text="Queued and running together.")
+    training_minutes_per_month = models.PositiveIntegerField(null=True, blank=True, help_text="Calendar months, UTC.")
+    tokens_per_day = models.PositiveBigIntegerField(
+        null=True, blank=True, validators=[MaxValueValidator(2**53)], help_text="Prompts and answers; days of UTC."
+    )
+    requests_per_minute = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1)], help_text="Of each user, and of the API keys together."
+    )
+
+    def __str__(self) -> str:
+        return f"Quota of {self.organization}"
+
+
+class UsageEntryQuerySet(TenantQuerySet):
+    def counting(self) -> Self:
+        """Those that count now: of the present month or day, and no reservation that was forgotten."""
+        lasting = Q(kind__in=[kind for kind in UsageKind if kind not in PERIODS])
+        of_now = (Q(kind=kind, at__gte=PeriodStart(period)) for kind, period in PERIODS.items())
+        return self.filter(reduce(or_, of_now, lasting), Q(lapses_at=None) | Q(lapses_at__gt=Now()))
+
+
+class UsageEntry(models.Model):
+    """A line of the ledger: what one thing of an organization's uses, or is about to. usage.py keeps it."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    kind = models.CharField(max_length=16, choices=UsageKind.choices)
+    key = models.CharField(max_length=60, help_text="What uses it, such as upload:<id>.")
+    amount = models.PositiveBigIntegerField(help_text="Bytes, runs, seconds, or tokens.")
+    at = models.DateTimeField(db_default=Now())
+    lapses_at = models.DateTimeField(null=True, help_text="Until when a reservation counts that nobody settles.")
+
+    objects = UsageEntryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "usage entries"
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["organization", "kind", "key"], name="usageentry_once")]
+        indexes = [
+            # sums read the index alone
+            models.Index(fields=["organization", "kind", "at"], include=["amount", "lapses_at"], name="usageentry_sums")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.amount:,} {self.get_kind_display()}"
 
 
 class AuditHead(models.Model):

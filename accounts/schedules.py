@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from accounts import usage
 from accounts.models import Invitation, MailedToken, RefreshToken
 from common.tenancy import operator
 from common.timetable import every
@@ -25,3 +26,8 @@ def remove_expired_invitations() -> None:
 def remove_expired_mailed_tokens() -> None:
     with operator():
         MailedToken.objects.filter(expires_at__lt=timezone.now()).delete()
+
+
+@every(timedelta(hours=1))
+def remove_usage_of_long_ago() -> None:
+    usage.remove_what_counts_no_more()

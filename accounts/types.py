@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import cast
 
@@ -12,7 +13,10 @@ from strawberry.scalars import JSON
 
 from accounts import models
 from accounts.models import Role
+from accounts.quotas import LIMITS, quota_known_of
 from accounts.tokens import IssuedSession
+from accounts.usage import usage_of, usage_sums
+from common.graphql import BigInt
 
 strawberry.enum(Role, description="What somebody is in an organization.")
 
@@ -38,6 +42,35 @@ class OrganizationType(relay.Node):
     slug: str = strawberry_django.field(description="Its name, for addresses.")
     created_at: strawberry.auto = strawberry_django.field(description="When it was made.")
     members: list[MembershipType] = strawberry_django.field(field_name="memberships", description="Who belongs to it.")
+
+    @strawberry_django.field(
+        description="What it may use.", select_related=["quota"], only=[f"quota__{limit}" for limit in LIMITS]
+    )
+    def quota(self) -> Quota:
+        return Quota(**asdict(quota_known_of(self)))  # type: ignore[arg-type]
+
+    @strawberry_django.field(
+        description="What it uses, as it counts towards the quota.", annotate={"usage_sums": usage_sums()}
+    )
+    def usage(self) -> Usage:
+        return Usage(**asdict(usage_of(self)))  # type: ignore[arg-type]
+
+
+@strawberry.type(description="What an organization may use.")
+class Quota:
+    storage_bytes: BigInt = strawberry.field(description="Uploads, dataset versions, and adapters together.")
+    concurrent_runs: int = strawberry.field(description="Training runs that are queued or running.")
+    training_minutes_per_month: int = strawberry.field(description="Of runs that ended in a calendar month (UTC).")
+    tokens_per_day: BigInt = strawberry.field(description="Of prompts and answers, a day (UTC).")
+    requests_per_minute: int = strawberry.field(description="Of each user, and of each API key.")
+
+
+@strawberry.type(description="What an organization uses.")
+class Usage:
+    storage_bytes: BigInt = strawberry.field(description="With those announced for uploads that can still arrive.")
+    running_runs: int = strawberry.field(description="Training runs that are queued or running.")
+    training_minutes_this_month: int = strawberry.field(description="Whole minutes of runs that have ended.")
+    tokens_today: BigInt = strawberry.field(description="With those reserved for predictions under way.")
 
 
 @strawberry_django.type(models.Membership, name="Membership", description="What a user is in an organization.")

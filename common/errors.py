@@ -25,6 +25,22 @@ class Invalid(DomainError):
     code = "INVALID"
 
 
+class QuotaExceeded(DomainError):
+    """More than an organization may use. `quota` names the limit, which has its unit, as `used` has.
+
+    What begins anew does so at `resets_at`; None where waiting alone does not help.
+    """
+
+    code = "QUOTA_EXCEEDED"
+
+    def __init__(self, message: str, *, quota: str, limit: int, used: int, resets_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.quota = quota
+        self.limit = limit
+        self.used = used
+        self.resets_at = resets_at
+
+
 class NotFound(DomainError):
     """No such row, or none that this caller may know of: the two answer alike."""
 

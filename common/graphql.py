@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any, NewType, TypeVar
 from uuid import UUID
@@ -97,8 +98,14 @@ class OperationMessage:
     code: str | None = strawberry.field(default=None, description="A stable upper-case code, for a program.")
 
 
+class Refusal:
+    """What a mutation answers that has changed nothing."""
+
+    refusal: DomainError
+
+
 @strawberry.type(description="What went wrong with an operation, in words for a person and codes for a program.")
-class OperationInfo:
+class OperationInfo(Refusal):
     messages: list[OperationMessage] = strawberry.field(description="At least one.")
     refusal: strawberry.Private[DomainError]
 
@@ -112,6 +119,34 @@ class OperationInfo:
         field = error.field and camel_case(error.field)
         message = OperationMessage(kind=kind, message=error.message, field=field, code=error.code)
         return cls(messages=[message], refusal=error)
+
+
+@strawberry.type(
+    name="QuotaExceeded",
+    description="A limit was reached; the same fields stand in errors[].extensions of queries and subscriptions.",
+)
+class QuotaExceededType(Refusal):
+    quota: str = strawberry.field(description="Which limit: a field of Quota.")
+    message: str = strawberry.field(description="What was too much, and what to do, for a person.")
+    code: str = strawberry.field(description="A stable upper-case code, for a program.")
+    limit: BigInt = strawberry.field(description="How much there may be.")
+    used: BigInt = strawberry.field(description="How much there is without this.")
+    resets_at: datetime | None = strawberry.field(
+        description="When counting begins anew; null where waiting alone does not help."
+    )
+    refusal: strawberry.Private[DomainError]
+
+    @classmethod
+    def of(cls, error: QuotaExceeded) -> QuotaExceededType:
+        return cls(
+            quota=camel_case(error.quota),
+            message=error.message,
+            code=error.code,
+            limit=BigInt(error.limit),
+            used=BigInt(error.used),
+            resets_at=error.resets_at,
+            refusal=error,
+        )
 
 
 def camel_case(path: str) -> str:
@@ -128,12 +163,17 @@ def as_graphql_error(error: DomainError) -> GraphQLError:
         extensions["retryAfter"] = error.retry_after_s
     if isinstance(error, QuotaExceeded):
         resets_at = error.resets_at and error.resets_at.isoformat()
-        extensions |= {"quota": error.quota, "limit": error.limit, "used": error.used, "resetsAt": resets_at}
+        extensions |= {
+            "quota": camel_case(error.quota),
+            "limit": error.limit,
+            "used": error.used,
+            "resetsAt": resets_at,
+        }
     return GraphQLError(error.message, extensions=extensions)
 
 
 def mutation(description: str, *, waits: bool = False) -> Callable[[F], Any]:
-    """A mutation whose DomainErrors become OperationInfo.
+    """A mutation whose DomainErrors become OperationInfo, or QuotaExceeded where its payload has that.
 
     It runs in the caller's tenant scope; one that `waits` for another process (or precedes any tenant) opens its own.
     """
@@ -143,6 +183,9 @@ def mutation(description: str, *, waits: bool = False) -> Callable[[F], Any]:
         def refused_politely(*args: Any, **kwargs: Any) -> Any:
             try:
                 return resolver(*args, **kwargs)
+            except QuotaExceeded as error:
+                may_say_so = QuotaExceededType in getattr(kwargs["info"].return_type, "types", ())
+                return QuotaExceededType.of(error) if may_say_so else OperationInfo.of(error)
             except DomainError as error:
                 return OperationInfo.of(error)
 

@@ -11,6 +11,8 @@ from django.db import connection, transaction
 from django.db.models import Q
 
 from accounts.permissions import Permission, authorize
+from accounts.usage import require_left, reserve
+from accounts.usage_kinds import UsageKind
 from common.errors import Invalid, NotFound
 from common.jobs import JobStatus, request_cancel
 from common.queues import ring
@@ -25,7 +27,7 @@ from datasets.pipeline.recipe import Recipe
 def start_upload(
     *, actor: Principal, organization_id: UUID, file_name: str, size_bytes: int, sha256: str | None
 ) -> Upload:
-    """Reserve a place for a file. Raises NotAllowed and Invalid."""
+    """Reserve a place for a file, as long as it can still arrive. Raises NotAllowed, QuotaExceeded, and Invalid."""
     authorize(actor, Permission.UPLOAD, organization_id)
     if not 0 <= size_bytes <= settings.MAX_UPLOAD_BYTES:
         raise Invalid(
@@ -33,13 +35,15 @@ def start_upload(
         )
     if sha256 and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise Invalid("sha256 should be 64 hexadecimal digits.", field="sha256")
-    return Upload.objects.create(
+    upload = Upload.objects.create(
         organization_id=organization_id,
         created_by_id=actor.user_id,
         file_name=plain_text(file_name, "fileName", 300),
         size_bytes=size_bytes,
         expected_sha256=(sha256 or "").lower(),
     )
+    reserve(organization_id, UsageKind.STORAGE_BYTES, size_bytes, key=upload.usage_key, lapses_at=upload.expires_at)
+    return upload
 
 
 @transaction.atomic
@@ -48,7 +52,8 @@ def create_dataset(
 ) -> DatasetVersion:
     """Make a dataset and queue its first version; the same bytes and recipe again return the finished version.
 
-    Raises NotAllowed, NotFound for an upload of another organization, and Invalid for one that is not complete.
+    Raises NotAllowed, NotFound for an upload of another organization, Invalid for one that is not complete, and
+    QuotaExceeded where no storage is left.
     """
     authorize(actor, Permission.PROCESS_DATASET, organization_id)
     if upload.organization_id != organization_id:
@@ -64,7 +69,10 @@ def create_dataset(
 
 @transaction.atomic
 def process_dataset(*, actor: Principal, dataset: Dataset, upload: Upload | None, recipe: Recipe) -> DatasetVersion:
-    """Queue a further version of a dataset, from `upload` or the last one; the same again returns the finished version."""
+    """Queue a further version of a dataset, from `upload` or the last one; the same again returns the finished version.
+
+    Raises what create_dataset does.
+    """
     authorize(actor, Permission.PROCESS_DATASET, dataset.organization_id)
     Dataset.objects.select_for_update().get(pk=dataset.pk)  # two requests must not take one number
     if upload is None:
@@ -84,6 +92,7 @@ def cancel_version(*, actor: Principal, version: DatasetVersion) -> DatasetVersi
 
 
 def _queue_version(actor: Principal, dataset: Dataset, upload: Upload, recipe: Recipe, hashed: str) -> DatasetVersion:
+    require_left(dataset.organization_id, UsageKind.STORAGE_BYTES)
     version = DatasetVersion.objects.create(
         organization_id=dataset.organization_id,
         created_by_id=actor.user_id,

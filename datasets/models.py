@@ -12,6 +12,8 @@ from django.db.models import Max, Q
 from django.utils import timezone
 
 from accounts.mails import tell_creator
+from accounts.usage import settle
+from accounts.usage_kinds import UsageKind
 from common import blobs
 from common.events import JobEvent
 from common.jobs import Job, JobStatus
@@ -64,6 +66,10 @@ class Upload(models.Model):
         if self.expires_at <= timezone.now():
             return UploadStatus.EXPIRED
         return UploadStatus.RECEIVING if self.received_bytes else UploadStatus.WAITING
+
+    @property
+    def usage_key(self) -> str:
+        return f"upload:{self.pk}"
 
 
 class Dataset(models.Model):  # type: ignore[django-manager-missing]
@@ -159,7 +165,9 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
         return blobs.key(self.organization_id, "versions", self.pk)
 
     def ended(self) -> None:
-        """Tell its creator, unless they ended it themselves, or are likely to be looking at the screen still."""
+        """Enter what it stores, and tell its creator, unless they ended it, or are likely to be looking at the screen still."""
+        if self.status == JobStatus.SUCCEEDED and self.size_bytes is not None:
+            settle(self.organization_id, UsageKind.STORAGE_BYTES, self.size_bytes, key=f"version:{self.pk}")
         waited = self.finished_at is not None and self.finished_at - self.created_at > LONG_WAIT
         if self.status == JobStatus.FAILED or (self.status == JobStatus.SUCCEEDED and waited):
             tell_creator(self, f"dataset_version_{self.status.lower()}")

@@ -22,6 +22,8 @@ from uuid import uuid4
 from django.conf import settings
 from django.utils import timezone
 
+from accounts.usage import settle
+from accounts.usage_kinds import UsageKind
 from common import blobs
 from common.child import NO_SPACE
 from common.outages import AWAY
@@ -197,6 +199,8 @@ def _complete(upload: Upload, path: Path, sha256: str) -> None:
     done = {"received_bytes": upload.size_bytes, "sha256": sha256, "completed_at": timezone.now(), "storage_key": key}
     with organizations_scope([upload.organization_id]):
         won = Upload.objects.filter(pk=upload.pk, completed_at=None).update(**done)
+        if won:
+            settle(upload.organization_id, UsageKind.STORAGE_BYTES, upload.size_bytes, key=upload.usage_key)
     if not won:
         blobs.delete(key)
         raise Refusal(409, "UPLOAD_COMPLETE", "Another transfer of this upload has finished first.")

@@ -19,6 +19,7 @@ from common.graphql import (
     Info,
     KeysetConnection,
     OperationInfo,
+    QuotaExceededType,
     camel_case,
     model_id,
     mutation,
@@ -33,14 +34,15 @@ from datasets.types import DatasetType, DatasetVersionType, UploadTicket, Upload
 
 Id = Annotated[ID, argument(description="Its id.")]
 StartUploadPayload = Annotated[
-    UploadTicket | OperationInfo, strawberry.union("StartUploadPayload", description="A ticket, or why not.")
+    UploadTicket | QuotaExceededType | OperationInfo,
+    strawberry.union("StartUploadPayload", description="A ticket, or why not."),
 ]
 CreateDatasetPayload = Annotated[
-    DatasetVersionType | OperationInfo,
+    DatasetVersionType | QuotaExceededType | OperationInfo,
     strawberry.union("CreateDatasetPayload", description="The first version, or why not."),
 ]
 ProcessDatasetPayload = Annotated[
-    DatasetVersionType | OperationInfo,
+    DatasetVersionType | QuotaExceededType | OperationInfo,
     strawberry.union("ProcessDatasetPayload", description="The new version, or why not."),
 ]
 CancelDatasetVersionPayload = Annotated[

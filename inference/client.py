@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -32,9 +32,16 @@ class InferenceError(Exception):
         self.field = field
 
 
-def predict(url: str, ticket: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+def predict(
+    url: str,
+    ticket: str,
+    request: Mapping[str, Any],
+    timeout_s: float,
+    hear: Callable[[dict[str, Any]], None] = lambda chunk: None,
+) -> dict[str, Any]:
     """Generate and return the prediction: {text, prompt_tokens, completion_tokens, finish_reason, adapter_digest,
     base_model, seconds}. `request` holds prompt, max_new_tokens, temperature, top_p, seed, stop; null is the default.
+    `hear` is called with each chunk, as `stream` yields them.
 
     Raises InferenceError; leaving early, for whatever reason, frees the request's place on the server.
     """
@@ -47,6 +54,7 @@ def predict(url: str, ticket: str, request: Mapping[str, Any], timeout_s: float)
         if answer.status_code != 200:
             raise _refused(answer.status_code, answer.read())
         for chunk in _chunks(answer.iter_lines()):
+            hear(chunk)
             if "prediction" in chunk:
                 prediction: dict[str, Any] = chunk["prediction"]
                 return prediction
@@ -58,7 +66,9 @@ def predict(url: str, ticket: str, request: Mapping[str, Any], timeout_s: float)
 async def stream(
     url: str, ticket: str, request: Mapping[str, Any], *, silence_s: float = STREAM_SILENCE_S
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Generate, yielding {sequence, text} as text appears, the last one with "prediction".
+    """Generate, yielding {sequence, text, tokens} as text appears, the last one with "prediction".
+
+    `tokens` counts those that the model has read and written by then.
 
     Raises InferenceError. Closing the iterator (aclose, or the end of an `aclosing` block) closes the connection, which
     frees the request's place on the server.

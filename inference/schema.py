@@ -9,7 +9,7 @@ from typing import Annotated
 import strawberry
 from strawberry import ID, argument
 
-from common.graphql import Info, OperationInfo, mutation, resolve
+from common.graphql import Info, OperationInfo, QuotaExceededType, mutation, resolve
 from common.tenancy import tenant
 from common.threads import in_thread
 from inference import actions
@@ -17,7 +17,8 @@ from inference.types import Prediction, TokenChunk
 from training.models import Adapter
 
 PredictPayload = Annotated[
-    Prediction | OperationInfo, strawberry.union("PredictPayload", description="The prediction, or why not.")
+    Prediction | QuotaExceededType | OperationInfo,
+    strawberry.union("PredictPayload", description="The prediction, or why not."),
 ]
 
 
@@ -44,12 +45,15 @@ class PredictInput:
         )
 
 
-def ticket_for(info: Info, input: PredictInput) -> str:
-    """Find and authorize within one short scope, which is left before anybody waits. Raises NotFound and NotAllowed."""
+def permit_for(info: Info, input: PredictInput) -> actions.Permit:
+    """Find, authorize, and reserve within one short scope, which is left before anybody waits.
+
+    Raises NotFound, NotAllowed, and QuotaExceeded.
+    """
     actor = info.context.actor
     with tenant(actor):
         adapter = resolve(info, input.adapter_id, Adapter) if input.adapter_id is not None else None
-        return actions.permit(actor=actor, adapter=adapter, max_new_tokens=input.max_new_tokens)
+        return actions.permit(actor=actor, adapter=adapter, request=input.request())
 
 
 @strawberry.type
@@ -58,7 +62,7 @@ class InferenceMutation:
     def predict(
         self, info: Info, input: Annotated[PredictInput, argument(description="What to generate from.")]
     ) -> PredictPayload:
-        return Prediction.of(actions.predict(ticket=ticket_for(info, input), request=input.request()))
+        return Prediction.of(actions.predict(permit=permit_for(info, input), request=input.request()))
 
 
 @strawberry.type
@@ -67,7 +71,7 @@ class InferenceSubscription:
     async def generate(
         self, info: Info, input: Annotated[PredictInput, argument(description="What to generate from.")]
     ) -> AsyncIterator[TokenChunk]:
-        ticket = await in_thread(lambda: ticket_for(info, input))
-        async with aclosing(actions.generate(ticket=ticket, request=input.request())) as chunks:  # type: ignore[type-var]
+        permit = await in_thread(lambda: permit_for(info, input))
+        async with aclosing(actions.generate(permit=permit, request=input.request())) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
                 yield TokenChunk.of(chunk)

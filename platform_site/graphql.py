@@ -28,7 +28,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from accounts.principals import principal_of
 from accounts.tokens import InvalidToken
 from common.errors import DomainError, Invalid, NotSignedIn, TooManyAttempts, Unavailable
-from common.graphql import NOBODY, WAITS, Context, OperationInfo, as_graphql_error
+from common.graphql import NOBODY, WAITS, Context, Refusal, as_graphql_error
 from common.origin import request_from
 from common.outages import AWAY, told, will_pass
 from common.tenancy import Principal, in_scope, tenant
@@ -89,7 +89,7 @@ class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
         self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
         is_answer = path.prev is None and info.parent_type is self.schema.mutation_type
-        if is_answer and isinstance(result, OperationInfo):
+        if is_answer and isinstance(result, Refusal):
             self.context_value.refusals[path.key] = result.refusal
         with tenant(self.context_value.principal) if is_answer and not in_scope() else nullcontext():
             return super().complete_value(return_type, field_details_list, info, path, result, position_context)

@@ -115,6 +115,15 @@ Q_CLUSTER = {
 CONCURRENT_VERSIONS = environment.number("CONCURRENT_VERSIONS", 2, minimum=1)
 CONCURRENT_RUNS = environment.number("CONCURRENT_RUNS", 2, minimum=1)
 
+# ---------------------------------------------------------------------------------------------- quotas
+
+# What an organization may use that has no quota of its own in the admin.
+QUOTA_STORAGE_BYTES = environment.number("QUOTA_STORAGE_BYTES", 100 * 2**30)
+QUOTA_CONCURRENT_RUNS = environment.number("QUOTA_CONCURRENT_RUNS", 50, maximum=2**31 - 1)
+QUOTA_TRAINING_MINUTES_PER_MONTH = environment.number("QUOTA_TRAINING_MINUTES_PER_MONTH", 10_000, maximum=2**31 - 1)
+QUOTA_TOKENS_PER_DAY = environment.number("QUOTA_TOKENS_PER_DAY", 5_000_000)
+REQUESTS_PER_MINUTE = environment.number("REQUESTS_PER_MINUTE", 1_200, minimum=1, maximum=2**31 - 1)
+
 # ---------------------------------------------------------------------------------------------- mail
 
 _MAIL_SERVER = environment.mail_server("EMAIL_URL")
@@ -171,7 +180,6 @@ ATTEMPTS_PER_ADDRESS = environment.number("ATTEMPTS_PER_ADDRESS", 200, minimum=1
 SIGNUPS_PER_ADDRESS = environment.number("SIGNUPS_PER_ADDRESS", 100, minimum=1)  # in an hour
 MAILS_PER_MAILBOX = environment.number("MAILS_PER_MAILBOX", 10, minimum=1)  # in an hour
 INVITATIONS_PER_ORGANIZATION = environment.number("INVITATIONS_PER_ORGANIZATION", 200, minimum=1)  # in a day
-REQUESTS_PER_MINUTE = environment.number("REQUESTS_PER_MINUTE", 1200, minimum=1)  # of a user, or an organization's keys
 SIMPLE_JWT = {
     "ALGORITHM": "HS256",
     "SIGNING_KEY": SECRET_KEY,

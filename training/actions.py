@@ -7,6 +7,8 @@ from typing import Any
 from django.db import transaction
 
 from accounts.permissions import Permission, authorize
+from accounts.usage import require_left, reserve
+from accounts.usage_kinds import UsageKind
 from common.errors import Invalid
 from common.jobs import JobStatus, request_cancel
 from common.queues import ring
@@ -25,6 +27,8 @@ def start_run(
     """Queue a fine-tuning run of `version`.
 
     Raises NotAllowed, and Invalid: DATASET_NOT_READY, UNKNOWN_BASE_MODEL, BASE_MODEL_UNAVAILABLE, or a bad name.
+    Raises QuotaExceeded for a run too many, and where the month's minutes or the storage for its adapter are used up:
+    how much of those it takes shows only in the end, so the last run may take more than was left.
     """
     authorize(actor, Permission.START_RUN, version.organization_id)
     if version.status != JobStatus.SUCCEEDED:
@@ -45,6 +49,9 @@ def start_run(
         base_model_revision=base.revision,
         config=config.to_json(),
     )
+    for kind in (UsageKind.TRAINING_SECONDS, UsageKind.STORAGE_BYTES):
+        require_left(run.organization_id, kind)
+    reserve(run.organization_id, UsageKind.RUNS, 1, key=run.usage_key)
     run.created()
     ring(TrainingRun.queue)
     return run

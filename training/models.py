@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -10,6 +11,8 @@ from django.db import connection, models
 from django.db.models import Max
 
 from accounts.mails import tell_creator
+from accounts.usage import release, settle
+from accounts.usage_kinds import UsageKind
 from common import blobs
 from common.events import JobEvent
 from common.jobs import Job, JobStatus
@@ -72,9 +75,28 @@ class TrainingRun(Job):
         return f"step {self.step}/{self.total_steps}" if self.total_steps else ""
 
     def ended(self) -> None:
-        """Tell its creator, unless they ended it themselves."""
+        """Settle what it has used, and tell its creator, unless they ended it themselves."""
+        release(self.organization_id, UsageKind.RUNS, key=self.usage_key)
+        if seconds := self.seconds_at_work():
+            settle(self.organization_id, UsageKind.TRAINING_SECONDS, seconds, key=self.usage_key)
+        for adapter in Adapter.objects.filter(training_run=self):
+            settle(self.organization_id, UsageKind.STORAGE_BYTES, adapter.size_bytes, key=f"adapter:{adapter.pk}")
         if self.status != JobStatus.CANCELLED:
             tell_creator(self, f"training_run_{self.status.lower()}")
+
+    def seconds_at_work(self) -> int:
+        """How long it was RUNNING, all attempts together: what lay between them in the queue is not its own time."""
+        total, since = timedelta(), None
+        changes = self.event_log.filter(kind="StatusChanged").order_by("sequence")
+        for status, at in changes.values_list("data__status", "at"):
+            if since is not None:
+                total += at - since
+            since = at if status == JobStatus.RUNNING else None
+        return round(total.total_seconds())
+
+    @property
+    def usage_key(self) -> str:
+        return f"run:{self.pk}"
 
     @property
     def artefacts(self) -> str:

@@ -12,7 +12,16 @@ from strawberry import ID, argument
 
 from accounts.models import Organization
 from common.errors import Invalid
-from common.graphql import Info, KeysetConnection, OperationInfo, model_id, mutation, resolve, resolve_or_null
+from common.graphql import (
+    Info,
+    KeysetConnection,
+    OperationInfo,
+    QuotaExceededType,
+    model_id,
+    mutation,
+    resolve,
+    resolve_or_null,
+)
 from common.graphql_jobs import JobEventType, follow
 from common.jobs import JobStatus
 from common.text import is_storable
@@ -24,7 +33,8 @@ from training.types import AdapterType, BaseModelType, TrainingRunType
 
 Id = Annotated[ID, argument(description="Its id.")]
 StartTrainingRunPayload = Annotated[
-    TrainingRunType | OperationInfo, strawberry.union("StartTrainingRunPayload", description="The run, or why not.")
+    TrainingRunType | QuotaExceededType | OperationInfo,
+    strawberry.union("StartTrainingRunPayload", description="The run, or why not."),
 ]
 CancelTrainingRunPayload = Annotated[
     TrainingRunType | OperationInfo, strawberry.union("CancelTrainingRunPayload", description="The run, or why not.")

@@ -103,10 +103,12 @@ class Chunk:
 
     sequence: int
     text: str
+    tokens: int
+    """Computed by then: the prompt's, and those of the answer, text that is held back included."""
     prediction: Prediction | None = None
 
     def to_json(self) -> dict[str, Any]:
-        chunk: dict[str, Any] = {"sequence": self.sequence, "text": self.text}
+        chunk: dict[str, Any] = {"sequence": self.sequence, "text": self.text, "tokens": self.tokens}
         return chunk if self.prediction is None else {**chunk, "prediction": self.prediction.to_json()}
 
 

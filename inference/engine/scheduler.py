@@ -91,9 +91,9 @@ class Generation(Work):
     def _publish(self, engine: Engine, sequence: Sequence, text: str) -> None:
         if sequence.finish_reason is not None:
             prediction = engine.predicted(sequence, time.monotonic() - self.started_at)
-            self.tell(Chunk(self._next_number(), text, prediction))
+            self.tell(Chunk(self._next_number(), text, sequence.tokens, prediction))
         elif text:
-            self.tell(Chunk(self._next_number(), text))
+            self.tell(Chunk(self._next_number(), text, sequence.tokens))
 
     def _next_number(self) -> int:
         self._chunks += 1

@@ -26,6 +26,10 @@ class Sequence:
         self._stream = text
         self._sampler = Sampler(request)
 
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
     def add(self, logits: torch.Tensor, end_tokens: frozenset[int]) -> str:
         """Choose the next token from `logits` [vocabulary] and return the text that is now certain."""
         token = self._sampler.choose(logits)

@@ -1,7 +1,7 @@
 """The server as an ASGI application.
 
     POST /generate  {ticket, prompt, max_new_tokens, temperature, top_p, seed, stop} -> server-sent events, each
-                    data: {sequence, text}, the last with "prediction"; a failure after the first: event: error
+                    data: {sequence, text, tokens}, the last with "prediction"; a failure after the first: event: error
     POST /score     {ticket, rows: [{prompt, completion | text | messages}], max_tokens} -> {rows, loss, tokens, ..}
     GET  /livez     the process is up
     GET  /readyz    it has generated text, and can now

@@ -150,13 +150,16 @@ def json_of(answer: httpx.Response) -> dict[str, Any]:
 
 
 def only_field(result: dict[str, Any]) -> Any:
-    """The data of a result's only field. Raises ApiError for errors and for OperationInfo."""
+    """The data of a result's only field. Raises ApiError for errors, OperationInfo, and QuotaExceeded."""
     if result.get("errors"):
         raise first_error(result["errors"])
     (value,) = result["data"].values()
-    if isinstance(value, dict) and value.get("__typename") == "OperationInfo":
+    kind = value.get("__typename") if isinstance(value, dict) else None
+    if kind == "OperationInfo":
         message = value["messages"][0]
         raise ApiError(message["code"] or message["kind"], message["message"])
+    if kind == "QuotaExceeded":
+        raise ApiError(value["code"], value["message"])
     return value
 
 

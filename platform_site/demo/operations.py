@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _SESSION = "__typename ... on Session { accessToken refreshToken expiresAt user { email } }"
 _REFUSED = "... on OperationInfo { messages { kind code field message } }"
+_REFUSED_OR_TOO_MUCH = f"{_REFUSED} ... on QuotaExceeded {{ code message }}"
 
 SIGN_UP = f"mutation ($input: SignupInput!) {{ signup(input: $input) {{ {_SESSION} {_REFUSED} }} }}"
 REFRESH = f"mutation ($input: RefreshTokenInput!) {{ refreshToken(input: $input) {{ {_SESSION} {_REFUSED} }} }}"
@@ -15,7 +16,7 @@ mutation ($input: StartUploadInput!) {{
   startUpload(input: $input) {{
     __typename
     ... on UploadTicket {{ url headers upload {{ id }} }}
-    {_REFUSED}
+    {_REFUSED_OR_TOO_MUCH}
   }}
 }}"""
 
@@ -24,7 +25,7 @@ mutation ($input: CreateDatasetInput!) {{
   createDataset(input: $input) {{
     __typename
     ... on DatasetVersion {{ id status }}
-    {_REFUSED}
+    {_REFUSED_OR_TOO_MUCH}
   }}
 }}"""
 
@@ -60,7 +61,7 @@ mutation ($input: StartTrainingRunInput!) {{
   startTrainingRun(input: $input) {{
     __typename
     ... on TrainingRun {{ id name baseModel {{ name }} config {{ learningRate }} }}
-    {_REFUSED}
+    {_REFUSED_OR_TOO_MUCH}
   }}
 }}"""
 
@@ -98,7 +99,7 @@ mutation ($input: PredictInput!) {{
   predict(input: $input) {{
     __typename
     ... on Prediction {{ {_PREDICTION} }}
-    {_REFUSED}
+    {_REFUSED_OR_TOO_MUCH}
   }}
 }}"""
 

@@ -40,7 +40,7 @@ def _who(principal: Principal, address: str) -> str:
 def too_many(standing: Standing) -> QuotaExceeded:
     return QuotaExceeded(
         f"More than {standing.rate.count:,} requests within a minute: go on in {standing.reset_s} seconds.",
-        quota="requestsPerMinute",
+        quota="requests_per_minute",
         limit=standing.rate.count,
         used=standing.rate.count - standing.remaining,
         resets_at=timezone.now() + timedelta(seconds=standing.reset_s),

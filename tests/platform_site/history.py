@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from accounts import mailed_tokens
 from accounts.actions import keys, organizations
-from accounts.models import MailedToken
+from accounts.models import MailedToken, Quota
 from accounts.roles import Role
+from accounts.usage import settle
+from accounts.usage_kinds import UsageKind
 from common.outbox import mail
 from common.tenancy import operator
 from tests.cast import Person
@@ -14,7 +16,7 @@ from training.models import Adapter
 
 
 def make_history(person: Person) -> Adapter:
-    """An invitation, an API key, an upload, a dataset and its version, a run, both jobs' first events, a mail, a token in one, and the adapter."""
+    """An invitation, an API key, a quota, something used of it, an upload, a dataset and its version, a run, both jobs' first events, a mail, a token in one, and the adapter."""
     name = f"{person.user.name}'s functions"
     version = make_version(person, make_dataset(person, name), rows_in=1204, rows_kept=1180)
     run = make_run(person, version, name=name, status="SUCCEEDED", step=120, total_steps=120, loss=1.214)
@@ -29,6 +31,8 @@ def make_history(person: Person) -> Adapter:
         keys.create_key(
             actor=person.principal, organization=person.organization, name="CI", role=Role.MEMBER, expires_at=None
         )
+        Quota.objects.create(organization=person.organization, concurrent_runs=3)
+        settle(person.organization.pk, UsageKind.STORAGE_BYTES, 12, key=f"version:{version.pk}")
         version.created()
         run.created()
         mail(
