@@ -12,7 +12,7 @@ from strawberry import ID, argument
 
 from accounts.models import Organization
 from common.errors import Invalid
-from common.graphql import Info, KeysetConnection, OperationInfo, model_id, mutation, resolve, resolve_or_null
+from common.graphql import Info, KeysetConnection, OperationInfo, model_id, mutation, resolve, sought
 from common.graphql_jobs import JobEventType, follow
 from common.jobs import JobStatus
 from common.text import is_storable
@@ -97,7 +97,7 @@ class TrainingQuery:
 
     @strawberry_django.field(description="A run.")
     def training_run(self, info: Info, id: Id) -> TrainingRunType | None:
-        return resolve_or_null(info, id, models.TrainingRun)  # type: ignore[return-value]
+        return sought(info, id, models.TrainingRun)  # type: ignore[return-value]
 
     @strawberry_django.connection(KeysetConnection[TrainingRunType], description="Runs, newest first.")
     def training_runs(
@@ -116,7 +116,7 @@ class TrainingQuery:
 
     @strawberry_django.field(description="An adapter.")
     def adapter(self, info: Info, id: Id) -> AdapterType | None:
-        return resolve_or_null(info, id, models.Adapter)  # type: ignore[return-value]
+        return sought(info, id, models.Adapter)  # type: ignore[return-value]
 
     @strawberry_django.connection(KeysetConnection[AdapterType], description="Adapters, newest first.")
     def adapters(
