@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from statistics import median
-from typing import Any
 
 from benchmarks.actor import Actor, ActorFailed
 from benchmarks.harness import Limit, Ratio, Report, alternated, told
