@@ -1,8 +1,8 @@
-# make demo | up | test | faults | bench | lint        The README says what each is for.
+# make demo | up | test | faults | bench | soak | lint        The README says what each is for.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo up test faults bench lint format schema clean
+.PHONY: help setup setup-dev demo up test faults bench soak lint format schema clean
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
@@ -10,6 +10,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 export DEMO_STARTED_AT := $(shell date +%s.%N)
 VENV := .venv
 BIN := $(VENV)/bin
+LOCUST := var/locust
 # For commands that read the settings and need no server; the home is theirs alone.
 NOWHERE = PLATFORM_HOME=var/lint DATABASE_URL=postgresql://nobody@%2Fnowhere/none REDIS_URL=unix:///nowhere
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -33,6 +34,10 @@ faults: setup-dev ## all tests of faults, some of them long, then random faults 
 
 bench: setup ## the benchmarks, side by side with their peers (NAME=subscriptions for one of them)
 	@$(BIN)/python -m benchmarks $(NAME)
+
+soak: setup $(LOCUST)/.installed ## half an hour of 200 tenants' load on a whole platform (SECONDS=120 for less, SEED for the same again)
+	@$(BIN)/python -m benchmarks.soak --locust $(LOCUST)/bin/python \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 lint: setup-dev ## style, types, import directions, migrations, the schema
 	@$(BIN)/ruff check .
@@ -66,4 +71,10 @@ $(VENV)/.installed: requirements.txt constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	@echo "Installing what tests and lints"
 	@$(INSTALL) --requirement requirements-dev.txt
+	@touch $@
+
+$(LOCUST)/.installed: $(VENV)/.installed requirements-soak.txt
+	@echo "Installing locust into $(LOCUST), apart from the platform"
+	@$(BIN)/python -m venv $(LOCUST)
+	@$(LOCUST)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-soak.txt
 	@touch $@

@@ -8,7 +8,6 @@ from typing import cast
 
 import strawberry
 import strawberry_django
-from strawberry import relay
 from strawberry.scalars import JSON
 
 from accounts import models
@@ -16,13 +15,13 @@ from accounts.models import Role
 from accounts.quotas import LIMITS, quota_known_of
 from accounts.tokens import IssuedSession
 from accounts.usage import usage_of, usage_sums
-from common.graphql import BigInt
+from common.graphql import BigInt, ModelNode
 
 strawberry.enum(Role, description="What somebody is in an organization.")
 
 
 @strawberry_django.type(models.User, name="User", description="A person with an account.")
-class UserType(relay.Node):
+class UserType(ModelNode):
     email: str = strawberry_django.field(description="The address that they log in with.")
     name: str = strawberry_django.field(description="What they want to be called.")
     email_verified: bool = strawberry_django.field(description="Whether they have shown that the address is theirs.")
@@ -37,7 +36,7 @@ class UserType(relay.Node):
     name="Organization",
     description="A tenant. Everything else belongs to exactly one; signing up creates a personal one.",
 )
-class OrganizationType(relay.Node):
+class OrganizationType(ModelNode):
     name: str = strawberry_django.field(description="Its name, for people.")
     slug: str = strawberry_django.field(description="Its name, for addresses.")
     created_at: strawberry.auto = strawberry_django.field(description="When it was made.")
@@ -106,7 +105,7 @@ class Done:
 
 
 @strawberry_django.type(models.ApiKey, name="ApiKey", description="A program's access to an organization.")
-class ApiKeyType(relay.Node):
+class ApiKeyType(ModelNode):
     organization: OrganizationType = strawberry_django.field(description="The organization that it opens.")
     name: str = strawberry_django.field(description="What it is for.")
     prefix: str = strawberry_django.field(description="How the key begins, to know it by.")
@@ -123,7 +122,7 @@ class IssuedApiKey:
 
 
 @strawberry_django.type(models.AuditEntry, name="AuditEntry", description="Something that was done, and by whom.")
-class AuditEntryType(relay.Node):
+class AuditEntryType(ModelNode):
     at: datetime = strawberry_django.field(description="When.")
     actor: str = strawberry_django.field(description="Who: user:<id> or key:<id>.")
     action: str = strawberry_django.field(description="What, such as member.invite.")

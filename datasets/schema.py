@@ -24,7 +24,7 @@ from common.graphql import (
     model_id,
     mutation,
     resolve,
-    resolve_or_null,
+    sought,
 )
 from common.graphql_jobs import JobEventType, follow
 from common.text import is_storable
@@ -134,15 +134,15 @@ def recipe_of(chosen: RecipeInput | None) -> Recipe:
 class DatasetsQuery:
     @strawberry_django.field(description="A dataset.")
     def dataset(self, info: Info, id: Id) -> DatasetType | None:
-        return resolve_or_null(info, id, models.Dataset)  # type: ignore[return-value]
+        return sought(info, id, models.Dataset)  # type: ignore[return-value]
 
     @strawberry_django.field(description="An upload.")
     def upload(self, info: Info, id: Id) -> UploadType | None:
-        return resolve_or_null(info, id, models.Upload)  # type: ignore[return-value]
+        return sought(info, id, models.Upload)  # type: ignore[return-value]
 
     @strawberry_django.field(description="A version of a dataset.")
     def dataset_version(self, info: Info, id: Id) -> DatasetVersionType | None:
-        return resolve_or_null(info, id, models.DatasetVersion)  # type: ignore[return-value]
+        return sought(info, id, models.DatasetVersion)  # type: ignore[return-value]
 
     @strawberry_django.connection(KeysetConnection[DatasetType], description="Datasets, newest first.")
     def datasets(

@@ -12,7 +12,7 @@ from strawberry import relay
 from strawberry.scalars import JSON
 
 from accounts.types import OrganizationType, UserType
-from common.graphql import BigInt, KeysetConnection
+from common.graphql import BigInt, KeysetConnection, ModelNode
 from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets import models, rows
@@ -56,7 +56,7 @@ class Count:
 
 
 @strawberry_django.type(models.Upload, name="Upload", description="A file as its user sent it.")
-class UploadType(relay.Node):
+class UploadType(ModelNode):
     file_name: str = strawberry_django.field(description="What its user calls it.")
     size_bytes: BigInt = strawberry_django.field(description="Its announced size.")
     received_bytes: BigInt = strawberry_django.field(description="How much has arrived.")
@@ -191,7 +191,7 @@ class StepProgressed(JobEventType):
     name="DatasetVersion",
     description="One immutable result of running a recipe over an upload. The same bytes and recipe give the same fingerprint.",
 )
-class DatasetVersionType(relay.Node):
+class DatasetVersionType(ModelNode):
     dataset: DatasetType = strawberry_django.field(description="What it is a version of.")
     number: int = strawberry_django.field(description="Counts the dataset's versions from 1.")
     status: JobStatus = strawberry_django.field(description="The state of its making.")
@@ -266,7 +266,7 @@ def _rejections(page: rows.RejectionPage) -> RejectionConnection:
 @strawberry_django.type(
     models.Dataset, name="Dataset", description="A name for what becomes better from version to version."
 )
-class DatasetType(relay.Node):
+class DatasetType(ModelNode):
     name: str = strawberry_django.field(description="Its name.")
     organization: OrganizationType = strawberry_django.field(description="Whose it is.")
     created_at: datetime = strawberry_django.field(description="When it was made.")

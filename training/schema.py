@@ -20,7 +20,7 @@ from common.graphql import (
     model_id,
     mutation,
     resolve,
-    resolve_or_null,
+    sought,
 )
 from common.graphql_jobs import JobEventType, follow
 from common.jobs import JobStatus
@@ -107,7 +107,7 @@ class TrainingQuery:
 
     @strawberry_django.field(description="A run.")
     def training_run(self, info: Info, id: Id) -> TrainingRunType | None:
-        return resolve_or_null(info, id, models.TrainingRun)  # type: ignore[return-value]
+        return sought(info, id, models.TrainingRun)  # type: ignore[return-value]
 
     @strawberry_django.connection(KeysetConnection[TrainingRunType], description="Runs, newest first.")
     def training_runs(
@@ -126,7 +126,7 @@ class TrainingQuery:
 
     @strawberry_django.field(description="An adapter.")
     def adapter(self, info: Info, id: Id) -> AdapterType | None:
-        return resolve_or_null(info, id, models.Adapter)  # type: ignore[return-value]
+        return sought(info, id, models.Adapter)  # type: ignore[return-value]
 
     @strawberry_django.connection(KeysetConnection[AdapterType], description="Adapters, newest first.")
     def adapters(

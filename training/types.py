@@ -8,10 +8,9 @@ from typing import Annotated
 
 import strawberry
 import strawberry_django
-from strawberry import relay
 
 from accounts.types import OrganizationType, UserType
-from common.graphql import BigInt
+from common.graphql import BigInt, ModelNode
 from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets.types import DatasetVersionType
@@ -129,7 +128,7 @@ class LogLine(JobEventType):
 @strawberry_django.type(
     models.TrainingRun, name="TrainingRun", description="Fine-tuning of a base model on a dataset version."
 )
-class TrainingRunType(relay.Node):
+class TrainingRunType(ModelNode):
     name: str = strawberry_django.field(description="Its name, which its adapter gets, too.")
     organization: OrganizationType = strawberry_django.field(description="Whose it is.")
     dataset_version: DatasetVersionType = strawberry_django.field(description="What it learns from.")
@@ -187,7 +186,7 @@ class TrainingRunType(relay.Node):
     description="The result of a run: weights in safetensors with the digest that every prediction made with it repeats. "
     "Its name is the run's; versions count per (organization, name).",
 )
-class AdapterType(relay.Node):
+class AdapterType(ModelNode):
     organization: OrganizationType = strawberry_django.field(description="Whose it is.")
     training_run: TrainingRunType | None = strawberry_django.field(description="The run that made it.")
     name: str = strawberry_django.field(description="Its name.")

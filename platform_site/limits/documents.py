@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from graphql import GraphQLError
+from graphql import DocumentNode, GraphQLError, GraphQLSchema
 from strawberry.extensions import SchemaExtension
 
 from common.errors import Invalid
@@ -14,6 +16,7 @@ from platform_site.limits.allowed import Allowed
 from platform_site.limits.cost import refuse_costly
 
 ALLOWED = Allowed()
+Sizes = frozenset[tuple[str, int | str | None]]
 
 
 class DocumentLimits(SchemaExtension):
@@ -30,10 +33,41 @@ class DocumentLimits(SchemaExtension):
         assert execution.graphql_document is not None
         try:
             refuse_many_values(execution.variables)
-            refuse_costly(execution.schema._schema, execution.graphql_document, execution.variables, ALLOWED)
+            sizes = sizes_in(execution.variables, execution.graphql_document)
+            weigh_once(Asked(execution.schema._schema, execution.query or "", sizes, execution.graphql_document))
         except Invalid as refusal:
             raise as_graphql_error(refusal) from None
         yield
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All that the weight of a document depends on."""
+
+    schema: GraphQLSchema
+    query: str
+    sizes: Sizes
+    document: DocumentNode = field(compare=False)  # the query's
+
+
+@lru_cache(maxsize=256)
+def weigh_once(asked: Asked) -> None:
+    """Clients send the same few documents: those that were let in are known. Raises Invalid, each time anew."""
+    refuse_costly(asked.schema, asked.document, dict(asked.sizes), ALLOWED)
+
+
+def sizes_in(variables: dict[str, Any] | None, document: DocumentNode) -> Sizes:
+    """The variables that a document declares as far as they may be sizes of pages; of what is no number, only the name."""
+    given = variables or {}
+    names = {
+        declared.variable.name.value
+        for definition in document.definitions
+        for declared in getattr(definition, "variable_definitions", None) or ()
+    }
+    return frozenset(
+        (name, value if isinstance(value, int) or value is None else "")
+        for name, value in ((name, given[name]) for name in names & given.keys())
+    )
 
 
 def refuse_many_values(variables: object) -> None:

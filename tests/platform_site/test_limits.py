@@ -276,3 +276,18 @@ def test_a_stream_is_held_to_them_too() -> None:
             answer = httpx.post(f"{url}/graphql/stream", json={"query": document}, headers=headers, trust_env=False)
             (data,) = re.findall(r"event: next\r\ndata: (.*)\r\n", answer.text)
             assert [error["extensions"] for error in json.loads(data)["errors"]] == [{"code": code}]
+
+
+def test_a_document_that_was_let_in_is_weighed_again_for_larger_pages(bob: Person) -> None:
+    document = """query ($many: Int, $few: Int, $after: String) { datasets(first: $many, after: $after) { edges { node {
+        versions(first: $few) { edges { node { id number status } } } } } } }"""
+    for sizes, codes in [
+        ({"many": 2, "few": 2}, []),
+        ({"many": 100, "few": 100}, ["TOO_COMPLEX"]),
+        ({"many": 2, "few": 2, "after": None}, []),
+        ({"many": 100, "few": 100}, ["TOO_COMPLEX"]),
+        ({"many": 2}, []),
+        ({}, ["TOO_COMPLEX"]),
+    ]:
+        errors = bob.ask(document, **sizes).get("errors", [])
+        assert [error["extensions"]["code"] for error in errors] == codes, sizes

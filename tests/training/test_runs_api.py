@@ -187,6 +187,24 @@ def test_base_models_are_the_allow_list(alice: Person) -> None:
     assert {model["license"] for model in answer} == {"bigcode-openrail-m", "PSF-2.0"}
 
 
+def test_an_object_comes_in_one_query_with_what_is_asked_of_it(alice: Person) -> None:
+    run = make_run(alice, status="SUCCEEDED")
+    adapter = make_adapter(alice, run)
+    document = """query ($id: ID!) { trainingRun(id: $id) {
+        name createdBy { email } datasetVersion { number dataset { name } } adapter { id name }
+    } }"""
+    with CaptureQueriesContext(connection) as queries:
+        answer = alice.data(document, id=global_id(run))["trainingRun"]
+    assert answer == {
+        "name": "First",
+        "createdBy": {"email": alice.user.email},
+        "datasetVersion": {"number": 1, "dataset": {"name": "Snippets"}},
+        "adapter": {"id": global_id(adapter), "name": adapter.name},
+    }
+    assert len([query for query in queries if '"training_trainingrun"' in query["sql"]]) == 1
+    assert len([query for query in queries if query["sql"].startswith("SELECT") and "FROM" in query["sql"]]) == 2
+
+
 # ------------------------------------------------------------------------------------------------ lists
 
 
@@ -228,6 +246,24 @@ def test_runs_come_newest_first_and_page_by_page_without_a_gap(alice: Person, se
     assert back["pageInfo"]["hasPreviousPage"] is True
     assert names(page(alice, last=3)) == everything[-3:]
     assert names(page(alice, first=0)) == []
+
+
+@pytest.mark.parametrize(("arguments", "bound"), [("after", "<="), ("before", ">=")])
+def test_a_page_begins_in_the_index_where_its_cursor_says(
+    alice: Person, seven: None, arguments: str, bound: str
+) -> None:
+    cursor = page(alice)["edges"][3]["cursor"]
+    with CaptureQueriesContext(connection) as queries:
+        assert len(page(alice, **{arguments: cursor})["edges"]) == 3
+    listed = next(query["sql"] for query in queries if 'ORDER BY "training_trainingrun"' in query["sql"])
+    with operator(), connection.cursor() as database:
+        database.execute(
+            "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
+        )
+        database.execute(f"EXPLAIN {listed}")
+        plan = [line for (line,) in database.fetchall()]
+    (condition,) = [line for line in plan if "Index Cond" in line and "created_at" in line]
+    assert f"(created_at {bound} " in condition
 
 
 def test_runs_are_filtered_by_state(alice: Person, seven: None) -> None:
@@ -274,6 +310,7 @@ def _cursor(*values: Any) -> str:
         {"after": _cursor("2030-01-01T00:00:00Z", "x")},
         {"after": _cursor("yesterday", str(uuid4()))},
         {"after": _cursor("2030-13-01T00:00:00Z", str(uuid4()))},
+        {"after": _cursor(None, str(uuid4()))},
         {"before": _cursor(7, 7)},
         {"before": _cursor("\x00", "\x00")},
     ],

@@ -1,0 +1,16 @@
+"""How long a call takes when it is made again and again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def timed(call: Callable[[], object], seconds: float) -> dict[str, float]:
+    """Call for so long: seconds a call, and which share of the time the first half of the calls took."""
+    begun = time.perf_counter()
+    at: list[float] = []
+    while not at or at[-1] < seconds:
+        call()
+        at.append(time.perf_counter() - begun)
+    return {"calls": len(at), "s_a_call": at[-1] / len(at), "half": at[(len(at) - 1) // 2] / at[-1]}
