@@ -83,13 +83,3 @@ class TooManyAttempts(DomainError):
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"Too many attempts: try again in {retry_after_s} seconds.")
         self.retry_after_s = retry_after_s
-
-
-class QuotaExceeded(DomainError):
-    """A limit of the organization or of whoever asks was reached; `quota` is its name in the API."""
-
-    code = "QUOTA_EXCEEDED"
-
-    def __init__(self, message: str, *, quota: str, limit: int, used: int, resets_at: datetime | None = None) -> None:
-        super().__init__(message)
-        self.quota, self.limit, self.used, self.resets_at = quota, limit, used, resets_at
