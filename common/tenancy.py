@@ -26,6 +26,8 @@ class Principal:
 
     user_id: UUID | None
     roles: Mapping[UUID, str] = field(default_factory=dict)
+    closing: frozenset[UUID] = frozenset()
+    """Of these organizations, those that are about to be deleted: nothing in them changes any more."""
     key_id: UUID | None = None
     session: UUID | None = None
     expires_at: datetime | None = None

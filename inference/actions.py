@@ -13,8 +13,7 @@ from typing import Any
 
 from django.conf import settings
 
-from accounts.models import Role
-from accounts.permissions import ROLES, Permission, authorize
+from accounts.permissions import OrganizationClosing, Permission, authorize, organizations_that_permit
 from common.errors import DomainError, Invalid, NotAllowed, NotFound, NotSignedIn, Unavailable
 from common.tenancy import Principal
 from inference import client, tickets
@@ -86,10 +85,12 @@ def _any_organization(actor: Principal) -> Any:
     """The base model belongs to nobody; asking it takes a role, in whichever organization, that may ask."""
     if actor.is_nobody:
         raise NotSignedIn
-    allowed = sorted(str(key) for key, role in actor.roles.items() if Permission.PREDICT in ROLES[Role(role)])
+    allowed = organizations_that_permit(actor, Permission.PREDICT)
     if not allowed:
         raise NotAllowed("Your role does not allow you to ask the model.")
-    return allowed[0]
+    if not (active := sorted(str(key) for key in allowed if key not in actor.closing)):
+        raise OrganizationClosing
+    return active[0]
 
 
 _OUR_FAULT = {"INTERNAL", "NUMERICS", "TICKET_REFUSED"}

@@ -47,6 +47,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "platform_site.middleware.Origin",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -154,6 +155,8 @@ WHITENOISE_AUTOREFRESH = not PRODUCTION
 # ---------------------------------------------------------------------------------------------- who
 
 AUTH_USER_MODEL = "accounts.User"
+# Between the request to delete an organization or an account and its deletion.
+CLOSING_DAYS = environment.number("CLOSING_DAYS", 7, maximum=3650)
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {

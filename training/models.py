@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import connection, models
 from django.db.models import Max
 
+from accounts import audit
 from accounts.mails import tell_creator
 from common import blobs
 from common.events import JobEvent
@@ -75,6 +76,9 @@ class TrainingRun(Job):
         """Tell its creator, unless they ended it themselves."""
         if self.status != JobStatus.CANCELLED:
             tell_creator(self, f"training_run_{self.status.lower()}")
+
+    def operated(self, verb: str, actor: str) -> None:
+        audit.record(self.organization_id, actor=actor, action=f"run.{verb}", target=f"run:{self.pk}")
 
     @property
     def artefacts(self) -> str:
