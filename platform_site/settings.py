@@ -143,6 +143,7 @@ STORAGES: dict[str, dict[str, Any]] = {
 }
 ATTEMPTS_ROOT = HOME / "attempts"
 INCOMING_ROOT = HOME / "incoming"
+CACHED_ADAPTERS_ROOT = HOME / "cache" / "adapters"
 MAX_UPLOAD_BYTES = environment.number("MAX_UPLOAD_BYTES", 10 * 2**30, minimum=1)
 UPLOAD_LIFETIME = timedelta(hours=24)
 
