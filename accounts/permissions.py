@@ -79,7 +79,9 @@ def authorize_look(actor: Principal, permission: Permission, organization_id: UU
 
 
 def organizations_that_permit(principal: Principal, permission: Permission) -> list[UUID]:
-    """Those in which the principal's role allows it."""
+    """Those in which the principal's role allows it, which for a key is not all that people's allow."""
+    if principal.key_id is not None and permission in FOR_PEOPLE:
+        return []
     return [organization_id for organization_id, role in principal.roles.items() if permission in ROLES[Role(role)]]
 
 

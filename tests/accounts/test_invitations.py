@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts.actions import organizations
+from accounts.actions import keys, organizations
 from accounts.models import AuditEntry, Invitation, Role
 from common.errors import Invalid
 from common.tenancy import operator, tenant
@@ -68,6 +68,18 @@ def test_who_may_not_invite_sees_none(alice: Person, bob: Person, vera: Person, 
         assert person.data(WITHDRAW, id=one)["answer"] == refusal("NOT_FOUND", "ERROR")
     assert charlie.data(WITHDRAW, id=one)["answer"] == refusal("NOT_FOUND", "ERROR")
     assert emails() == ["x@example.com", "y@example.com"]
+
+
+def test_no_key_sees_one(alice: Person) -> None:
+    one = global_id(invite(alice, "x@example.com"))
+    with tenant(alice.principal):
+        alice.token = keys.create_key(
+            actor=alice.principal, organization=alice.organization, name="CI", role=Role.OWNER, expires_at=None
+        ).secret
+    assert listed(alice) == []
+    assert alice.data(NODE, id=one)["node"] is None
+    assert alice.data(WITHDRAW, id=one)["answer"] == refusal("NOT_FOUND", "ERROR")
+    assert emails() == ["x@example.com"]
 
 
 def test_each_organization_lists_its_own(alice: Person, charlie: Person) -> None:
