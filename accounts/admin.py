@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.db.models import Field, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
-from unfold.admin import ModelAdmin, StackedInline, TabularInline
+from unfold.admin import ModelAdmin, StackedInline
 from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from accounts.actions.closing import close_account, close_organization, reopen_account, reopen_organization
 from accounts.actions.quotas import change_quota
 from accounts.actions.users import lock_user, sign_out_everywhere, unlock_user
+from accounts.audited_admin import AuditedAdmin, acting
+from accounts.member_forms import MemberInline, MembershipInline
 from accounts.models import (
     ApiKey,
     AuditEntry,
@@ -35,8 +37,8 @@ from accounts.quotas import LIMITS, default
 from accounts.tokens import revoke_all
 from accounts.usage import usage_of
 from common.admin import ReadOnlyAdmin
-from common.errors import Invalid
-from common.tenancy import Principal
+
+CLOSED, RESTORED = "Deleted after the grace period", "Restored"
 
 
 class NewUserForm(UserCreationForm):
@@ -56,21 +58,6 @@ class NewPasswordForm(AdminPasswordChangeForm):
         return user
 
 
-class MemberInline(TabularInline):
-    model = Membership
-    extra = 0
-    hide_title = True
-    autocomplete_fields = ["user"]
-    verbose_name = "member"
-
-
-class MembershipInline(TabularInline):
-    model = Membership
-    extra = 0
-    hide_title = True
-    autocomplete_fields = ["organization"]
-
-
 class QuotaInline(StackedInline):
     """What is left empty is the installation's default, which stands in its place."""
 
@@ -86,83 +73,78 @@ class QuotaInline(StackedInline):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):
+class UserAdmin(DjangoUserAdmin, AuditedAdmin):
     form, add_form, change_password_form = UserForm, NewUserForm, NewPasswordForm
     ordering = ["-created_at"]
-    list_display = ["email", "name", "is_active", "is_staff", "created_at", "last_login"]
-    list_filter = ["is_active", "is_staff"]
+    list_display = ["email", "name", "is_active", "is_staff", "created_at", "last_login", "closes_at"]
+    list_filter = ["is_active", "is_staff", ("closes_at", admin.EmptyFieldListFilter)]
     search_fields = ["email", "name"]
-    readonly_fields = ["id", "is_active", "created_at", "last_login"]  # the buttons end the sessions, too
+    readonly_fields = ["id", "is_active", "created_at", "last_login", "closes_at"]  # the buttons end the sessions, too
     filter_horizontal = []
     autocomplete_fields = ["groups"]
     inlines = [MembershipInline]
     fieldsets = [
         (None, {"fields": ["id", "email", "name", "password", "email_verified"]}),
         ("Permissions", {"fields": ["is_active", "is_staff", "is_superuser", "groups"]}),
-        ("Dates", {"fields": ["created_at", "last_login"]}),
+        ("Dates", {"fields": ["created_at", "last_login", "closes_at"]}),
     ]
     add_fieldsets = [(None, {"classes": ["wide"], "fields": ["email", "name", "password1", "password2"]})]
-    actions = ["lock", "unlock", "sign_out"]
+    actions = ["lock", "unlock", "sign_out", "close", "restore"]
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         """Whoever may set a superuser's password is one."""
-        return super().has_change_permission(request, obj) and self._is_theirs(request, obj)
+        is_theirs = bool(request.user.is_superuser) or obj is None or not obj.is_superuser
+        return super().has_change_permission(request, obj) and is_theirs
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return super().has_delete_permission(request, obj) and self._is_theirs(request, obj)
-
-    def _is_theirs(self, request: HttpRequest, user: User | None) -> bool:
-        return bool(request.user.is_superuser) or user is None or not user.is_superuser
+        """Accounts are closed."""
+        return False
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
         """Nobody makes themselves a superuser."""
         fields = list(super().get_readonly_fields(request, obj))
         return fields if request.user.is_superuser else [*fields, "is_staff", "is_superuser", "groups"]
 
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.is_active and request.user.is_superuser)
-
     @action(description="Lock: sign out everywhere, and let nobody in", permissions=["operate"])
     def lock(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        self._operate(request, queryset, lock_user, "Locked")
+        self.operate(request, queryset, lambda actor, user: lock_user(actor=actor, user=user), "Locked")
 
     @action(description="Unlock", permissions=["operate"])
     def unlock(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        self._operate(request, queryset, unlock_user, "Unlocked")
+        self.operate(request, queryset, lambda actor, user: unlock_user(actor=actor, user=user), "Unlocked")
 
     @action(description="Sign out everywhere", permissions=["operate"])
     def sign_out(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        self._operate(request, queryset, sign_out_everywhere, "Signed out everywhere")
+        self.operate(
+            request, queryset, lambda actor, user: sign_out_everywhere(actor=actor, user=user), "Signed out everywhere"
+        )
 
-    def _operate(self, request: HttpRequest, users: QuerySet[User], operate: Callable[..., None], done: str) -> None:
-        """Each by itself, and say what became of which."""
-        actor = Principal(user_id=request.user.pk)
-        # before the audit log, which whoever logs in takes after their user's row
-        chosen = list(users.order_by("pk").select_for_update(no_key=True, of=("self",)))
-        for user in chosen:
-            try:
-                operate(actor=actor, user=user)
-            except Invalid as refusal:
-                self.message_user(request, f"{user}: {refusal.message}", messages.WARNING)
-            else:
-                self.log_change(request, user, done)
-                self.message_user(request, f"{user}: {done.lower()}.", messages.SUCCESS)
+    @action(description="Close: delete after the grace period", permissions=["operate"])
+    def close(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        self.operate(request, queryset, lambda actor, user: close_account(actor=actor, user=user), CLOSED)
+
+    @action(description="Restore, before it is deleted", permissions=["operate"])
+    def restore(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        self.operate(request, queryset, lambda actor, user: reopen_account(actor=actor, user=user), RESTORED)
 
 
 admin.site.unregister(Group)
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
+class GroupAdmin(DjangoGroupAdmin, AuditedAdmin):
     """Staff who are not superusers may do what their groups may."""
 
 
 @admin.register(Organization)
-class OrganizationAdmin(ModelAdmin):
-    list_display = ["name", "slug", "created_at"]
+class OrganizationAdmin(AuditedAdmin):
+    list_display = ["name", "slug", "created_at", "closes_at"]
+    list_filter = [("closes_at", admin.EmptyFieldListFilter)]
     search_fields = ["name", "slug"]
-    readonly_fields = ["id", "created_at", "usage"]
+    fields = ["id", "name", "slug", "created_at", "closes_at", "usage"]
+    readonly_fields = ["id", "created_at", "closes_at", "usage"]
     inlines = [MemberInline, QuotaInline]
+    actions = ["close", "restore"]
 
     @display(description="Uses")
     def usage(self, organization: Organization) -> str:
@@ -184,8 +166,20 @@ class OrganizationAdmin(ModelAdmin):
         formset.save(commit=False)  # which notes for the admin's own history what has changed
         for each in formset.forms:
             if limits := {name: each.cleaned_data[name] for name in each.changed_data if name in LIMITS}:
-                change_quota(actor=Principal(user_id=request.user.pk), organization=form.instance, limits=limits)
+                change_quota(actor=acting(request), organization=form.instance, limits=limits)
         return None
+
+    def has_delete_permission(self, request: HttpRequest, obj: Organization | None = None) -> bool:
+        """Organizations are closed."""
+        return False
+
+    @action(description="Close: delete after the grace period", permissions=["operate"])
+    def close(self, request: HttpRequest, queryset: QuerySet[Organization]) -> None:
+        self.operate(request, queryset, lambda actor, its: close_organization(actor=actor, organization=its), CLOSED)
+
+    @action(description="Restore, before it is deleted", permissions=["operate"])
+    def restore(self, request: HttpRequest, queryset: QuerySet[Organization]) -> None:
+        self.operate(request, queryset, lambda actor, its: reopen_organization(actor=actor, organization=its), RESTORED)
 
 
 @admin.register(Quota)
@@ -196,10 +190,6 @@ class QuotaAdmin(ReadOnlyAdmin):
     search_fields = ["organization__name", "organization__slug"]
     list_select_related = ["organization"]
 
-    def has_delete_permission(self, request: HttpRequest, obj: Quota | None = None) -> bool:
-        """Whoever deletes an organization deletes its."""
-        return ModelAdmin.has_delete_permission(self, request, obj)
-
 
 @admin.register(UsageEntry)
 class UsageEntryAdmin(ReadOnlyAdmin):
@@ -209,22 +199,19 @@ class UsageEntryAdmin(ReadOnlyAdmin):
     list_select_related = ["organization"]
     show_full_result_count = False
 
-    def has_delete_permission(self, request: HttpRequest, obj: UsageEntry | None = None) -> bool:
-        """Whoever deletes an organization deletes its."""
-        return ModelAdmin.has_delete_permission(self, request, obj)
-
 
 @admin.register(Membership)
-class MembershipAdmin(ModelAdmin):
+class MembershipAdmin(ReadOnlyAdmin):
+    """They are changed on the pages of organizations and users."""
+
     list_display = ["organization", "user", "role", "created_at"]
     list_filter = ["role"]
     search_fields = ["organization__name", "user__email"]
-    autocomplete_fields = ["organization", "user"]
     list_select_related = ["organization", "user"]
 
 
 @admin.register(Invitation)
-class InvitationAdmin(ReadOnlyAdmin):
+class InvitationAdmin(AuditedAdmin, ReadOnlyAdmin):
     list_display = ["organization", "email", "role", "created_at", "expires_at", "accepted_at"]
     list_filter = ["role"]
     search_fields = ["organization__name", "email"]
@@ -232,12 +219,12 @@ class InvitationAdmin(ReadOnlyAdmin):
     fields = ["organization", "email", "role", "invited_by", "created_at", "expires_at", "accepted_at"]
 
     def has_delete_permission(self, request: HttpRequest, obj: Invitation | None = None) -> bool:
-        """Deleting one takes it back, and whoever deletes an organization deletes its."""
+        """Deleting one takes it back."""
         return ModelAdmin.has_delete_permission(self, request, obj)
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(ReadOnlyAdmin):
+class ApiKeyAdmin(AuditedAdmin, ReadOnlyAdmin):
     """The keys themselves are known by their hash alone."""
 
     list_display = ["prefix", "name", "organization", "role", "created_at", "last_used_at", "expires_at", "revoked_at"]
@@ -250,7 +237,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     ]
 
     def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
-        """Deleting one ends it, and whoever deletes an organization deletes its."""
+        """Deleting one ends it."""
         return ModelAdmin.has_delete_permission(self, request, obj)
 
 
@@ -277,11 +264,7 @@ class RefreshTokenAdmin(ReadOnlyAdmin):
     search_fields = ["user__email"]
     list_select_related = ["user"]
     ordering = ["-created_at"]
-    fields = ["user", "family", "created_at", "expires_at", "used_at", "revoked_at"]
-
-    def has_delete_permission(self, request: HttpRequest, obj: RefreshToken | None = None) -> bool:
-        """Whoever deletes a user deletes theirs."""
-        return ModelAdmin.has_delete_permission(self, request, obj)
+    fields = ["user", "family", "begun_at", "created_at", "expires_at", "used_at", "revoked_at"]
 
 
 @admin.register(MailedToken)

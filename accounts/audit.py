@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from accounts.models import AuditEntry, AuditHead
+from accounts.models import AuditEntry, AuditHead, User
 from common.clock import ServerClock
 from common.origin import address
 
@@ -47,6 +47,11 @@ def record(organization_id: UUID, *, actor: str, action: str, target: str = "", 
         entry.hash = hash_of(entry)
         entry.save(force_insert=True)
         AuditHead.objects.filter(pk=organization_id).update(sequence=entry.sequence, hash=entry.hash)
+
+
+def named(user: User | None) -> str:
+    """As the log has somebody who may have no account."""
+    return f"user:{user.pk}" if user else "nobody"
 
 
 def hash_of(entry: AuditEntry) -> str:

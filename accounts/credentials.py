@@ -7,8 +7,10 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 
+from accounts import throttles
 from accounts.models import User
-from common.errors import DomainError, Invalid
+from common.errors import DomainError, Invalid, NotSignedIn
+from common.tenancy import Principal
 from common.text import is_storable
 
 # What a login for an unknown address is compared with, so that it takes as long as one for a known address: a random
@@ -28,6 +30,24 @@ def is_right(password: str, user: User | None) -> bool:
     """Whether it is the user's password. It takes as long for nobody's."""
     right = is_storable(password) and check_password(password, user.password if user else NOBODYS_PASSWORD)
     return right and user is not None
+
+
+def confirmed(actor: Principal, password: str, field: str) -> User:
+    """The actor, who has typed their password once more.
+
+    Raises NotSignedIn for whoever is no user, WrongCredentials, and TooManyAttempts.
+    """
+    user = User.objects.filter(pk=actor.user_id, is_active=True).first() if actor.user_id else None
+    if user is None:
+        raise NotSignedIn
+    throttles.password_tried(user.email)
+    if not is_right(password, user):
+        raise wrong_password(field)
+    return user
+
+
+def wrong_password(field: str) -> WrongCredentials:
+    return WrongCredentials("The current password is not right.", field=field)
 
 
 def usable_address(typed: str) -> str:

@@ -8,12 +8,12 @@ import strawberry
 import strawberry_django
 from strawberry import argument
 
-from accounts.actions import identity, passwords
+from accounts.actions import deletion, identity, passwords
 from accounts.models import Organization, User
 from accounts.principals import principal_of
 from accounts.tokens import IssuedSession
 from accounts.types import Done, OrganizationType, SessionType, UserType
-from common.graphql import Info, OperationInfo, mutation, resolve_or_null
+from common.graphql import NOBODY, Info, OperationInfo, mutation, resolve_or_null
 
 SignupPayload = Annotated[
     SessionType | Done | OperationInfo,
@@ -46,6 +46,10 @@ RequestPasswordResetPayload = Annotated[
 ResetPasswordPayload = Annotated[
     Done | OperationInfo,
     strawberry.union("ResetPasswordPayload", description="Done, or why not: INVALID_TOKEN, WEAK_PASSWORD."),
+]
+DeleteAccountPayload = Annotated[
+    Done | OperationInfo,
+    strawberry.union("DeleteAccountPayload", description="Done, or why not: WRONG_CREDENTIALS, LAST_OWNER."),
 ]
 
 
@@ -90,6 +94,11 @@ class RequestPasswordResetInput:
 class ResetPasswordInput:
     token: str = strawberry.field(description="The one in the mail; it works once, within an hour.")
     new_password: str = strawberry.field(description="At least ten characters, and none that everybody guesses.")
+
+
+@strawberry.input(description="Your account, to be deleted.")
+class DeleteAccountInput:
+    password: str = strawberry.field(description="Your password, once more.")
 
 
 def signed_in(info: Info, session: IssuedSession) -> SessionType:
@@ -172,4 +181,16 @@ class IdentityMutation:
         self, info: Info, input: Annotated[ResetPasswordInput, argument(description="The token and the new one.")]
     ) -> ResetPasswordPayload:
         passwords.reset_password(token=input.token, new_password=input.new_password)
+        return Done()
+
+    @mutation(
+        "Have your account deleted once the grace period is over, and with it the organizations that nobody else belongs "
+        "to. It signs you out everywhere; whoever logs in before has all of it restored.",
+        waits=True,
+    )
+    def delete_account(
+        self, info: Info, input: Annotated[DeleteAccountInput, argument(description="Whether it is you.")]
+    ) -> DeleteAccountPayload:
+        deletion.delete_account(actor=info.context.actor, password=input.password)
+        info.context.principal = NOBODY
         return Done()

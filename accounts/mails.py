@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from accounts.models import User
+from accounts.models import Organization, User
 from common.jobs import Job
 from common.lookup import api_id
 from common.outbox import mail
@@ -52,6 +53,20 @@ def offer_reset(address: str, token: str) -> None:
 
 def tell_of_new_password(user: User) -> None:
     _tell(user.email, "password_changed")
+
+
+def tell_members(organization: Organization, template: str) -> None:
+    """What becomes of their organization. It is no mail of the organization's, with which it would be deleted."""
+    for member in User.objects.told_of(organization.pk):
+        _tell(member.email, template, organization=organization, api_id=api_id(organization))
+
+
+def tell_of_account_closing(address: str, closes_at: datetime) -> None:
+    _tell(address, "account_closing", closes_at=closes_at)
+
+
+def tell_of_account_restored(address: str) -> None:
+    _tell(address, "account_restored")
 
 
 def _tell(address: str, template: str, **context: Any) -> None:

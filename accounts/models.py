@@ -59,6 +59,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_staff = models.BooleanField(default=False)
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    closes_at = models.DateTimeField(null=True, editable=False, help_text="When it is deleted, unless it is restored.")
 
     objects = UserManager()
 
@@ -67,6 +68,11 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def __str__(self) -> str:
         return self.email
+
+
+class OrganizationStatus(models.TextChoices):
+    ACTIVE = "ACTIVE"
+    CLOSING = "CLOSING"
 
 
 class OrganizationQuerySet(models.QuerySet["Organization"]):
@@ -81,6 +87,7 @@ class Organization(models.Model):
     name = models.CharField(max_length=150)
     slug = models.SlugField(max_length=60, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    closes_at = models.DateTimeField(null=True, editable=False, help_text="When it is deleted, unless it is restored.")
 
     objects = OrganizationQuerySet.as_manager()
 
@@ -89,6 +96,10 @@ class Organization(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def status(self) -> OrganizationStatus:
+        return OrganizationStatus.ACTIVE if self.closes_at is None else OrganizationStatus.CLOSING
 
 
 class Membership(models.Model):
@@ -104,6 +115,22 @@ class Membership(models.Model):
     def __str__(self) -> str:
         return f"{self.user} in {self.organization}"
 
+    @property
+    def is_lasting_owner(self) -> bool:
+        """An owner whose account is not about to be deleted: an organization keeps one."""
+        return self.role == Role.OWNER and self.user.closes_at is None
+
+
+class InvitationQuerySet(TenantQuerySet):
+    def visible_to(self, principal: Principal) -> Self:
+        """Those that nobody has accepted, to whoever may invite."""
+        return self.pending().filter(
+            organization_id__in=organizations_that_permit(principal, Permission.MANAGE_MEMBERS)
+        )
+
+    def pending(self) -> Self:
+        return self.filter(accepted_at=None)
+
 
 class Invitation(models.Model):
     """An address that is asked to join; its token, of which only the hash is kept, makes one member, once."""
@@ -117,6 +144,8 @@ class Invitation(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
     accepted_at = models.DateTimeField(null=True)
+
+    objects = InvitationQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at"]
@@ -273,6 +302,7 @@ class RefreshToken(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     family = models.UUIDField(default=uuid4)
     token_sha256 = models.CharField(max_length=64, unique=True)
+    begun_at = models.DateTimeField(db_default=Now(), help_text="When its session was: the first of its family.")
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(db_index=True)
     used_at = models.DateTimeField(null=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
@@ -9,11 +10,11 @@ import strawberry
 import strawberry_django
 from strawberry import ID, argument
 
-from accounts.actions import keys, organizations
-from accounts.models import ApiKey, AuditEntry, Organization, Role, User
-from accounts.permissions import Permission, authorize
+from accounts.actions import deletion, keys, organizations
+from accounts.models import ApiKey, AuditEntry, Invitation, Organization, Role, User
+from accounts.permissions import Permission, authorize_look
 from accounts.principals import with_roles_as_they_are
-from accounts.types import ApiKeyType, AuditEntryType, Done, IssuedApiKey, MembershipType
+from accounts.types import ApiKeyType, AuditEntryType, Done, IssuedApiKey, MembershipType, OrganizationType
 from common.graphql import Info, KeysetConnection, OperationInfo, model_id, mutation, resolve, resolve_or_null
 
 InviteMemberPayload = Annotated[
@@ -35,6 +36,17 @@ CreateApiKeyPayload = Annotated[
 ]
 RevokeApiKeyPayload = Annotated[
     Done | OperationInfo, strawberry.union("RevokeApiKeyPayload", description="Done, or why not.")
+]
+WithdrawInvitationPayload = Annotated[
+    Done | OperationInfo, strawberry.union("WithdrawInvitationPayload", description="Done, or why not.")
+]
+DeleteOrganizationPayload = Annotated[
+    OrganizationType | OperationInfo,
+    strawberry.union("DeleteOrganizationPayload", description="The organization, which is CLOSING, or why not."),
+]
+RestoreOrganizationPayload = Annotated[
+    OrganizationType | OperationInfo,
+    strawberry.union("RestoreOrganizationPayload", description="The organization, or why not."),
 ]
 Input = argument(description="What is asked for.")
 
@@ -74,6 +86,17 @@ class CreateApiKeyInput:
     )
 
 
+@strawberry.input(description="An organization that is to be deleted.")
+class DeleteOrganizationInput:
+    organization_id: ID = strawberry.field(description="The organization.")
+    password: str = strawberry.field(description="Your password, once more.")
+
+
+@strawberry.input(description="An organization that is not to be deleted after all.")
+class RestoreOrganizationInput:
+    organization_id: ID = strawberry.field(description="The organization.")
+
+
 @strawberry.type
 class OrganizationsQuery:
     @strawberry_django.field(description="The keys of an organization that work, for those who manage them.")
@@ -83,7 +106,7 @@ class OrganizationsQuery:
         organization = resolve_or_null(info, organization_id, Organization)
         if organization is None:
             return []
-        authorize(info.context.actor, Permission.MANAGE_KEYS, organization.pk)
+        authorize_look(info.context.actor, Permission.MANAGE_KEYS, organization.pk)
         return ApiKey.objects.filter(organization=organization).working()  # type: ignore[return-value]
 
     @strawberry_django.connection(
@@ -95,7 +118,7 @@ class OrganizationsQuery:
         organization = resolve_or_null(info, organization_id, Organization)
         if organization is None:
             return AuditEntry.objects.none()  # type: ignore[return-value]
-        authorize(info.context.actor, Permission.READ_AUDIT_LOG, organization.pk)
+        authorize_look(info.context.actor, Permission.READ_AUDIT_LOG, organization.pk)
         return AuditEntry.objects.filter(organization_id=organization.pk).order_by("-sequence")  # type: ignore[return-value]
 
 
@@ -109,6 +132,13 @@ class OrganizationsMutation:
             email=input.email,
             role=input.role,
         )
+        return Done()
+
+    @mutation("Take back an invitation that nobody has accepted yet.")
+    def withdraw_invitation(
+        self, info: Info, id: Annotated[ID, argument(description="Its id.")]
+    ) -> WithdrawInvitationPayload:
+        organizations.withdraw_invitation(actor=info.context.actor, invitation=resolve(info, id, Invitation))
         return Done()
 
     @mutation("Join the organization that a token invites to.", waits=True)
@@ -150,3 +180,27 @@ class OrganizationsMutation:
     def revoke_api_key(self, info: Info, id: Annotated[ID, argument(description="Its id.")]) -> RevokeApiKeyPayload:
         keys.revoke_key(actor=info.context.actor, key=resolve(info, id, ApiKey))
         return Done()
+
+    @mutation("Have an organization deleted, with all that belongs to it, once the grace period is over.")
+    def delete_organization(
+        self, info: Info, input: Annotated[DeleteOrganizationInput, Input]
+    ) -> DeleteOrganizationPayload:
+        principal = info.context.actor
+        organization = deletion.delete_organization(
+            actor=principal,
+            organization=resolve(info, input.organization_id, Organization),
+            password=input.password,
+        )
+        info.context.principal = replace(principal, closing=principal.closing | {organization.pk})
+        return organization  # type: ignore[return-value]
+
+    @mutation("Leave an organization as it is that was to be deleted, before the grace period is over.")
+    def restore_organization(
+        self, info: Info, input: Annotated[RestoreOrganizationInput, Input]
+    ) -> RestoreOrganizationPayload:
+        principal = info.context.actor
+        organization = deletion.restore_organization(
+            actor=principal, organization=resolve(info, input.organization_id, Organization)
+        )
+        info.context.principal = replace(principal, closing=principal.closing - {organization.pk})
+        return organization  # type: ignore[return-value]

@@ -7,7 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from accounts.roles import Role
-from common.errors import NotAllowed, NotFound, NotSignedIn
+from common.errors import DomainError, NotAllowed, NotFound, NotSignedIn
 from common.tenancy import Principal
 
 
@@ -21,6 +21,7 @@ class Permission(StrEnum):
     MANAGE_OWNERS = "make and unmake owners"
     MANAGE_KEYS = "make and revoke API keys"
     READ_AUDIT_LOG = "read the audit log"
+    DELETE_ORGANIZATION = "delete the organization, and restore it"
 
 
 _LOOK: frozenset[Permission] = frozenset()
@@ -32,7 +33,7 @@ _WORK = _LOOK | {
     Permission.PREDICT,
 }
 _ADMINISTER = _WORK | {Permission.MANAGE_MEMBERS, Permission.MANAGE_KEYS, Permission.READ_AUDIT_LOG}
-_OWN = _ADMINISTER | {Permission.MANAGE_OWNERS}
+_OWN = _ADMINISTER | {Permission.MANAGE_OWNERS, Permission.DELETE_ORGANIZATION}
 FOR_PEOPLE = _OWN - _WORK - {Permission.READ_AUDIT_LOG}
 """What no API key may do, whatever its role: it would outlast whoever made it."""
 ROLES: dict[Role, frozenset[Permission]] = {
@@ -43,7 +44,28 @@ ROLES: dict[Role, frozenset[Permission]] = {
 }
 
 
+class OrganizationClosing(DomainError):
+    """It is about to be deleted: what is in it may be looked at, and changes no more."""
+
+    code = "ORGANIZATION_CLOSING"
+
+    def __init__(self) -> None:
+        super().__init__("This organization is about to be deleted. To go on, have an owner send restoreOrganization.")
+
+
 def authorize(actor: Principal, permission: Permission, organization_id: UUID) -> None:
+    """`authorize_look`, for what changes something: raise OrganizationClosing, too."""
+    authorize_look(actor, permission, organization_id)
+    refuse_closing(actor, organization_id)
+
+
+def refuse_closing(actor: Principal, organization_id: UUID) -> None:
+    """Raise OrganizationClosing where it was about to be deleted when the request began."""
+    if organization_id in actor.closing:
+        raise OrganizationClosing
+
+
+def authorize_look(actor: Principal, permission: Permission, organization_id: UUID) -> None:
     """Raise NotSignedIn for nobody, NotFound for an outsider, and NotAllowed for a member whose role does not permit it."""
     if actor.is_nobody:
         raise NotSignedIn
@@ -57,7 +79,9 @@ def authorize(actor: Principal, permission: Permission, organization_id: UUID) -
 
 
 def organizations_that_permit(principal: Principal, permission: Permission) -> list[UUID]:
-    """Those in which the principal's role allows it."""
+    """Those in which the principal's role allows it, which for a key is not all that people's allow."""
+    if principal.key_id is not None and permission in FOR_PEOPLE:
+        return []
     return [organization_id for organization_id, role in principal.roles.items() if permission in ROLES[Role(role)]]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef
+from django.conf import settings
+from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 
 from accounts import tokens
@@ -13,6 +17,8 @@ from accounts.actions.keys import MARK, NOTED_EVERY
 from accounts.models import ApiKey, Membership, RefreshToken, User
 from common.errors import Invalid
 from common.tenancy import Principal, operator
+
+OF_MEMBERSHIPS = ("organization_id", "role", "organization__closes_at", "organization__quota__requests_per_minute")
 
 
 def principal_of(bearer: str) -> Principal:
@@ -22,13 +28,17 @@ def principal_of(bearer: str) -> Principal:
 
 def _of_key(secret: str) -> Principal:
     with operator():
-        key = ApiKey.objects.working().filter(secret_sha256=tokens.sha256_of(secret)).first()
+        keys = ApiKey.objects.working().annotate(
+            closes_at=F("organization__closes_at"), requests_per_minute=F("organization__quota__requests_per_minute")
+        )
+        key = keys.filter(secret_sha256=tokens.sha256_of(secret)).first()
         if key is None:
             raise tokens.InvalidToken
         now = timezone.now()
         if key.last_used_at is None or now - key.last_used_at > NOTED_EVERY:
             ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
-    return Principal(user_id=None, key_id=key.pk, roles={key.organization_id: key.role})
+    standing = _of_memberships([(key.organization_id, key.role, key.closes_at, key.requests_per_minute)])
+    return Principal(user_id=None, key_id=key.pk, **standing)
 
 
 def _of_access_token(access_token: str) -> Principal:
@@ -36,11 +46,12 @@ def _of_access_token(access_token: str) -> Principal:
     with operator():
         session = RefreshToken.objects.live().filter(family=claims.session, user=OuterRef("pk"))
         user = User.objects.filter(Exists(session), pk=claims.user_id, is_active=True)
-        found = list(user.values_list("memberships__organization_id", "memberships__role"))
+        found = list(user.values_list(*(f"memberships__{name}" for name in OF_MEMBERSHIPS)))
     if not found:
         raise tokens.InvalidToken
-    roles: dict[UUID, str] = {organization_id: role for organization_id, role in found if organization_id is not None}
-    return Principal(user_id=claims.user_id, roles=roles, session=claims.session, expires_at=claims.expires_at)
+    return Principal(
+        user_id=claims.user_id, session=claims.session, expires_at=claims.expires_at, **_of_memberships(found)
+    )
 
 
 def with_roles_as_they_are(principal: Principal) -> Principal:
@@ -48,7 +59,22 @@ def with_roles_as_they_are(principal: Principal) -> Principal:
     assert principal.user_id is not None
     with operator():
         memberships = Membership.objects.filter(user_id=principal.user_id)
-        return replace(principal, roles=dict(memberships.values_list("organization_id", "role")))
+        standing = _of_memberships(memberships.values_list(*OF_MEMBERSHIPS))
+    return replace(principal, **standing)
+
+
+def _of_memberships(rows: Iterable[tuple[UUID | None, str, datetime | None, int | None]]) -> dict[str, Any]:
+    """What a Principal has of its organizations: roles, those about to be deleted, and the highest of their rates.
+
+    A user of none has one empty row.
+    """
+    known = [row for row in rows if row[0] is not None]
+    rates = [settings.REQUESTS_PER_MINUTE if rate is None else rate for _, _, _, rate in known]
+    return {
+        "roles": {organization_id: role for organization_id, role, _, _ in known},
+        "closing": frozenset(organization_id for organization_id, _, closes_at, _ in known if closes_at is not None),
+        "requests_per_minute": max(rates, default=settings.REQUESTS_PER_MINUTE),
+    }
 
 
 def sole_organization(actor: Principal) -> UUID:

@@ -5,9 +5,15 @@ from datetime import timedelta
 from django.utils import timezone
 
 from accounts import usage
+from accounts.erasing import erase_what_is_over
 from accounts.models import Invitation, MailedToken, RefreshToken
 from common.tenancy import operator
 from common.timetable import every
+
+
+@every(timedelta(seconds=30), slow=True)
+def erase_what_has_closed() -> None:
+    erase_what_is_over()
 
 
 @every(timedelta(hours=1))

@@ -26,6 +26,8 @@ from common.tenancy import operator
 # Two tabs that refresh at the same moment are not a thief.
 REUSE_GRACE = timedelta(seconds=5)
 REFRESH_LIFETIME = timedelta(days=14)
+SESSION_LIFETIME = timedelta(days=30)
+"""However often it is gone on with: whoever took a session along has it for so long."""
 
 
 class InvalidToken(DomainError):
@@ -65,15 +67,20 @@ class _AccessToken(AccessToken):
             raise TokenError("A claim is missing.")
 
 
-def issue_session(user: User, family: UUID | None = None) -> IssuedSession:
-    """A new access token and a refresh token of `family`, or of a new one."""
-    family = family or uuid4()
+def issue_session(user: User, before: RefreshToken | None = None) -> IssuedSession:
+    """A new access token and a refresh token, of the session of the token `before`, or of a new one. In an operator scope."""
+    now = timezone.now()
+    family, begun_at = (before.family, before.begun_at) if before else (uuid4(), now)
     access: Any = _AccessToken.for_user(user)
     access["nbf"] = access["iat"]
     access["sid"] = str(family)
     refresh = secrets.token_urlsafe(32)
     RefreshToken.objects.create(
-        user=user, family=family, token_sha256=sha256_of(refresh), expires_at=timezone.now() + REFRESH_LIFETIME
+        user=user,
+        family=family,
+        token_sha256=sha256_of(refresh),
+        begun_at=begun_at,
+        expires_at=min(now + REFRESH_LIFETIME, begun_at + SESSION_LIFETIME),
     )
     return IssuedSession(str(access), refresh, _moment(access["exp"]), user)
 
@@ -103,7 +110,7 @@ def _exchanged(refresh_token: str) -> IssuedSession | None:
         return None
     now = timezone.now()
     if RefreshToken.objects.live().filter(pk=token.pk, used_at=None).update(used_at=now):
-        return issue_session(user, token.family)
+        return issue_session(user, token)
     is_reused = token.used_at is not None and now - token.used_at > REUSE_GRACE
     if is_reused and _end(token.family):
         audit.record(audit.PLATFORM, actor="nobody", action="session.reuse", target=f"user:{user.pk}")

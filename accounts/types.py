@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 import strawberry
 import strawberry_django
 from strawberry.scalars import JSON
 
 from accounts import models
-from accounts.models import Role
+from accounts.models import OrganizationStatus, Role
 from accounts.quotas import LIMITS, quota_known_of
 from accounts.tokens import IssuedSession
 from accounts.usage import usage_of, usage_sums
-from common.graphql import BigInt, ModelNode
+from common.graphql import BigInt, Info, ModelNode
 
 strawberry.enum(Role, description="What somebody is in an organization.")
+strawberry.enum(
+    OrganizationStatus,
+    description="CLOSING: about to be deleted. It may be looked at, and nothing in it changes or begins any more.",
+)
 
 
 @strawberry_django.type(models.User, name="User", description="A person with an account.")
@@ -41,6 +45,16 @@ class OrganizationType(ModelNode):
     slug: str = strawberry_django.field(description="Its name, for addresses.")
     created_at: strawberry.auto = strawberry_django.field(description="When it was made.")
     members: list[MembershipType] = strawberry_django.field(field_name="memberships", description="Who belongs to it.")
+    closes_at: datetime | None = strawberry_django.field(
+        description="When it is deleted, unless it is restored before."
+    )
+    invitations: list[InvitationType] = strawberry_django.field(
+        description="Those that nobody has accepted yet; empty for whoever may not invite."
+    )
+
+    @strawberry_django.field(description="Whether it is about to be deleted.", only=["closes_at"])
+    def status(self) -> OrganizationStatus:
+        return self.status  # type: ignore[return-value]
 
     @strawberry_django.field(
         description="What it may use.", select_related=["quota"], only=[f"quota__{limit}" for limit in LIMITS]
@@ -77,6 +91,19 @@ class MembershipType:
     user: UserType = strawberry_django.field(description="The member.")
     organization: OrganizationType = strawberry_django.field(description="The organization.")
     role: Role = strawberry_django.field(description="The member's role.")
+
+
+@strawberry_django.type(models.Invitation, name="Invitation", description="An address that is asked to join.")
+class InvitationType(ModelNode):
+    email: str = strawberry_django.field(description="Where the token was sent.")
+    role: Role = strawberry_django.field(description="What whoever accepts it will be.")
+    created_at: strawberry.auto = strawberry_django.field(description="When it was sent.")
+    expires_at: datetime = strawberry_django.field(description="Until when it can be accepted.")
+    invited_by: UserType | None = strawberry_django.field(description="Who sent it.")
+
+    @classmethod
+    def get_queryset(cls, queryset: Any, info: Info, **_: Any) -> Any:
+        return queryset.visible_to(info.context.actor)
 
 
 @strawberry.type(

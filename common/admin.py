@@ -113,13 +113,13 @@ class JobAdmin(ReadOnlyAdmin):
     def requeue_jobs(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         self._operate(request, queryset, operations.requeue)
 
-    def _operate(self, request: HttpRequest, jobs: QuerySet[Any], operate: Callable[[Job], str]) -> None:
+    def _operate(self, request: HttpRequest, jobs: QuerySet[Any], operate: Callable[[Job, str], str]) -> None:
         """Each by itself, and say what became of which."""
         told: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
         for job in jobs:
             try:
                 with transaction.atomic():
-                    became = messages.SUCCESS, operate(job)
+                    became = messages.SUCCESS, operate(job, f"user:{request.user.pk}")
                 self.log_change(request, job, became[1])
             except Invalid as refusal:
                 became = messages.WARNING, refusal.message

@@ -16,7 +16,12 @@ CHUNK_BYTES = 1 << 20
 
 
 def key(organization_id: UUID, kind: str, *parts: object) -> str:
-    return "/".join(["t", str(organization_id), kind, *map(str, parts)])
+    return "/".join([root(organization_id), kind, *map(str, parts)])
+
+
+def root(organization_id: UUID) -> str:
+    """What all keys of an organization begin with."""
+    return f"t/{organization_id}"
 
 
 class MovableFile(File):  # type: ignore[type-arg]
@@ -99,3 +104,10 @@ def delete_folder(prefix: str) -> None:
         for name in default_storage.listdir(prefix)[1]:
             delete(f"{prefix}/{name}")
     delete(prefix)  # the folder itself, where storage has such a thing
+
+
+def delete_tree(prefix: str) -> None:
+    """Delete all blobs below `prefix`, however deep they lie."""
+    for name in folders(prefix):
+        delete_tree(f"{prefix}/{name}")
+    delete_folder(prefix)

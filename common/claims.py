@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import connection
@@ -88,12 +88,19 @@ def _waiting(model: type[Job], after: UUID, until: UUID) -> list[_Waiting]:
                 ) AS due, (
                     SELECT count(*) FROM {table} job WHERE job.organization_id = waiting.organization_id
                         AND status = 'RUNNING'
-                ) AS running FROM waiting
-            ) SELECT organization_id, due AND running < %s, running FROM counted ORDER BY place
+                ) AS running, {_is_open(model, "waiting.organization_id")} AS open FROM waiting
+            ) SELECT organization_id, due AND open AND running < %s, running FROM counted ORDER BY place
             """,
             [after, until, until, WINDOW, model.running_cap()],
         )
         return [_Waiting(*row) for row in cursor.fetchall()]
+
+
+def _is_open(model: type[Job], organization_id: str) -> str:
+    """Nothing is begun for an organization that is about to be deleted: what is queued waits for its restoration."""
+    organizations: Any = model._meta.get_field("organization").related_model
+    table = connection.ops.quote_name(organizations._meta.db_table)
+    return f"EXISTS (SELECT FROM {table} o WHERE o.id = {organization_id} AND o.closes_at IS NULL)"
 
 
 def _lock(model: type[Job], organization_id: UUID) -> None:
@@ -113,6 +120,7 @@ def _take(model: type[Job], organization_id: UUID, owner: str) -> Lease | None:
                 started_at = coalesce(started_at, clock_timestamp())
             WHERE id = (
                 SELECT id FROM {table} WHERE organization_id = %s AND status = 'QUEUED' AND due_at <= clock_timestamp()
+                AND {_is_open(model, f"{table}.organization_id")}
                 ORDER BY due_at, id FOR UPDATE SKIP LOCKED LIMIT 1
             ) RETURNING id, fence, attempt
             """,

@@ -36,6 +36,7 @@ class Cause(StrEnum):
     SILENT = "SILENT"
     AT_WORK = "AT_WORK"
     NOT_DUE = "NOT_DUE"
+    CLOSING = "CLOSING"
     CAPPED = "CAPPED"
     NO_REDIS = "NO_REDIS"
     NO_WORKER = "NO_WORKER"
@@ -141,6 +142,7 @@ class Diagnosis:
             (running & ~Q(Exists(lately)), Cause.SILENT),
             (running, Cause.AT_WORK),
             (Q(due_at__gt=now), Cause.NOT_DUE),
+            (Q(organization__closes_at__isnull=False), Cause.CLOSING),
             (Q(organization_id__in=full), Cause.CAPPED),
         ]
         whens = [When(condition, then=Value(cause.value)) for condition, cause in choices]
@@ -175,6 +177,8 @@ class Diagnosis:
                 return _at_work(job)
             case Cause.NOT_DUE:
                 return f"retried in {spelled(job.due_at - job.now)}: {job.last_reason or 'it has to wait'}"
+            case Cause.CLOSING:
+                return "its organization is about to be deleted, and nothing in it is begun"
             case Cause.CAPPED:
                 cap = self.model.running_cap()
                 return f"its organization has {cap} of {cap} running"

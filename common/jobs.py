@@ -43,6 +43,10 @@ class JobQuerySet(TenantQuerySet):
     def queued(self) -> Self:
         return self.filter(status=JobStatus.QUEUED)
 
+    def due(self) -> Self:
+        """Those that could be begun now: an organization that is about to be deleted has none."""
+        return self.queued().filter(due_at__lte=ServerClock(), organization__closes_at=None)
+
     def held(self, lease: Lease) -> Self:
         """The job while this lease holds it: nothing, once another attempt has begun or it has ended."""
         return self.filter(pk=lease.job_id, fence=lease.fence, status=JobStatus.RUNNING)
@@ -156,6 +160,9 @@ class Job(models.Model):
 
     def ended(self) -> None:
         """Called inside the terminal transition, whoever makes it."""
+
+    def operated(self, verb: str, actor: str) -> None:
+        """Called where an operator has cancelled or requeued it, in the same transaction."""
 
     @property
     def has_ended(self) -> bool:

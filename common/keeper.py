@@ -8,7 +8,6 @@ import time
 from datetime import datetime
 from uuid import UUID
 
-from common.clock import ServerClock
 from common.held import HeldJob, LeaseLost
 from common.jobs import HEARTBEAT_S, Job, JobStatus, Lease, requeue
 from common.leftovers import EVENTS, attempt_folder, child_lives, kill_child
@@ -91,7 +90,7 @@ def _abandoned(model: type[Job]) -> list[Job]:
 def ring_for_due(model: type[Job]) -> None:
     """Ring for queued jobs that are due: nobody came for them, or their time has only now come."""
     with operator():
-        due = model.objects.queued().filter(due_at__lte=ServerClock())[:MAX_RINGS].count()
+        due = model.objects.due()[:MAX_RINGS].count()
     if not due or (unheard := rings_unheard(model.queue)) is None:
         return
     for _ in range(due - unheard):  # busy workers leave rings unheard, and more of them would not be heard sooner

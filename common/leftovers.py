@@ -74,7 +74,7 @@ def remove_what_it_left(job: Job) -> None:
 def remove_leftovers(models: Iterable[type[Job]]) -> None:
     """Remove what jobs that have ended left, and uploads that nobody has gone on sending for an hour."""
     folders = {folder.name: folder for folder in _entries(Path(settings.ATTEMPTS_ROOT)) if _has_settled(folder)}
-    ids = [name for name in folders if _is_id(name)]
+    ids = [name for name in folders if is_id(name)]
     for model in models:
         with operator():
             jobs = list(model.objects.filter(pk__in=ids))
@@ -112,7 +112,7 @@ def _age_s(path: Path) -> float:
         return 0.0
 
 
-def _is_id(name: str) -> bool:
+def is_id(name: str) -> bool:
     try:
         return str(UUID(name)) == name
     except ValueError:

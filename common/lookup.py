@@ -6,6 +6,8 @@ import base64
 import string
 from uuid import UUID
 
+from django.db import models
+
 from common.errors import Invalid
 from common.jobs import Job, job_models
 from common.text import one_line
@@ -18,9 +20,9 @@ def short(job: Job) -> str:
     return job.pk.hex[:SHORT]
 
 
-def api_id(job: Job) -> str:
+def api_id(row: models.Model) -> str:
     """What the API calls it: base64 of a type's name, a colon, and the key."""
-    return base64.b64encode(f"{type(job).__name__}:{job.pk}".encode()).decode()
+    return base64.b64encode(f"{type(row).__name__}:{row.pk}".encode()).decode()
 
 
 def find(text: str) -> Job:

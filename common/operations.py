@@ -1,7 +1,7 @@
 """What operators do to jobs, of whichever organization: the verbs of `manage.py jobs` and of the admin.
 
 Each returns what became of the job, in words for whoever asked, and raises Invalid where it can do nothing. They are
-called in an operator's scope, and who calls them has been asked for before.
+called in an operator's scope, by an `actor` who has been asked for before, and whom the audit log names.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from common.queues import ring
 TAKEN_BACK = "An operator took it from its worker."
 
 
-def cancel(job: Job) -> str:
+def cancel(job: Job, actor: str) -> str:
     """`request_cancel`, as for a member of the organization."""
     _refuse_ended(job)
     if job.cancel_requested_at is not None:
         raise Invalid("It has been asked to stop already; requeue it if its worker does not hear.")
     changed = request_cancel(job)
+    if changed.status != JobStatus.CANCELLED:
+        _refuse_ended(changed)
+    changed.operated("cancel", actor)
     if changed.status == JobStatus.CANCELLED:
         return "cancelled"
-    _refuse_ended(changed)
     return "asked to stop, which may take 30 seconds"
 
 
-def requeue(job: Job) -> str:
+def requeue(job: Job, actor: str) -> str:
     """Take a running job from its worker, which is gone or hangs, and have another one begin at its last checkpoint.
 
     The child is killed after the commit: its worker, which sees it die, would count the attempt as lost.
@@ -41,6 +43,7 @@ def requeue(job: Job) -> str:
         raise _not_running(running.first())
     changed = take_back(running, TAKEN_BACK, **at_no_cost())
     assert changed is not None, "the row is locked"
+    changed.operated("requeue", actor)
     transaction.on_commit(lambda: kill_child(held), robust=True)
     if changed.status == JobStatus.CANCELLED:
         return "cancelled, as had been asked"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 
 from common.admin import ReadOnlyAdmin
@@ -55,10 +54,6 @@ class OutboxMessageAdmin(ReadOnlyAdmin):
         """Failed and postponed ones are tried at once; of the others none is."""
         count = queryset.send_again()
         self.message_user(request, f"{count} will be tried now.", messages.SUCCESS if count else messages.WARNING)
-
-    def has_delete_permission(self, request: HttpRequest, obj: OutboxMessage | None = None) -> bool:
-        """Whoever deletes an organization deletes its messages."""
-        return ModelAdmin.has_delete_permission(self, request, obj)
 
     def has_send_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("common.change_outboxmessage")

@@ -26,7 +26,11 @@ class Principal:
 
     user_id: UUID | None
     roles: Mapping[UUID, str] = field(default_factory=dict)
+    closing: frozenset[UUID] = frozenset()
+    """Of these organizations, those that are about to be deleted: nothing in them changes any more."""
     key_id: UUID | None = None
+    requests_per_minute: int | None = None
+    """The highest that their organizations allow; None where it is the installation's."""
     session: UUID | None = None
     expires_at: datetime | None = None
     """When the access token does; a request is over by then, and a subscription ends with it."""

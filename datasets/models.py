@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Max, Q
 from django.utils import timezone
 
+from accounts import audit
 from accounts.mails import tell_creator
 from accounts.usage import settle
 from accounts.usage_kinds import UsageKind
@@ -171,6 +172,9 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
         waited = self.finished_at is not None and self.finished_at - self.created_at > LONG_WAIT
         if self.status == JobStatus.FAILED or (self.status == JobStatus.SUCCEEDED and waited):
             tell_creator(self, f"dataset_version_{self.status.lower()}")
+
+    def operated(self, verb: str, actor: str) -> None:
+        audit.record(self.organization_id, actor=actor, action=f"version.{verb}", target=f"version:{self.pk}")
 
     @classmethod
     def next_number(cls, dataset_id: UUID) -> int:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.utils import timezone
@@ -105,14 +105,29 @@ async def _in_thread(function: Callable[[], T]) -> T:
 
 def _open(token: str) -> Upload:
     ids = ids_in(token)
-    if ids is not None:
-        with organizations_scope([ids[0]]):
-            upload: Upload | None = Upload.objects.filter(pk=ids[1]).first()
-        if upload is not None and upload.status is UploadStatus.COMPLETE:
-            raise Refusal(409, "UPLOAD_COMPLETE", "All bytes of this upload have arrived before; start another one.")
-        if upload is not None and upload.status is not UploadStatus.EXPIRED:
-            return upload
-    raise Refusal(404, "NOT_FOUND", "There is no such upload, or its ticket has expired; start another one.")
+    if ids is None:
+        raise _not_found()
+    upload = _wanted(*ids)
+    if upload.status is UploadStatus.EXPIRED:
+        raise _not_found()
+    return upload
+
+
+def _wanted(organization_id: UUID, upload_id: UUID) -> Upload:
+    """The upload as it is now, whose bytes are still waited for. Raises Refusal."""
+    with organizations_scope([organization_id]):
+        upload: Upload | None = Upload.objects.select_related("organization").filter(pk=upload_id).first()
+    if upload is None:
+        raise _not_found()
+    if upload.status is UploadStatus.COMPLETE:
+        raise Refusal(409, "UPLOAD_COMPLETE", "All bytes of this upload have arrived before; start another one.")
+    if upload.organization.closes_at is not None:
+        raise Refusal(409, "ORGANIZATION_CLOSING", "This organization is about to be deleted; it takes no more files.")
+    return upload
+
+
+def _not_found() -> Refusal:
+    return Refusal(404, "NOT_FOUND", "There is no such upload, or its ticket has expired; start another one.")
 
 
 def _check_length(upload: Upload, headers: dict[bytes, bytes]) -> None:
@@ -176,7 +191,7 @@ async def _spool(upload: Upload, receive: Receive, path: Path) -> tuple[int, str
             if not more:
                 await _in_thread(lambda: _sync(file))
             if more and time.monotonic() - reported > REPORT_EVERY_S:
-                await _in_thread(lambda size=size: _report(upload, size))  # type: ignore[misc]
+                await _in_thread(lambda size=size: _go_on(upload, size))  # type: ignore[misc]
                 reported = time.monotonic()
     return size, digest.hexdigest()
 
@@ -192,17 +207,26 @@ def _report(upload: Upload, received_bytes: int) -> None:
         Upload.objects.filter(pk=upload.pk, completed_at=None).update(received_bytes=received_bytes)
 
 
+def _go_on(upload: Upload, received_bytes: int) -> None:
+    """Say how far it has come. Raises Refusal where nobody wants the rest any more."""
+    _wanted(upload.organization_id, upload.pk)
+    _report(upload, received_bytes)
+
+
 def _complete(upload: Upload, path: Path, sha256: str) -> None:
     """Store the bytes, then say so. Each transfer has a key of its own: one that died in between is in nobody's way."""
+    _wanted(upload.organization_id, upload.pk)
     key = blobs.key(upload.organization_id, "uploads", upload.pk, uuid4().hex)
     blobs.put(key, path, move=True)
     done = {"received_bytes": upload.size_bytes, "sha256": sha256, "completed_at": timezone.now(), "storage_key": key}
     with organizations_scope([upload.organization_id]):
-        won = Upload.objects.filter(pk=upload.pk, completed_at=None).update(**done)
+        waiting = Upload.objects.filter(pk=upload.pk, completed_at=None, organization__closes_at=None)
+        won = waiting.update(**done)
         if won:
             settle(upload.organization_id, UsageKind.STORAGE_BYTES, upload.size_bytes, key=upload.usage_key)
     if not won:
         blobs.delete(key)
+        _wanted(upload.organization_id, upload.pk)  # says why it is not
         raise Refusal(409, "UPLOAD_COMPLETE", "Another transfer of this upload has finished first.")
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
+from pathlib import Path
 
+from django.conf import settings
 from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from common import blobs
+from common.leftovers import is_id
 from common.tenancy import operator
 from common.timetable import every
 from datasets.models import Upload
@@ -28,6 +31,18 @@ def remove_files_that_no_upload_names() -> None:
             for key in _nameless(some):
                 if _is_abandoned(key):
                     blobs.delete(key)
+
+
+@every(timedelta(seconds=15), on_each_host=True, slow=True)
+def remove_bytes_that_no_upload_waits_for() -> None:
+    """What arrived for an organization that has been deleted since; its transfer, if there is one, finds out by itself."""
+    arrived = {file: file.name.partition(".")[0] for file in Path(settings.INCOMING_ROOT).glob("*.*")}
+    ids = [upload for upload in arrived.values() if is_id(upload)]
+    with operator():
+        known = {str(upload) for upload in Upload.objects.filter(pk__in=ids).values_list("pk", flat=True)}
+    for file, upload in arrived.items():
+        if is_id(upload) and upload not in known:
+            file.unlink(missing_ok=True)
 
 
 def _upload_keys(organization: str) -> Iterator[str]:

@@ -19,8 +19,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.utils import timezone
 
-from accounts.models import Role
-from accounts.permissions import ROLES, Permission, authorize
+from accounts.permissions import OrganizationClosing, Permission, authorize, organizations_that_permit
 from accounts.usage import reserve, settle_in_sum
 from accounts.usage_kinds import UsageKind
 from common.errors import DomainError, Invalid, NotAllowed, NotFound, NotSignedIn, Unavailable
@@ -157,10 +156,12 @@ def _any_organization(actor: Principal) -> UUID:
     """The base model belongs to nobody; asking it takes a role, in whichever organization, that may ask."""
     if actor.is_nobody:
         raise NotSignedIn
-    allowed = [key for key, role in actor.roles.items() if Permission.PREDICT in ROLES[Role(role)]]
+    allowed = organizations_that_permit(actor, Permission.PREDICT)
     if not allowed:
         raise NotAllowed("Your role does not allow you to ask the model.")
-    return min(allowed)
+    if not (active := [organization_id for organization_id in allowed if organization_id not in actor.closing]):
+        raise OrganizationClosing
+    return min(active)
 
 
 _OUR_FAULT = {"INTERNAL", "NUMERICS", "TICKET_REFUSED"}

@@ -29,7 +29,6 @@ from accounts.principals import principal_of
 from accounts.tokens import InvalidToken
 from common.errors import DomainError, Invalid, NotSignedIn, TooManyAttempts, Unavailable
 from common.graphql import NOBODY, WAITS, Context, Refusal, as_graphql_error
-from common.origin import request_from
 from common.outages import AWAY, told, will_pass
 from common.tenancy import Principal, in_scope, tenant
 from common.text import is_storable
@@ -241,8 +240,7 @@ class GraphQLHTTPView(GraphQLView):  # type: ignore[type-arg]
         except Refused as refusal:
             return refusal.response
         try:
-            with request_from(request.META.get("REMOTE_ADDR", "")):
-                response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
+            response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
         except UnicodeDecodeError:  # of the body, before decode_json sees it
             response = HttpResponseBadRequest("The body should be JSON in UTF-8.")
         return with_standing(response, standing)

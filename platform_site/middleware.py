@@ -1,4 +1,4 @@
-"""The admin's scope."""
+"""What each request is done for, and the admin's scope."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
+from common.origin import request_from
 from common.tenancy import operator
+
+
+class Origin:
+    """What a request does, it does for the address that it came from: the audit log notes it."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        with request_from(request.META.get("REMOTE_ADDR", "")):
+            return self.get_response(request)
 
 
 class AdminScope:

@@ -16,7 +16,7 @@ from strawberry.types import ExecutionContext
 from strawberry.types.execution import PreExecutionError
 from strawberry_django.optimizer import DjangoOptimizerExtension
 
-from accounts.models import ApiKey, AuditEntry, Organization, User
+from accounts.models import ApiKey, AuditEntry, Invitation, Organization, User
 from accounts.schema import AccountsMutation, AccountsQuery
 from common.graphql import BIG_INT, BigInt, Info, resolve_or_null
 from common.graphql_jobs import event_types
@@ -30,7 +30,10 @@ from training.schema import TrainingMutation, TrainingQuery, TrainingSubscriptio
 
 NODES: dict[str, type[Any]] = {
     model.__name__: model
-    for model in (User, Organization, ApiKey, AuditEntry, Upload, Dataset, DatasetVersion, TrainingRun, Adapter)
+    for model in (
+        *(User, Organization, Invitation, ApiKey, AuditEntry),
+        *(Upload, Dataset, DatasetVersion, TrainingRun, Adapter),
+    )
 }
 
 

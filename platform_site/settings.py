@@ -47,6 +47,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "platform_site.middleware.Origin",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -151,6 +152,7 @@ STORAGES: dict[str, dict[str, Any]] = {
 }
 ATTEMPTS_ROOT = HOME / "attempts"
 INCOMING_ROOT = HOME / "incoming"
+CACHED_ADAPTERS_ROOT = HOME / "cache" / "adapters"
 MAX_UPLOAD_BYTES = environment.number("MAX_UPLOAD_BYTES", 10 * 2**30, minimum=1)
 UPLOAD_LIFETIME = timedelta(hours=24)
 
@@ -163,6 +165,8 @@ WHITENOISE_AUTOREFRESH = not PRODUCTION
 # ---------------------------------------------------------------------------------------------- who
 
 AUTH_USER_MODEL = "accounts.User"
+# Between the request to delete an organization or an account and its deletion.
+CLOSING_DAYS = environment.number("CLOSING_DAYS", 7, maximum=3650)
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test import Client
 
 from accounts.models import Membership, Organization, Role, User
-from accounts.tokens import issue_session
+from accounts.tokens import IssuedSession, issue_session
 from common.tenancy import Principal, operator
 
 PASSWORD = "a long enough password"
@@ -55,6 +55,12 @@ def make_person(name: str, organization: Organization | None = None, role: Role 
         Membership.objects.create(organization=organization, user=user, role=role)
         token = issue_session(user).access_token
     return Person(user, organization, role, token)
+
+
+def session_of(user: User) -> IssuedSession:
+    """A session more, as a log-in makes one."""
+    with operator():
+        return issue_session(user)
 
 
 def current_role() -> tuple[str, str]:

@@ -12,12 +12,12 @@ import pytest
 from graphql import GraphQLInputObjectType, GraphQLObjectType, get_named_type
 from strawberry import relay
 
-from accounts.models import ApiKey, AuditEntry, Organization, User
+from accounts.models import ApiKey, AuditEntry, Invitation, Organization, User
 from common.graphql import Context
 from common.tenancy import operator
 from datasets.models import Dataset, DatasetVersion, Upload
 from platform_site.schema import schema
-from tests.cast import Person, make_person
+from tests.cast import PASSWORD, Person, make_person
 from tests.rows import global_id, make_adapter, make_upload
 from training.models import Adapter, TrainingRun
 
@@ -76,6 +76,13 @@ MUTATIONS = {
     "createApiKey(input.organizationId)": (
         f'mutation ($id: ID!) {{ createApiKey(input: {{organizationId: $id, name: "k"}}) {{ {INFO} }} }}'
     ),
+    "withdrawInvitation(id)": f"mutation ($id: ID!) {{ withdrawInvitation(id: $id) {{ {INFO} }} }}",
+    "deleteOrganization(input.organizationId)": (
+        f'mutation ($id: ID!) {{ deleteOrganization(input: {{organizationId: $id, password: "{PASSWORD}"}}) {{ {INFO} }} }}'
+    ),
+    "restoreOrganization(input.organizationId)": (
+        f"mutation ($id: ID!) {{ restoreOrganization(input: {{organizationId: $id}}) {{ {INFO} }} }}"
+    ),
     "revokeApiKey(id)": f"mutation ($id: ID!) {{ revokeApiKey(id: $id) {{ {INFO} }} }}",
     "predict(input.adapterId)": (
         f'mutation ($id: ID!) {{ predict(input: {{adapterId: $id, prompt: "def"}}) {{ {INFO} }} }}'
@@ -87,7 +94,7 @@ SUBSCRIPTIONS = {
     "generate(input.adapterId)": 'subscription ($id: ID!) { generate(input: {adapterId: $id, prompt: "def"}) { text } }',
 }
 LISTS = {"apiKeys": []}  # those that are no connections
-NODES = [User, Organization, ApiKey, AuditEntry, Upload, Dataset, DatasetVersion, TrainingRun, Adapter]
+NODES = [User, Organization, Invitation, ApiKey, AuditEntry, Upload, Dataset, DatasetVersion, TrainingRun, Adapter]
 NOT_FOUND = {"kind": "ERROR", "code": "NOT_FOUND", "field": None, "message": "There is no such object."}
 
 

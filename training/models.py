@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import connection, models
 from django.db.models import Max
 
+from accounts import audit
 from accounts.mails import tell_creator
 from accounts.usage import release, settle
 from accounts.usage_kinds import UsageKind
@@ -97,6 +98,9 @@ class TrainingRun(Job):
     @property
     def usage_key(self) -> str:
         return f"run:{self.pk}"
+
+    def operated(self, verb: str, actor: str) -> None:
+        audit.record(self.organization_id, actor=actor, action=f"run.{verb}", target=f"run:{self.pk}")
 
     @property
     def artefacts(self) -> str:

@@ -9,10 +9,12 @@ from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
 from accounts import audit, mailed_tokens, mails, throttles, tokens
+from accounts.actions.closing import reopen_account
 from accounts.credentials import WrongCredentials, is_right, set_password, usable_address
 from accounts.models import MailedToken, Membership, Organization, Role, User
+from common.clock import ServerClock
 from common.errors import DomainError
-from common.tenancy import operator
+from common.tenancy import Principal, operator
 from common.text import is_storable, plain_text
 
 VERIFY_EMAIL = MailedToken.Purpose.VERIFY_EMAIL
@@ -60,30 +62,39 @@ def verify_email(*, token: str) -> None:
     """Note that the address of an account is its user's. Raises InvalidToken and TooManyAttempts."""
     throttles.token_tried()
     with operator():
-        address = mailed_tokens.use(VERIFY_EMAIL, token)
-        if not User.objects.filter(email=address, is_active=True).update(email_verified=True):
+        user = User.objects.filter(email=mailed_tokens.use(VERIFY_EMAIL, token), is_active=True).first()
+        if user is None:
             raise tokens.InvalidToken(mailed_tokens.ASK_AGAIN)
+        User.objects.filter(pk=user.pk).update(email_verified=True)
+        audit.record(audit.PLATFORM, actor=audit.named(user), action="account.verify")
 
 
 def log_in(*, email: str, password: str) -> tokens.IssuedSession:
-    """Raises WrongCredentials and TooManyAttempts, alike for known and unknown addresses, and EmailNotVerified."""
+    """Whoever comes back before their account is deleted has it restored.
+
+    Raises WrongCredentials and TooManyAttempts, alike in words and in time for known and unknown addresses, and
+    EmailNotVerified.
+    """
     throttles.password_tried(email)
     user = User.objects.filter(email=User.objects.normalize_email(email)).first() if is_storable(email) else None
     right = is_right(password, user)
     if user is None or not right or not user.is_active:
         with operator():
-            audit.record(audit.PLATFORM, actor="nobody", action="session.refuse", target=_named(user))
+            audit.record(audit.PLATFORM, actor="nobody", action="session.refuse", target=audit.named(user))
         raise WrongCredentials
     if settings.REQUIRE_VERIFIED_EMAIL and not user.email_verified:
         _remind_to_verify(user)
         raise EmailNotVerified
     with operator():
         # the password may have changed since, and the account been locked, while the hash was compared
-        held = tokens.hold(User.objects.filter(pk=user.pk, password=user.password, is_active=True))
+        there = User.objects.filter(pk=user.pk, password=user.password, is_active=True)
+        held = tokens.hold(there.exclude(closes_at__lte=ServerClock()))
         if held is None:
             raise WrongCredentials
+        if held.closes_at is not None:
+            reopen_account(actor=Principal(user_id=held.pk), user=held)
         session = tokens.issue_session(held)
-        audit.record(audit.PLATFORM, actor=_named(held), action="session.begin")
+        audit.record(audit.PLATFORM, actor=audit.named(held), action="session.begin")
         return session
 
 
@@ -102,6 +113,7 @@ def _found(organization: Organization, owner: User) -> str:
     owner.save(force_insert=True)
     organization.save(force_insert=True)
     Membership.objects.create(organization=organization, user=owner, role=Role.OWNER)
+    audit.record(audit.PLATFORM, actor=audit.named(owner), action="account.create")
     return mailed_tokens.issue(VERIFY_EMAIL, owner.email)
 
 
@@ -133,7 +145,3 @@ def _remind_to_verify(user: User) -> None:
     with operator():
         if not mailed_tokens.is_waiting(VERIFY_EMAIL, user.email):
             mails.ask_to_verify(user.email, mailed_tokens.issue(VERIFY_EMAIL, user.email))
-
-
-def _named(user: User | None) -> str:
-    return f"user:{user.pk}" if user else "nobody"

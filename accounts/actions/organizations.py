@@ -14,8 +14,8 @@ from django.utils import timezone
 from accounts import audit, throttles, tokens
 from accounts.actions import keys
 from accounts.credentials import usable_address
-from accounts.models import Invitation, Membership, Organization, Role
-from accounts.permissions import Permission, authorize, authorize_role
+from accounts.models import Invitation, Membership, Organization, OrganizationStatus, Role
+from accounts.permissions import OrganizationClosing, Permission, authorize, authorize_role, refuse_closing
 from accounts.standing import with_role_held
 from common.errors import Invalid, NotFound, NotSignedIn
 from common.outbox import mail
@@ -64,6 +64,19 @@ def invite_member(*, actor: Principal, organization: Organization, email: str, r
     )
 
 
+@transaction.atomic
+def withdraw_invitation(*, actor: Principal, invitation: Invitation) -> None:
+    """Take back an invitation that nobody has accepted. Raises NotAllowed, also for one above one's own role, and NotFound."""
+    organization_id = invitation.organization_id
+    actor = with_role_held(actor, organization_id)
+    authorize(actor, Permission.MANAGE_MEMBERS, organization_id)
+    authorize_role(actor, Role(invitation.role), organization_id)
+    withdrawn, _ = Invitation.objects.filter(pk=invitation.pk).pending().delete()
+    if not withdrawn:  # it has just been accepted
+        raise NotFound
+    audit.record(organization_id, actor=actor.name, action="invitation.withdraw", target=f"invitation:{invitation.pk}")
+
+
 def accept_invitation(*, actor: Principal, token: str) -> Membership:
     """Join the organization that the token invites to; whoever belongs to it already stays what they are.
 
@@ -74,12 +87,18 @@ def accept_invitation(*, actor: Principal, token: str) -> Membership:
         raise NotSignedIn
     throttles.token_tried()
     with operator():
-        waiting = Invitation.objects.select_for_update().filter(token_sha256=tokens.sha256_of(token), accepted_at=None)
+        waiting = (
+            Invitation.objects.select_for_update(of=("self",))
+            .select_related("organization")
+            .filter(token_sha256=tokens.sha256_of(token), accepted_at=None)
+        )
         invitation = waiting.filter(expires_at__gt=timezone.now()).first()
         if invitation is None:
             raise Invalid(
                 "This invitation is not valid (any more): ask for another one.", code="INVALID_TOKEN", field="token"
             )
+        if invitation.organization.status is OrganizationStatus.CLOSING:
+            raise OrganizationClosing
         membership, is_new = Membership.objects.get_or_create(
             organization_id=invitation.organization_id, user_id=actor.user_id, defaults={"role": invitation.role}
         )
@@ -108,7 +127,7 @@ def change_member_role(*, actor: Principal, organization: Organization, user_id:
         members.leave_an_owner()
     before, members.target.role = members.target.role, role
     members.target.save(update_fields=["role"])
-    _take_what_they_gave(actor, organization, user_id, role)
+    take_what_they_gave(actor, organization.pk, user_id, role)
     audit.record(
         organization.pk,
         actor=actor.name,
@@ -123,6 +142,7 @@ def change_member_role(*, actor: Principal, organization: Organization, user_id:
 @transaction.atomic
 def remove_member(*, actor: Principal, organization: Organization, user_id: UUID) -> None:
     """Remove somebody, or leave. Raises NotAllowed, NotFound, and Invalid with LAST_OWNER."""
+    refuse_closing(actor, organization.pk)
     leaves = actor.user_id is not None and actor.user_id == user_id
     if not leaves:
         authorize(actor, Permission.MANAGE_MEMBERS, organization.pk)
@@ -132,7 +152,7 @@ def remove_member(*, actor: Principal, organization: Organization, user_id: UUID
         authorize_role(members.actor, Role(members.target.role), organization.pk)
     members.leave_an_owner()
     members.target.delete()
-    _take_what_they_gave(actor, organization, user_id, None)
+    take_what_they_gave(actor, organization.pk, user_id, None)
     audit.record(organization.pk, actor=actor.name, action="member.remove", target=f"user:{user_id}")
 
 
@@ -143,10 +163,11 @@ class _Held:
     actor: Principal
     target: Membership
     owners: frozenset[UUID]
+    """Those whose accounts go on."""
 
     def leave_an_owner(self) -> None:
         """Raise Invalid where the target is the last one."""
-        if self.owners == {self.target.user_id}:
+        if self.target.role == Role.OWNER and not self.owners - {self.target.user_id}:
             message = "An organization keeps an owner: make somebody else one first."
             raise Invalid(message, code="LAST_OWNER", field="userId")
 
@@ -154,17 +175,17 @@ class _Held:
 def _held(actor: Principal, organization: Organization, user_id: UUID) -> _Held:
     """All rows are locked at once and in one order: two who leave, or change each other, wait. Raises NotFound."""
     of_concern = Q(role=Role.OWNER) | Q(user_id=user_id) | Q(user_id=actor.user_id)
-    rows = Membership.objects.filter(of_concern, organization=organization).order_by("pk").select_for_update()
-    members = {member.user_id: member for member in rows}
+    rows = Membership.objects.filter(of_concern, organization=organization).select_related("user").order_by("pk")
+    members = {member.user_id: member for member in rows.select_for_update(of=("self",))}
     if user_id not in members or (actor.user_id is not None and actor.user_id not in members):
         raise NotFound
     if actor.user_id is not None:
         actor = replace(actor, roles={**actor.roles, organization.pk: members[actor.user_id].role})
-    owners = frozenset(member.user_id for member in members.values() if member.role == Role.OWNER)
+    owners = frozenset(member.user_id for member in members.values() if member.is_lasting_owner)
     return _Held(actor, members[user_id], owners)
 
 
-def _take_what_they_gave(actor: Principal, organization: Organization, user_id: UUID, role: Role | None) -> None:
+def take_what_they_gave(actor: Principal, organization_id: UUID, user_id: UUID, role: Role | None) -> None:
     """Keys and invitations of somebody who may not give them any more would be a way back in."""
-    keys.revoke_above(organization.pk, user_id, role, actor=actor)
-    Invitation.objects.filter(organization=organization, invited_by_id=user_id, accepted_at=None).delete()
+    keys.revoke_above(organization_id, user_id, role, actor=actor)
+    Invitation.objects.filter(organization_id=organization_id, invited_by_id=user_id).pending().delete()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from django.db import transaction
 
 from accounts import audit, mailed_tokens, mails, throttles, tokens
-from accounts.credentials import WrongCredentials, is_right, set_password, usable_address
+from accounts.credentials import confirmed, set_password, usable_address, wrong_password
 from accounts.models import MailedToken, User
-from common.errors import NotSignedIn
 from common.tenancy import Principal, operator
 
 RESET_PASSWORD = MailedToken.Purpose.RESET_PASSWORD
@@ -18,18 +17,13 @@ def change_password(*, actor: Principal, current_password: str, new_password: st
 
     Raises NotSignedIn for whoever is no user, WrongCredentials, TooManyAttempts, and Invalid with WEAK_PASSWORD.
     """
-    user = User.objects.filter(pk=actor.user_id, is_active=True).first() if actor.user_id else None
-    if user is None:
-        raise NotSignedIn
-    throttles.password_tried(user.email)
+    user = confirmed(actor, current_password, "currentPassword")
     before = user.password
-    if not is_right(current_password, user):
-        raise _wrong_password()
     set_password(user, new_password, "newPassword")
     with operator():
         unchanged = User.objects.filter(pk=user.pk, password=before, is_active=True)
         if not unchanged.update(password=user.password):
-            raise _wrong_password()
+            raise wrong_password("currentPassword")
         tokens.revoke_all(user, but=actor.session)
         mailed_tokens.void(RESET_PASSWORD, user.email)
         mails.tell_of_new_password(user)
@@ -45,14 +39,15 @@ def request_password_reset(*, email: str) -> None:
     address = usable_address(email)
     throttles.mail_asked_for(address)
     with operator():
-        is_known = User.objects.filter(email=address, is_active=True).exists()
+        known = User.objects.filter(email=address, is_active=True).first()
         token = mailed_tokens.issue(RESET_PASSWORD, address)
         before = transaction.savepoint()
         mails.offer_reset(address, token)
-        if is_known:
+        if known:
             transaction.savepoint_commit(before)
         else:
             transaction.savepoint_rollback(before)
+        audit.record(audit.PLATFORM, actor="nobody", action="password.request_reset", target=audit.named(known))
 
 
 def reset_password(*, token: str, new_password: str) -> None:
@@ -75,7 +70,3 @@ def reset_password(*, token: str, new_password: str) -> None:
         tokens.revoke_all(user)
         mails.tell_of_new_password(user)
         audit.record(audit.PLATFORM, actor=f"user:{user.pk}", action="password.reset")
-
-
-def _wrong_password() -> WrongCredentials:
-    return WrongCredentials("The current password is not right.", field="currentPassword")

@@ -21,7 +21,7 @@ MINUTE_S = 60
 
 def count_request(principal: Principal, address: str) -> Standing | None:
     """Where whoever asks stands after this request; None while Redis is away, which is no reason to refuse anybody."""
-    rate = Rate("requests", settings.REQUESTS_PER_MINUTE, MINUTE_S)
+    rate = Rate("requests", principal.requests_per_minute or settings.REQUESTS_PER_MINUTE, MINUTE_S)
     try:
         return hit(rate, _who(principal, address))
     except RedisError as error:

@@ -20,7 +20,7 @@ from accounts.models import AuditEntry, RefreshToken
 from common.origin import request_from
 from common.ownership import as_owner
 from common.tenancy import operator, tenant
-from tests.cast import PASSWORD, Person, make_person
+from tests.cast import PASSWORD, Person, make_person, session_of
 from tests.rows import global_id
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -231,14 +231,14 @@ def test_what_is_appended_meanwhile_is_no_flaw(organization: UUID, monkeypatch: 
 def test_what_becomes_of_sessions_and_accounts_is_in_the_log_of_the_platform() -> None:
     alice, bob = make_person("Alice"), make_person("Bob")
     hers, his = f"user:{alice.user.pk}", f"user:{bob.user.pk}"
-    used = tokens.issue_session(alice.user)
+    used = session_of(alice.user)
     tokens.rotate(used.refresh_token)
     with operator():
         RefreshToken.objects.exclude(used_at=None).update(used_at=F("used_at") - timedelta(minutes=1))
     for _ in range(2):  # the second time there is nothing left to end
         with pytest.raises(tokens.InvalidToken):
             tokens.rotate(used.refresh_token)
-    session = tokens.issue_session(alice.user)
+    session = session_of(alice.user)
     for _ in range(2):
         tokens.revoke(session.refresh_token)
     passwords.change_password(actor=alice.principal, current_password=PASSWORD, new_password="another long password")

@@ -15,7 +15,7 @@ from accounts.models import User
 from accounts.principals import principal_of
 from common.errors import Invalid
 from common.tenancy import operator
-from tests.cast import PASSWORD, Person
+from tests.cast import PASSWORD, Person, session_of
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def is_live(person: Person) -> bool:
 
 
 def test_a_locked_account_is_out_at_once_and_stays_out(alice: Person, bob: Person) -> None:
-    session = tokens.issue_session(alice.user)
+    session = session_of(alice.user)
     with operator():
         users.lock_user(actor=bob.principal, user=alice.user)
     assert (is_live(alice), is_live(bob)) == (False, True)

@@ -38,6 +38,11 @@ WRONG = {
 Ask = Callable[..., dict[str, Any]]
 
 
+def sessions() -> int:
+    with operator():
+        return RefreshToken.objects.count()
+
+
 @pytest.mark.parametrize("typed", ["alice@example.com", " ALICE@example.com "])
 def test_the_right_password_gives_a_session(anonymous: Ask, alice: Person, typed: str) -> None:
     session = anonymous(LOGIN, input={"email": typed, "password": PASSWORD})["data"]["login"]
@@ -65,10 +70,10 @@ def test_the_right_password_gives_a_session(anonymous: Ask, alice: Person, typed
     ],
 )
 def test_whatever_is_wrong_the_answer_is_the_same(anonymous: Ask, alice: Person, email: str, password: str) -> None:
-    before = RefreshToken.objects.count()
+    before = sessions()
     answer = anonymous(LOGIN, input={"email": email, "password": password})
     assert answer == {"data": {"login": WRONG}}
-    assert RefreshToken.objects.count() == before
+    assert sessions() == before
 
 
 def test_an_account_that_was_closed_answers_like_one_that_never_was(anonymous: Ask, alice: Person) -> None:
@@ -83,14 +88,14 @@ def test_an_account_that_was_closed_answers_like_one_that_never_was(anonymous: A
 def test_a_login_does_not_outlast_a_change_that_comes_while_the_password_is_compared(change: dict[str, Any]) -> None:
     """It would be a session of the old password, which the change has not ended."""
     user = make_person("Alice").user
-    before = RefreshToken.objects.count()
+    before = sessions()
     with in_another_thread() as begin:
         with operator():
             User.objects.filter(pk=user.pk).update(**change)
             logging_in = begin(lambda: log_in(email="alice@example.com", password=PASSWORD))
         with pytest.raises(WrongCredentials):
             logging_in.result(timeout=10)
-    assert RefreshToken.objects.count() == before
+    assert sessions() == before
 
 
 @pytest.mark.django_db

@@ -218,7 +218,8 @@ def test_a_login_waits_for_the_address_to_be_verified(anonymous: Ask) -> None:
             "message": "This address is not verified yet. Use the token in the mail that was sent there.",
         }
     ]
-    assert RefreshToken.objects.count() == 0
+    with operator():
+        assert RefreshToken.objects.count() == 0
     anonymous(VERIFY, token=token_in(mails_to(ADA)[0]))
     assert anonymous(LOGIN, email=ADA, password=PASSWORD)["data"]["login"]["__typename"] == "Session"
 

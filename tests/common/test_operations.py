@@ -66,7 +66,7 @@ def begin(version: DatasetVersion, child: subprocess.Popen[bytes] | None = None,
 
 def operate(verb: str, version: DatasetVersion) -> str:
     with operator():
-        done: str = getattr(operations, verb)(DatasetVersion.objects.get(pk=version.pk))
+        done: str = getattr(operations, verb)(DatasetVersion.objects.get(pk=version.pk), "command")
     return done
 
 
@@ -108,7 +108,7 @@ def test_its_worker_sees_the_child_die_and_counts_no_lost_attempt(version: Datas
     worker = start_python(WORKER.format(module="waits"), PYTHONPATH=f"{settings.BASE_DIR}:{CHILDREN}")
     child = wait_for_child(version)
     with operator():
-        assert operations.requeue(DatasetVersion.objects.get(pk=version.pk)) == "queued again"
+        assert operations.requeue(DatasetVersion.objects.get(pk=version.pk), "command") == "queued again"
         DatasetVersion.objects.filter(pk=version.pk).update(due_at="2100-01-01T00:00Z")  # or it would begin it anew
         assert psutil.pid_exists(child), "nothing is done before it is sure"
     assert worker.wait(timeout=20) == EXIT_LEASE_LOST
@@ -122,7 +122,7 @@ def test_where_it_cannot_be_committed_its_child_goes_on(
 ) -> None:
     begin(version, child)
     with pytest.raises(ZeroDivisionError), operator():  # noqa: PT012
-        assert operations.requeue(DatasetVersion.objects.get(pk=version.pk)) == "queued again"
+        assert operations.requeue(DatasetVersion.objects.get(pk=version.pk), "command") == "queued again"
         raise ZeroDivisionError
     assert (fresh(version).status, child.poll()) == ("RUNNING", None)
 
@@ -143,7 +143,7 @@ def test_of_two_operators_one_requeues_it(version: DatasetVersion) -> None:
             with operator():
                 job: Job = DatasetVersion.objects.get(pk=version.pk)
                 both.wait(10)
-                return operations.requeue(job)
+                return operations.requeue(job, "command")
         except Invalid as refusal:
             return refusal.message
         finally:
@@ -161,7 +161,7 @@ def test_one_that_has_been_begun_anew_since_the_operator_looked_is_left_alone(ve
     operate("requeue", version)
     begin(version)
     with operator(), pytest.raises(Invalid, match="begun anew"):
-        operations.requeue(seen)
+        operations.requeue(seen, "command")
     assert fresh(version).status == "RUNNING"
 
 

@@ -18,8 +18,10 @@ import pytest
 from django.conf import settings as django_settings
 from django.core import signing
 from django.core.files.storage import default_storage
+from django.db import connection
 from django.utils import timezone
 
+from accounts.actions.closing import close_organization
 from common.tenancy import operator
 from datasets import receive
 from datasets.models import Upload
@@ -333,3 +335,49 @@ def test_over_a_real_socket(ada: Person) -> None:
         assert (chunked.status_code, chunked.json()["code"]) == (409, "UPLOAD_COMPLETE")
         assert client.put("/uploads/x", content=b"").status_code == 404
         assert client.get(path).status_code == 405
+
+
+def close(person: Person) -> None:
+    """From a thread of its own: the receiver's has an event loop."""
+
+    def act() -> None:
+        with operator():
+            close_organization(actor=person.principal, organization=person.organization)
+        connection.close()
+
+    closing = threading.Thread(target=act)
+    closing.start()
+    closing.join()
+
+
+def test_an_organization_that_is_about_to_be_deleted_takes_no_bytes(ada: Person) -> None:
+    ticket = start(ada)
+    close(ada)
+    status, answer = put(ticket, CONTENT) or (0, {})
+    assert (status, answer["code"]) == (409, "ORGANIZATION_CLOSING")
+    assert (stored(), left_over()) == ([], [])
+    assert state(ada, ticket) == WAITING
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_transfer_that_is_under_way_ends_where_its_organization_closes(
+    ada: Person, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where that was the last of it."""
+    monkeypatch.setattr(receive, "REPORT_EVERY_S", -1.0)
+    ticket, asked = start(ada, size=len(CONTENT) + more), []
+
+    def chunks() -> Iterator[bytes]:
+        yield CONTENT[:9]
+        close(ada)
+        if not more:
+            monkeypatch.setattr(receive, "REPORT_EVERY_S", 1e9)
+        yield CONTENT[9:]
+        for _ in range(more):
+            asked.append(1)
+            yield b"\n"
+
+    status, answer = send(urlsplit(ticket["url"]).path, chunks()) or (0, {})
+    assert (status, answer["code"], asked) == (409, "ORGANIZATION_CLOSING", [])
+    assert (stored(), left_over()) == ([], [])
+    assert state(ada, ticket) == WAITING

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 
-from accounts.models import Organization, User
+from accounts.models import User
 from common.models import OutboxMessage, OutboxState
 from common.tenancy import operator
 from tests.cast import PASSWORD
@@ -85,12 +85,3 @@ def test_the_text_is_not_shown(operations: Client, messages: dict[OutboxState, O
     for message in messages.values():
         page = operations.get(reverse("admin:common_outboxmessage_change", args=[message.pk])).content.decode()
         assert message.recipient in page and "a token" not in page
-
-
-def test_an_organization_goes_with_its_mails(operations: Client, messages: dict[OutboxState, OutboxMessage]) -> None:
-    with operator():
-        gone = Organization.objects.create(name="Gone", slug="gone")
-        OutboxMessage.objects.update(organization=gone)
-    address = reverse("admin:accounts_organization_delete", args=[gone.pk])
-    assert operations.post(address, {"post": "yes"}).status_code == 302
-    assert states(messages) == {}

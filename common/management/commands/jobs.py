@@ -32,6 +32,7 @@ REDRAW_EVERY_S = 2.0
 EVENTS = 20
 LAST_WORDS = 20  # lines
 LIMIT = 50
+ACTOR = "command"  # as the audit log has it: who is at the shell, the platform does not know
 
 
 class Command(BaseCommand):
@@ -111,7 +112,7 @@ class Command(BaseCommand):
             screen = job_screen.console(sys.stdout)
             screen.print(job_screen.details(entry, events, last_words(entry.job)))
 
-    def _change(self, change: Callable[[Job], str], texts: list[str]) -> None:
+    def _change(self, change: Callable[[Job, str], str], texts: list[str]) -> None:
         """Each by itself: what is wrong with one holds up no other."""
         refused = False
         for text in texts:
@@ -150,11 +151,11 @@ def organizations_called(text: str) -> list[UUID]:
     return found
 
 
-def changed(change: Callable[[Job], str], job: Job) -> str:
+def changed(change: Callable[[Job, str], str], job: Job) -> str:
     """What became of it. Raises Invalid."""
     name = f"{short(job)} {one_line(str(job), 200)}"
     try:
-        return f"{name}: {change(job)}"
+        return f"{name}: {change(job, ACTOR)}"
     except Invalid as refusal:
         raise Invalid(f"{name}: {refusal.message}") from refusal
 

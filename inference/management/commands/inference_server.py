@@ -59,7 +59,7 @@ class Command(BaseCommand):
             active_limit=options["active"],
             queue_limit=options["queue"],
         )
-        fetch = cached_fetch(open_read, Path(settings.HOME) / "cache" / "adapters")
+        fetch = cached_fetch(open_read, settings.CACHED_ADAPTERS_ROOT)
         try:
             status = serve(
                 config,
