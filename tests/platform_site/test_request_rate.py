@@ -14,7 +14,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.actions.keys import create_key
-from accounts.models import Role
+from accounts.models import Membership, Quota, Role
 from common.tenancy import operator, tenant
 from tests.cast import Person, make_person
 from tests.rows import global_id, make_run
@@ -93,6 +93,29 @@ def test_users_do_not_share_a_rate_and_the_keys_of_an_organization_do(
     assert statuses == [200, 200, 429, 429]
     for bearer in (alice.token, bob.token, foreign):
         assert [ask(place, bearer, TYPE).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_an_operator_sets_another_rate_for_an_organization(
+    alice: Person, charlie: Person, place: str, settings: Any
+) -> None:
+    key = make_key(alice)
+    with operator():
+        Quota.objects.create(organization=alice.organization, requests_per_minute=3)
+    settings.REQUESTS_PER_MINUTE = 1
+    for bearer, rate in ((alice.token, 3), (key, 3), (charlie.token, 1)):
+        answers = [ask(place, bearer, TYPE) for _ in range(rate + 1)]
+        assert [answer.status_code for answer in answers] == [200] * rate + [429]
+        assert {answer.headers["RateLimit-Limit"] for answer in answers} == {str(rate)}
+
+
+def test_the_highest_rate_of_somebodys_organizations_is_theirs(
+    alice: Person, charlie: Person, place: str, settings: Any
+) -> None:
+    with operator():
+        Quota.objects.create(organization=alice.organization, requests_per_minute=1)
+        Membership.objects.create(organization=charlie.organization, user=alice.user)
+    settings.REQUESTS_PER_MINUTE = 2
+    assert [ask(place, alice.token, TYPE).status_code for _ in range(3)] == [200, 200, 429]
 
 
 def test_who_is_not_signed_in_shares_with_their_address_also_where_they_try_tokens(
