@@ -175,7 +175,10 @@ class Quota(models.Model):
         null=True, blank=True, validators=[MaxValueValidator(2**53)], help_text="Prompts and answers; days of UTC."
     )
     requests_per_minute = models.PositiveIntegerField(
-        null=True, blank=True, validators=[MinValueValidator(1)], help_text="Of each user and each API key."
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Of each user, and of all API keys together.",
     )
 
     def __str__(self) -> str:

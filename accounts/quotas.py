@@ -27,7 +27,7 @@ class Limits:
     tokens_per_day: int
     """Of prompts and answers together."""
     requests_per_minute: int
-    """Of each user, and of each API key."""
+    """Of each user, and of all API keys together."""
 
 
 LIMITS = [field.name for field in fields(Limits)]

@@ -62,7 +62,7 @@ class Quota:
     concurrent_runs: int = strawberry.field(description="Training runs that are queued or running.")
     training_minutes_per_month: int = strawberry.field(description="Of runs that ended in a calendar month (UTC).")
     tokens_per_day: BigInt = strawberry.field(description="Of prompts and answers, a day (UTC).")
-    requests_per_minute: int = strawberry.field(description="Of each user, and of each API key.")
+    requests_per_minute: int = strawberry.field(description="Of each user, and of all API keys together.")
 
 
 @strawberry.type(description="What an organization uses.")

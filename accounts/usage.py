@@ -30,6 +30,8 @@ class _Rule:
 
     limit: str
     """A field of Limits."""
+    quota: str
+    """What the API calls it."""
     words: str
     unit: int = 1
     """What the ledger counts, of one of what the limit counts."""
@@ -38,20 +40,24 @@ class _Rule:
 _RULES = {
     UsageKind.STORAGE_BYTES: _Rule(
         "storage_bytes",
+        "storageBytes",
         "Your organization may store {limit:,} bytes and has {used:,}. Ask the operators of the platform for more.",
     ),
     UsageKind.RUNS: _Rule(
         "concurrent_runs",
+        "concurrentRuns",
         "Your organization may have {limit:,} runs queued or running, and has {used:,}. Wait for one to end, or cancel one.",
     ),
     UsageKind.TRAINING_SECONDS: _Rule(
         "training_minutes_per_month",
+        "trainingMinutesPerMonth",
         "Your organization may train for {limit:,} minutes a month, and has for {used:,}. "
         "Go on next month, or ask the operators of the platform for more.",
         unit=60,
     ),
     UsageKind.TOKENS: _Rule(
         "tokens_per_day",
+        "tokensPerDay",
         "Your organization may use {limit:,} tokens a day, and has used or reserved {used:,}. "
         "Ask for fewer, or go on tomorrow (UTC).",
     ),
@@ -180,7 +186,7 @@ def _exceeded(kind: UsageKind, limit: int, used: int) -> QuotaExceeded:
     rule = _RULES[kind]
     limit, used = limit // rule.unit, used // rule.unit
     return QuotaExceeded(
-        rule.words.format(limit=limit, used=used), quota=rule.limit, limit=limit, used=used, resets_at=_resets_at(kind)
+        rule.words.format(limit=limit, used=used), quota=rule.quota, limit=limit, used=used, resets_at=_resets_at(kind)
     )
 
 

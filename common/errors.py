@@ -9,6 +9,8 @@ class DomainError(Exception):
     """A refusal. `message` says what was wrong, where, and what to do; `field` names the input, where one is at fault."""
 
     code = "REFUSED"
+    retry_after_s: int | None = None
+    """Set where the same request may succeed after so many seconds."""
 
     def __init__(self, message: str, *, code: str | None = None, field: str | None = None) -> None:
         super().__init__(message)
@@ -21,22 +23,6 @@ class Invalid(DomainError):
     """An input that cannot be used; the code says why."""
 
     code = "INVALID"
-
-
-class QuotaExceeded(DomainError):
-    """More than an organization may use. `quota` names the limit, which has its unit, as `used` has.
-
-    What begins anew does so at `resets_at`; None where waiting alone does not help.
-    """
-
-    code = "QUOTA_EXCEEDED"
-
-    def __init__(self, message: str, *, quota: str, limit: int, used: int, resets_at: datetime | None = None) -> None:
-        super().__init__(message)
-        self.quota = quota
-        self.limit = limit
-        self.used = used
-        self.resets_at = resets_at
 
 
 class NotFound(DomainError):
@@ -71,3 +57,23 @@ class Unavailable(DomainError):
     def __init__(self, message: str, *, code: str | None = None, retry_after_s: int = 5) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
+
+
+class TooManyAttempts(DomainError):
+    """Somebody tries too often what must not be tried often."""
+
+    code = "TOO_MANY_ATTEMPTS"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"Too many attempts: try again in {retry_after_s} seconds.")
+        self.retry_after_s = retry_after_s
+
+
+class QuotaExceeded(DomainError):
+    """A limit of the organization or of whoever asks was reached; `quota` is its name in the API."""
+
+    code = "QUOTA_EXCEEDED"
+
+    def __init__(self, message: str, *, quota: str, limit: int, used: int, resets_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.quota, self.limit, self.used, self.resets_at = quota, limit, used, resets_at

@@ -24,7 +24,7 @@ from strawberry.types import Info as StrawberryInfo
 from strawberry_django.relay import DjangoCursorConnection
 from strawberry_django.relay.cursor_connection import DjangoCursorEdge
 
-from common.errors import DomainError, Invalid, NotAllowed, NotFound, NotSignedIn, QuotaExceeded, Unavailable
+from common.errors import DomainError, Invalid, NotAllowed, NotFound, NotSignedIn, QuotaExceeded
 from common.tenancy import Principal
 
 M = TypeVar("M", bound=models.Model)
@@ -60,7 +60,7 @@ class Context:
     request: HttpRequest | None = None  # none on a websocket
     response: Any = None
     connection_params: Any = None  # what a websocket client sent to begin with
-    refusals: dict[object, int | None] = field(default_factory=dict)  # of mutations, with when to come again
+    refusals: dict[object, DomainError] = field(default_factory=dict)  # of mutations
     has_changed_something: bool = False
 
     @property
@@ -101,13 +101,13 @@ class OperationMessage:
 class Refusal:
     """What a mutation answers that has changed nothing."""
 
-    retry_after_s: int | None = None
+    refusal: DomainError
 
 
 @strawberry.type(description="What went wrong with an operation, in words for a person and codes for a program.")
 class OperationInfo(Refusal):
     messages: list[OperationMessage] = strawberry.field(description="At least one.")
-    retry_after_s: strawberry.Private[int | None] = None
+    refusal: strawberry.Private[DomainError]
 
     @classmethod
     def of(cls, error: DomainError) -> OperationInfo:
@@ -118,7 +118,7 @@ class OperationInfo(Refusal):
             kind = OperationMessageKind.VALIDATION
         field = error.field and camel_case(error.field)
         message = OperationMessage(kind=kind, message=error.message, field=field, code=error.code)
-        return cls(messages=[message], retry_after_s=error.retry_after_s if isinstance(error, Unavailable) else None)
+        return cls(messages=[message], refusal=error)
 
 
 @strawberry.type(
@@ -126,6 +126,7 @@ class OperationInfo(Refusal):
     description="A limit was reached; the same fields stand in errors[].extensions of queries and subscriptions.",
 )
 class QuotaExceededType(Refusal):
+    refusal: strawberry.Private[DomainError]
     quota: str = strawberry.field(description="Which limit: a field of Quota.")
     message: str = strawberry.field(description="What was too much, and what to do, for a person.")
     code: str = strawberry.field(description="A stable upper-case code, for a program.")
@@ -138,7 +139,8 @@ class QuotaExceededType(Refusal):
     @classmethod
     def of(cls, error: QuotaExceeded) -> QuotaExceededType:
         return cls(
-            quota=camel_case(error.quota),
+            refusal=error,
+            quota=error.quota,
             message=error.message,
             code=error.code,
             limit=BigInt(error.limit),
@@ -157,16 +159,11 @@ def as_graphql_error(error: DomainError) -> GraphQLError:
     extensions: dict[str, Any] = {"code": error.code}
     if error.field:
         extensions["field"] = camel_case(error.field)
-    if isinstance(error, Unavailable):
+    if error.retry_after_s is not None:
         extensions["retryAfter"] = error.retry_after_s
     if isinstance(error, QuotaExceeded):
         resets_at = error.resets_at and error.resets_at.isoformat()
-        extensions |= {
-            "quota": camel_case(error.quota),
-            "limit": error.limit,
-            "used": error.used,
-            "resetsAt": resets_at,
-        }
+        extensions |= {"quota": error.quota, "limit": error.limit, "used": error.used, "resetsAt": resets_at}
     return GraphQLError(error.message, extensions=extensions)
 
 

@@ -56,7 +56,7 @@ class Migration(migrations.Migration):
                     "requests_per_minute",
                     models.PositiveIntegerField(
                         blank=True,
-                        help_text="Of each user and each API key.",
+                        help_text="Of each user, and of all API keys together.",
                         null=True,
                         validators=[django.core.validators.MinValueValidator(1)],
                     ),

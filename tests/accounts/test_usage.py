@@ -31,6 +31,7 @@ from tests.rows import global_id
 
 STORAGE, RUNS, TRAINING, TOKENS = UsageKind
 LIMITS = {STORAGE: "storage_bytes", RUNS: "concurrent_runs", TOKENS: "tokens_per_day"}
+QUOTAS = {STORAGE: "storageBytes", RUNS: "concurrentRuns", TOKENS: "tokensPerDay"}
 NOTHING = Usage(storage_bytes=0, running_runs=0, training_minutes_this_month=0, tokens_today=0)
 ASK = "query ($id: ID!) { organization(id: $id) { usage { storageBytes runningRuns trainingMinutesThisMonth tokensToday } } }"
 
@@ -54,7 +55,7 @@ def test_what_is_allowed_is_given_and_no_more(alice: Person, charlie: Person, ki
     take(alice, kind, 7, "a")
     take(charlie, kind, 7, "a")  # another's is another's
     refusal = refusal_of(alice, kind, 4)
-    assert (refusal.quota, refusal.limit, refusal.used) == (LIMITS[kind], 10, 7)
+    assert (refusal.quota, refusal.limit, refusal.used) == (QUOTAS[kind], 10, 7)
     take(alice, kind, 3, "b")
     assert refusal_of(alice, kind, 1).used == 10
     assert entries(alice) == {(kind, "a"): 7, (kind, "b"): 3}
@@ -105,7 +106,7 @@ def test_where_nothing_is_left_what_shows_only_later_does_not_begin(alice: Perso
         with pytest.raises(QuotaExceeded) as refused:
             require_left(alice.organization.pk, TRAINING)
     refusal = refused.value
-    assert (refusal.quota, refusal.limit, refusal.used) == ("training_minutes_per_month", 2, 2)
+    assert (refusal.quota, refusal.limit, refusal.used) == ("trainingMinutesPerMonth", 2, 2)
     assert "may train for 2 minutes a month, and has for 2" in refusal.message
     assert used(alice).training_minutes_this_month == 2
 

@@ -75,6 +75,7 @@ class Chaos:
                     del coming[0]
                 time.sleep(TICK_S)
             while missed and too_few_faults(len(self._history.faults), self._plan):
+                self._platform.wait_ready()  # who is being started is no victim
                 if self._begin(missed.pop(0)):
                     time.sleep(max(0.0, self._standing[0].until - time.monotonic()))
                     self._undo(self._standing[0])
