@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
-from django.db.models import Field, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.template.defaultfilters import filesizeformat
-from unfold.admin import ModelAdmin, StackedInline, TabularInline
-from unfold.decorators import action, display
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import action
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from accounts.actions.quotas import change_quota
 from accounts.actions.users import lock_user, sign_out_everywhere, unlock_user
 from accounts.models import (
     ApiKey,
@@ -26,14 +23,11 @@ from accounts.models import (
     MailedToken,
     Membership,
     Organization,
-    Quota,
     RefreshToken,
-    UsageEntry,
     User,
 )
-from accounts.quotas import LIMITS, default
+from accounts.quota_admin import QuotaInline, WithQuota
 from accounts.tokens import revoke_all
-from accounts.usage import usage_of
 from common.admin import ReadOnlyAdmin
 from common.errors import Invalid
 from common.tenancy import Principal
@@ -69,20 +63,6 @@ class MembershipInline(TabularInline):
     extra = 0
     hide_title = True
     autocomplete_fields = ["organization"]
-
-
-class QuotaInline(StackedInline):
-    """What is left empty is the installation's default, which stands in its place."""
-
-    model = Quota
-    hide_title = True
-    can_delete = False
-
-    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **kwargs: Any) -> Any:
-        field = super().formfield_for_dbfield(db_field, request, **kwargs)
-        if field is not None and db_field.name in LIMITS:
-            field.widget.attrs["placeholder"] = f"{default(db_field.name):,}"
-        return field
 
 
 @admin.register(User)
@@ -158,60 +138,11 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(ModelAdmin):
+class OrganizationAdmin(WithQuota, ModelAdmin):
     list_display = ["name", "slug", "created_at"]
     search_fields = ["name", "slug"]
     readonly_fields = ["id", "created_at", "usage"]
     inlines = [MemberInline, QuotaInline]
-
-    @display(description="Uses")
-    def usage(self, organization: Organization) -> str:
-        used = usage_of(organization)
-        return (
-            f"{filesizeformat(used.storage_bytes)}, {used.running_runs:,} runs queued or running, "
-            f"{used.training_minutes_this_month:,} minutes of training this month, {used.tokens_today:,} tokens today"
-        )
-
-    def get_fields(self, request: HttpRequest, obj: Organization | None = None) -> list[str]:
-        """A new one uses nothing yet."""
-        fields = list(super().get_fields(request, obj))
-        return fields if obj else [name for name in fields if name != "usage"]
-
-    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Quotas are changed by their action, and so in the audit log."""
-        if formset.model is not Quota:
-            return super().save_formset(request, form, formset, change)
-        formset.save(commit=False)  # which notes for the admin's own history what has changed
-        for each in formset.forms:
-            if limits := {name: each.cleaned_data[name] for name in each.changed_data if name in LIMITS}:
-                change_quota(actor=Principal(user_id=request.user.pk), organization=form.instance, limits=limits)
-        return None
-
-
-@admin.register(Quota)
-class QuotaAdmin(ReadOnlyAdmin):
-    """Organizations that have limits of their own, which their pages change."""
-
-    list_display = ["organization", *LIMITS]
-    search_fields = ["organization__name", "organization__slug"]
-    list_select_related = ["organization"]
-
-    def has_delete_permission(self, request: HttpRequest, obj: Quota | None = None) -> bool:
-        """Whoever deletes an organization deletes its."""
-        return ModelAdmin.has_delete_permission(self, request, obj)
-
-
-@admin.register(UsageEntry)
-class UsageEntryAdmin(ReadOnlyAdmin):
-    list_display = ["organization", "kind", "key", "amount", "at", "lapses_at"]
-    list_filter = ["kind"]
-    search_fields = ["organization__name", "=key"]
-    list_select_related = ["organization"]
-    show_full_result_count = False
-
-    def has_delete_permission(self, request: HttpRequest, obj: UsageEntry | None = None) -> bool:
-        """Whoever deletes an organization deletes its."""
-        return ModelAdmin.has_delete_permission(self, request, obj)
 
 
 @admin.register(Membership)
