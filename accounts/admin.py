@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
-from django.db.models import Field, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.template.defaultfilters import filesizeformat
-from unfold.admin import ModelAdmin, StackedInline
-from unfold.decorators import action, display
+from unfold.admin import ModelAdmin
+from unfold.decorators import action
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from accounts.actions.closing import close_account, close_organization, reopen_account, reopen_organization
-from accounts.actions.quotas import change_quota
 from accounts.actions.users import lock_user, sign_out_everywhere, unlock_user
-from accounts.audited_admin import AuditedAdmin, acting
+from accounts.audited_admin import AuditedAdmin
 from accounts.member_forms import MemberInline, MembershipInline
 from accounts.models import (
     ApiKey,
@@ -28,14 +24,11 @@ from accounts.models import (
     MailedToken,
     Membership,
     Organization,
-    Quota,
     RefreshToken,
-    UsageEntry,
     User,
 )
-from accounts.quotas import LIMITS, default
+from accounts.quota_admin import QuotaInline, WithQuota
 from accounts.tokens import revoke_all
-from accounts.usage import usage_of
 from common.admin import ReadOnlyAdmin
 
 CLOSED, RESTORED = "Deleted after the grace period", "Restored"
@@ -56,20 +49,6 @@ class NewPasswordForm(AdminPasswordChangeForm):
         user: User = super().save(commit)
         revoke_all(user)  # as where they set one themselves
         return user
-
-
-class QuotaInline(StackedInline):
-    """What is left empty is the installation's default, which stands in its place."""
-
-    model = Quota
-    hide_title = True
-    can_delete = False
-
-    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **kwargs: Any) -> Any:
-        field = super().formfield_for_dbfield(db_field, request, **kwargs)
-        if field is not None and db_field.name in LIMITS:
-            field.widget.attrs["placeholder"] = f"{default(db_field.name):,}"
-        return field
 
 
 @admin.register(User)
@@ -137,7 +116,7 @@ class GroupAdmin(DjangoGroupAdmin, AuditedAdmin):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(AuditedAdmin):
+class OrganizationAdmin(WithQuota, AuditedAdmin):
     list_display = ["name", "slug", "created_at", "closes_at"]
     list_filter = [("closes_at", admin.EmptyFieldListFilter)]
     search_fields = ["name", "slug"]
@@ -145,29 +124,6 @@ class OrganizationAdmin(AuditedAdmin):
     readonly_fields = ["id", "created_at", "closes_at", "usage"]
     inlines = [MemberInline, QuotaInline]
     actions = ["close", "restore"]
-
-    @display(description="Uses")
-    def usage(self, organization: Organization) -> str:
-        used = usage_of(organization)
-        return (
-            f"{filesizeformat(used.storage_bytes)}, {used.running_runs:,} runs queued or running, "
-            f"{used.training_minutes_this_month:,} minutes of training this month, {used.tokens_today:,} tokens today"
-        )
-
-    def get_fields(self, request: HttpRequest, obj: Organization | None = None) -> list[str]:
-        """A new one uses nothing yet."""
-        fields = list(super().get_fields(request, obj))
-        return fields if obj else [name for name in fields if name != "usage"]
-
-    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Quotas are changed by their action, and so in the audit log."""
-        if formset.model is not Quota:
-            return super().save_formset(request, form, formset, change)
-        formset.save(commit=False)  # which notes for the admin's own history what has changed
-        for each in formset.forms:
-            if limits := {name: each.cleaned_data[name] for name in each.changed_data if name in LIMITS}:
-                change_quota(actor=acting(request), organization=form.instance, limits=limits)
-        return None
 
     def has_delete_permission(self, request: HttpRequest, obj: Organization | None = None) -> bool:
         """Organizations are closed."""
@@ -180,24 +136,6 @@ class OrganizationAdmin(AuditedAdmin):
     @action(description="Restore, before it is deleted", permissions=["operate"])
     def restore(self, request: HttpRequest, queryset: QuerySet[Organization]) -> None:
         self.operate(request, queryset, lambda actor, its: reopen_organization(actor=actor, organization=its), RESTORED)
-
-
-@admin.register(Quota)
-class QuotaAdmin(ReadOnlyAdmin):
-    """Organizations that have limits of their own, which their pages change."""
-
-    list_display = ["organization", *LIMITS]
-    search_fields = ["organization__name", "organization__slug"]
-    list_select_related = ["organization"]
-
-
-@admin.register(UsageEntry)
-class UsageEntryAdmin(ReadOnlyAdmin):
-    list_display = ["organization", "kind", "key", "amount", "at", "lapses_at"]
-    list_filter = ["kind"]
-    search_fields = ["organization__name", "=key"]
-    list_select_related = ["organization"]
-    show_full_result_count = False
 
 
 @admin.register(Membership)
