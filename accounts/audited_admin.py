@@ -26,11 +26,11 @@ def acting(request: HttpRequest) -> Principal:
 class AuditedAdmin(ModelAdmin):
     """Each row that is added, changed, or deleted is an entry in its organization's log, or else in the platform's."""
 
-    def log_addition(self, request: HttpRequest, obj: models.Model, message: Any) -> Any:
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
         _record(request, obj, "create")
         return super().log_addition(request, obj, message)
 
-    def log_change(self, request: HttpRequest, obj: models.Model, message: Any) -> Any:
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
         """A text is what an action says, which has recorded by itself what it did."""
         fields = [] if isinstance(message, str) else _labels(message)
         if fields:
