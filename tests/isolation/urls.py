@@ -86,7 +86,7 @@ def check_pages(world: World) -> None:
     expect_none(flaws())
 
 
-def check_admin(world: World) -> None:
+def check_admin(world: World, below: str = ADMIN) -> None:
     """Nobody but staff gets past the login; a token of the API, or a session of somebody who is no staff, is no key."""
     signed_in = Client()
     signed_in.force_login(world.ours.rows["User"])  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def check_admin(world: World) -> None:
     visitors += [("a session", signed_in, {})]
 
     def flaws() -> Iterator[str]:
-        for path in admin_paths(world):
+        for path in admin_paths(world, below):
             for name, client, headers in visitors:
                 answer = client.get(path, headers=headers)
                 if not _leads_to_the_login(path, answer) or words_in(world, answer.content):
@@ -104,7 +104,7 @@ def check_admin(world: World) -> None:
     expect_none(flaws())
 
 
-def admin_paths(world: World) -> list[str]:
+def admin_paths(world: World, below: str = ADMIN) -> list[str]:
     """Each page of the admin, of a row of theirs where it is of one."""
     own = str(world.theirs.organization.pk)
 
@@ -112,7 +112,7 @@ def admin_paths(world: World) -> list[str]:
         route = re.sub(r"\(\?P<\w+>[^)]*\)", "accounts", route.rstrip("$"))
         return re.sub(r"<(\w+:)?\w+>", lambda found: "1" if found[1] == "int:" else own, route)
 
-    return [f"/{filled(route)}" for route in patterns() if route.startswith(ADMIN)]
+    return [f"/{filled(route)}" for route in patterns() if route.startswith(below)]
 
 
 def _leads_to_the_login(path: str, answer: Any) -> bool:

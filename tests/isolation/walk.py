@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from graphql import get_named_type, is_composite_type
+from graphql import get_named_type, is_composite_type, is_non_null_type
 
 from tests.isolation.askers import Asker
 from tests.isolation.documents import document, leaves, node_of, put, variables
@@ -57,6 +57,9 @@ def walks(tenant: Tenant, roots: Collection[str] = (), apart_from: Collection[st
             yield from _from_nodes(tenant)
             continue
         given = variables("query", name, tenant)
+        required = {key: value for key, value in given.items() if is_non_null_type(field.args[key].type)}
+        if required != given:
+            yield name, required, (), document("query", name)
         for path in paths(named(field), apart_from, hops):
             yield name, given, path, document("query", name, *selection(named(field), path))
 
