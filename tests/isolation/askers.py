@@ -46,11 +46,11 @@ class Asker:
     def ask(self, document: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The answer to a query or a mutation, or all that a subscription says until it ends."""
         if document.startswith("subscription"):
-            return asyncio.run(self._listen(document, variables))
+            return asyncio.run(self.listen(document, variables))
         context = Context(principal=self.principal(), request=HttpRequest(), response=HttpResponse())
         return _shaped(schema.execute_sync(document, variables, context_value=context))
 
-    async def _listen(self, document: str, variables: dict[str, Any]) -> dict[str, Any]:
+    async def listen(self, document: str, variables: dict[str, Any]) -> dict[str, Any]:
         principal = await in_thread(self.principal)
         results: Any = await schema.subscribe(document, variables, context_value=Context(principal=principal))
         heard = [_shaped(result) async for result in results]

@@ -34,9 +34,16 @@ def check_every_table_is_somebodys() -> None:
     unnamed = [name for name, table in known.items() if table.tenant_column is None and name not in NOBODYS]
     views = [name for name, table in known.items() if table.kind not in ("r", "p")]
     expect_none(
-        [f"{name} has no {TENANT}: give it one and ProtectTable, or name it in NOBODYS with the reason" for name in unnamed]
+        [
+            f"{name} has no {TENANT}: give it one and ProtectTable, or name it in NOBODYS with the reason"
+            for name in unnamed
+        ]
         + [f"{name} is no table (relkind {known[name].kind}): row level security does not hold it" for name in views]
-        + [f"{name} is in NOBODYS, and has an organization or is gone" for name in NOBODYS if name not in known or known[name].tenant_column]
+        + [
+            f"{name} is in NOBODYS, and has an organization or is gone"
+            for name in NOBODYS
+            if name not in known or known[name].tenant_column
+        ]
     )
 
 
@@ -104,7 +111,11 @@ def check_unique_indexes_include_the_organization() -> None:
             for index in spanning
             if index.name not in NOT_OF_THE_ORGANIZATION
         ]
-        + [f"{name} is in NOT_OF_THE_ORGANIZATION, and is gone" for name in NOT_OF_THE_ORGANIZATION if name not in indexes]
+        + [
+            f"{name} is in NOT_OF_THE_ORGANIZATION, and is gone"
+            for name in NOT_OF_THE_ORGANIZATION
+            if name not in indexes
+        ]
     )
 
 

@@ -63,7 +63,9 @@ def document(kind: str, name: str, *inner: str) -> str:
     taken = [argument for argument in field.args if argument in _given(kind, name)]
     answer = get_named_type(field.type)
     declared = ", ".join(f"${argument}: {field.args[argument].type}" for argument in taken)
-    given = ", ".join([f"{argument}: ${argument}" for argument in taken] + (["first: 3"] if "first" in field.args else []))
+    given = ", ".join(
+        [f"{argument}: ${argument}" for argument in taken] + (["first: 3"] if "first" in field.args else [])
+    )
     selection = f" {{ {leaves(answer, *inner)} }}" if is_composite_type(answer) else ""
     head = f"{kind} ({declared})" if declared else kind
     return f"{head} {{ {name}{f'({given})' if given else ''}{selection} }}"

@@ -32,8 +32,8 @@ from platform_site import schema as merged
 from tests.isolation import layers, urls
 from tests.isolation.absent_ids import absent_thoroughly
 from tests.isolation.foreign_ids import check_foreign_ids
-from tests.isolation.owner import changed_by_the_owner, without_row_level_security
 from tests.isolation.own_ids import check_own
+from tests.isolation.owner import changed_by_the_owner, without_row_level_security
 from tests.isolation.places import TYPES, place
 from tests.isolation.walk import check_walks
 from tests.isolation.world import World
@@ -316,9 +316,7 @@ LEAKS = [
     ),
     Leak(
         "a mutation neither looks who may see nor authorizes",
-        both(
-            replaced(training_schema, "resolve", whoever_asks), in_modules("authorize", unasked, "training.actions")
-        ),
+        both(replaced(training_schema, "resolve", whoever_asks), in_modules("authorize", unasked, "training.actions")),
         foreign("cancelTrainingRun(id)"),
         r"cancelTrainingRun\(id\) as owner",
         bare=True,
@@ -396,7 +394,9 @@ LEAKS = [
     ),
     Leak(
         "an adapter's run is any run",
-        resolving("Adapter", "trainingRun", lambda row, info: TrainingRun.objects.exclude(pk=row.training_run_id).get()),
+        resolving(
+            "Adapter", "trainingRun", lambda row, info: TrainingRun.objects.exclude(pk=row.training_run_id).get()
+        ),
         walk("adapter", hops=1),
         "adapter.trainingRun as owner leads to qztheirs's",
         bare=True,

@@ -119,7 +119,9 @@ FLAWS: dict[str, tuple[Callable[[], None], list[str], str]] = {
     ),
     "a function with its owner's rights": (
         checks.check_roles,
-        ["CREATE FUNCTION peek() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT count(*) FROM datasets_dataset'"],
+        [
+            "CREATE FUNCTION peek() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT count(*) FROM datasets_dataset'"
+        ],
         r"peek\(\) runs with its owner's rights",
     ),
 }

@@ -31,7 +31,9 @@ def test_everything_is_seeded(world: World) -> None:
 def test_an_operation_that_is_not_in_the_table_is_named(monkeypatch: Patch) -> None:
     monkeypatch.delitem(OPERATIONS, "cancelTrainingRun")
     monkeypatch.setitem(OPERATIONS, "deleteEverything", open_to(Who.EVERYBODY))
-    with pytest.raises(AssertionError, match=r"`cancelTrainingRun` is not in OPERATIONS[\s\S]*`deleteEverything` is in"):
+    with pytest.raises(
+        AssertionError, match=r"`cancelTrainingRun` is not in OPERATIONS[\s\S]*`deleteEverything` is in"
+    ):
         completeness.check_operations()
 
 

@@ -34,16 +34,18 @@ def test_no_row_refers_to_anothers(world: World) -> None:
 def test_without_row_level_security_the_code_alone_finds_no_others(world: World) -> None:
     with without_row_level_security():
         for place in places("query", "mutation"):
-            check_foreign_ids(world, place, "owner", "removed", "outsider's key")
+            check_foreign_ids(world, place, "owner", "outsider's key")
 
 
-@pytest.mark.parametrize("walker", ["owner", "outsider"])
-def test_without_row_level_security_no_way_leads_to_anothers(world: World, walker: str) -> None:
+def test_without_row_level_security_no_way_leads_to_anothers(world: World) -> None:
     with without_row_level_security():
-        check_walks(world, walker, apart_from=HELD_BY_ROW_LEVEL_SECURITY, hops=2)
+        check_walks(world, "owner", apart_from=HELD_BY_ROW_LEVEL_SECURITY, hops=2)
 
 
 def test_what_row_level_security_alone_holds(world: World) -> None:
     """Or HELD_BY_ROW_LEVEL_SECURITY names something that it need not."""
-    with without_row_level_security(), pytest.raises(AssertionError, match="createdBy.memberships.organization as owner"):
+    with (
+        without_row_level_security(),
+        pytest.raises(AssertionError, match=r"createdBy\.memberships\.organization as owner"),
+    ):
         check_walks(world, "owner", roots=["trainingRun"])

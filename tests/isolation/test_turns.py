@@ -54,7 +54,11 @@ def fresh_connection() -> Iterator[None]:
 def test_a_scope_that_stays_on_the_connection_is_found(
     fresh: World, monkeypatch: pytest.MonkeyPatch, name: str, leak: Any
 ) -> None:
-    for module in ("common.tenancy", "accounts.principals", "tests.isolation.turns") if name == "operator" else ("common.tenancy",):
+    for module in (
+        ("common.tenancy", "accounts.principals", "tests.isolation.turns")
+        if name == "operator"
+        else ("common.tenancy",)
+    ):
         monkeypatch.setattr(f"{module}.{name}", leak)
     with pytest.raises(AssertionError, match="after request 0, datasets as owner, the connection is"):
         check_turns(fresh, 20)

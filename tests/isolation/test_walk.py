@@ -10,7 +10,9 @@ from tests.isolation.walk import check_walks, walks
 from tests.isolation.world import World
 
 
-@pytest.mark.parametrize(("walker", "hops"), [("owner", 3), ("outsider", 3), ("viewer", 2), ("key of admin", 2), ("removed", 2)])
+@pytest.mark.parametrize(
+    ("walker", "hops"), [("owner", 3), ("outsider", 3), ("viewer", 2), ("key of admin", 2), ("removed", 2)]
+)
 def test_no_way_leads_to_anothers(world: World, walker: str, hops: int) -> None:
     check_walks(world, walker, hops=hops)
 

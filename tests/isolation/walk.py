@@ -48,7 +48,9 @@ def _flaws(world: World, asker: Asker, walk: Walk) -> Iterator[str]:
         yield f"{where} breaks: {answer['errors']}"
 
 
-def walks(tenant: Tenant, roots: Collection[str] = (), apart_from: Collection[str] = (), hops: int = HOPS) -> Iterator[Walk]:
+def walks(
+    tenant: Tenant, roots: Collection[str] = (), apart_from: Collection[str] = (), hops: int = HOPS
+) -> Iterator[Walk]:
     """(field, variables, path, document) of every way from a query to an object that is `hops` fields behind it, or nearer."""
     for name, field in root("query").fields.items():
         if roots and name not in roots:
