@@ -59,6 +59,6 @@ def test_an_operation_without_an_example_is_named(world: World, monkeypatch: Pat
 def test_a_text_without_a_word_is_named(world: World) -> None:
     with (
         changed_by_the_owner("ALTER TABLE training_adapter ADD notes text NOT NULL DEFAULT ''"),
-        pytest.raises(AssertionError, match="training_adapter.notes holds no word of qzours"),
+        pytest.raises(AssertionError, match=r"training_adapter\.notes holds no word of qzours"),
     ):
         completeness.check_words(world)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.isolation.leaks import LEAKS, Leak
+from tests.isolation.leak import Leak
+from tests.isolation.leaks import LEAKS
 from tests.isolation.world import World
 
 
