@@ -1,0 +1,279 @@
+"""Leaks, one by one, each with the check that has to find it, and what that says.
+
+Where one layer covers for another, the leak is looked at with the other taken away, or by the layer's own check.
+"""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from accounts import models as accounts
+from accounts import permissions
+from accounts.models import Membership
+from common import graphql
+from common.events import JobEvent
+from common.tenancy import TenantQuerySet
+from datasets import actions as datasets_actions
+from datasets import receive
+from datasets.models import Dataset
+from inference import schema as inference_schema
+from platform_site import schema as merged
+from tests.isolation import layers, mistakes, urls
+from tests.isolation.absent_ids import absent_thoroughly
+from tests.isolation.leak import Leak, both, foreign, in_modules, nothing, own, replaced, resolving, walk
+from training import schema as training_schema
+from training.models import TrainingRun
+
+LEAKS = [
+    # QuerySets
+    Leak(
+        "rows of every organization are visible to everybody",
+        replaced(TenantQuerySet, "visible_to", mistakes.all_of_them),
+        layers.check_querysets,
+        r"TrainingRun.visible_to\(owner\)",
+    ),
+    Leak(
+        "organizations are visible to everybody",
+        replaced(accounts.OrganizationQuerySet, "visible_to", mistakes.all_of_them),
+        layers.check_querysets,
+        r"Organization.visible_to\(owner\)",
+    ),
+    Leak(
+        "people are visible to everybody, whom row level security does not hold",
+        replaced(accounts.UserManager, "visible_to", mistakes.all_of_them),
+        foreign("node(id)", ids=absent_thoroughly),
+        r"node\(id\) as owner: 'VXNlcj.*colleague@qztheirs",
+    ),
+    Leak(
+        "API keys are visible to every member",
+        replaced(accounts.ApiKeyQuerySet, "visible_to", mistakes.with_any_role),
+        layers.check_querysets,
+        r"ApiKey.visible_to\(viewer\)",
+    ),
+    Leak(
+        "the audit log is visible to every member",
+        replaced(accounts.AuditQuerySet, "visible_to", mistakes.with_any_role),
+        layers.check_querysets,
+        r"AuditEntry.visible_to\(member\)",
+    ),
+    Leak(
+        "whatever is asked, all organizations permit it",
+        replaced(accounts, "organizations_that_permit", lambda principal, permission: list(principal.roles)),
+        layers.check_querysets,
+        r"ApiKey.visible_to\(viewer\)",
+    ),
+    Leak(
+        "lists are of everybody's",
+        replaced(TenantQuerySet, "visible_to", mistakes.all_of_them),
+        walk("datasets", hops=0),
+        "datasets as owner leads to qztheirs's",
+        bare=True,
+    ),
+    # actions
+    *(
+        Leak(
+            f"{module} does not authorize {name}",
+            in_modules("authorize", mistakes.unasked, module),
+            own(kind, name, asker),
+            rf"{name} as {asker} should be refused with NOT_ALLOWED",
+        )
+        for module, kind, name, asker in [
+            ("datasets.actions", "mutation", "startUpload", "viewer"),
+            ("training.actions", "mutation", "startTrainingRun", "viewer"),
+            ("inference.actions", "mutation", "predict", "key of viewer"),
+            ("accounts.actions.keys", "mutation", "createApiKey", "member"),
+            ("accounts.actions.organizations", "mutation", "inviteMember", "member"),
+            ("accounts.organizations_schema", "query", "apiKeys", "viewer"),
+            ("accounts.organizations_schema", "query", "auditLog", "member"),
+        ]
+    ),
+    Leak(
+        "a role in one organization counts in all",
+        replaced(permissions, "authorize", mistakes.of_any_role),
+        layers.check_authorization,
+        "UPLOAD at qztheirs's as owner: None",
+    ),
+    Leak(
+        "a key may do what only people may",
+        replaced(permissions, "FOR_PEOPLE", frozenset()),
+        own("mutation", "createApiKey", "key of owner"),
+        "createApiKey as key of owner should be refused",
+    ),
+    Leak(
+        "a mutation neither looks who may see nor authorizes",
+        both(
+            replaced(training_schema, "resolve", mistakes.whoever_asks),
+            in_modules("authorize", mistakes.unasked, "training.actions"),
+        ),
+        foreign("cancelTrainingRun(id)"),
+        r"cancelTrainingRun\(id\) as owner",
+        bare=True,
+    ),
+    Leak(
+        "adapters answer whoever asks",
+        both(
+            replaced(inference_schema, "resolve", mistakes.whoever_asks),
+            in_modules("authorize", mistakes.unasked, "inference.actions"),
+        ),
+        foreign("predict(input.adapterId)"),
+        "INFERENCE_UNAVAILABLE",
+        bare=True,
+    ),
+    Leak(
+        "the same bytes as another's give the other's version",
+        replaced(datasets_actions, "_finished", mistakes.found_by_its_bytes),
+        own("mutation", "createDataset", "owner"),
+        "createDataset as owner tells of qztheirs",
+        bare=True,
+    ),
+    # ids
+    Leak(
+        "a look-up forgets who is asking",
+        replaced(graphql, "resolve", mistakes.whoever_asks),
+        foreign("dataset(id)", "viewer"),
+        r"dataset\(id\) as viewer: .*qztheirs snippets",
+        bare=True,
+    ),
+    Leak(
+        "node() forgets who is asking",
+        replaced(merged, "resolve_or_null", mistakes.or_null),
+        foreign("node(id)", "key of viewer", ids=absent_thoroughly),
+        r"node\(id\) as key of viewer: 'VXNlcj.*colleague@qztheirs",
+    ),
+    Leak(
+        "what is another's is told from what never existed",
+        replaced(graphql, "resolve", mistakes.and_says_whose),
+        foreign("trainingRun(id)"),
+        "This belongs to another organization",
+        bare=True,
+    ),
+    Leak(
+        "an id that is none is told from one that never existed",
+        in_modules("model_id", mistakes.particular, "common.graphql"),
+        foreign("upload(id)"),
+        "This is no id",
+    ),
+    Leak(
+        "an id of another type is as good",
+        in_modules("model_id", mistakes.of_any_type, "common.graphql"),
+        foreign("upload(id)", ids=absent_thoroughly),
+        r"upload\(id\) as owner: .*qzours.jsonl",
+    ),
+    Leak(
+        "the number of all rows is told",
+        resolving("DatasetConnection", "totalCount", lambda page, info: Dataset.objects.count()),
+        foreign("datasets(organizationId)"),
+        '"totalCount": 2',
+        bare=True,
+    ),
+    # ways through the schema
+    Leak(
+        "an organization's members are everybody's",
+        resolving("Organization", "members", lambda row, info: list(Membership.objects.all())),
+        walk("organization", hops=2),
+        "organization.members.user as owner leads to qztheirs's",
+        bare=True,
+    ),
+    Leak(
+        "a job's events are all jobs'",
+        replaced(JobEvent, "page", mistakes.page_of_all_jobs),
+        walk("datasetVersion", hops=1),
+        "datasetVersion.events as owner leads to qztheirs's",
+        bare=True,
+    ),
+    Leak(
+        "an adapter's run is any run",
+        resolving(
+            "Adapter", "trainingRun", lambda row, info: TrainingRun.objects.exclude(pk=row.training_run_id).get()
+        ),
+        walk("adapter", hops=1),
+        "adapter.trainingRun as owner leads to qztheirs's",
+        bare=True,
+    ),
+    # whoever asks
+    Leak(
+        "a key's role is ignored",
+        mistakes.seen_as(mistakes.with_keys_as_owners),
+        own("mutation", "startTrainingRun", "key of viewer"),
+        "startTrainingRun as key of viewer should be refused with NOT_ALLOWED",
+    ),
+    Leak(
+        "roles are remembered after a removal",
+        mistakes.seen_as(mistakes.as_they_were),
+        foreign("organization(id)", "removed"),
+        r"organization\(id\) as removed: .*qzours Ltd",
+    ),
+    Leak(
+        "nobody is taken for somebody",
+        mistakes.with_everybody_somebody,
+        own("query", "datasets", "anonymous"),
+        "datasets as anonymous",
+    ),
+    # subscriptions
+    Leak(
+        "a subscription does not look who may see the job",
+        replaced(training_schema, "follow", mistakes.follow_any),
+        foreign("trainingRunEvents(id)"),
+        r"trainingRunEvents\(id\) as owner",
+    ),
+    Leak(
+        "a stream is generated for whoever asks",
+        replaced(inference_schema, "ticket_for", mistakes.ticket_for_anybody),
+        foreign("generate(input.adapterId)"),
+        "INFERENCE_UNAVAILABLE",
+    ),
+    # addresses
+    Leak(
+        "a ticket for another's upload is taken",
+        replaced(receive, "organizations_scope", mistakes.everybodys),
+        urls.check_uploads,
+        "a ticket of ours for an upload of theirs as outsider: 400",
+    ),
+    Leak(
+        "any ticket is taken",
+        mistakes.any_ticket,
+        urls.check_uploads,
+        "a ticket signed for something else as anonymous: 400",
+    ),
+    Leak(
+        "the admin is for everybody who is signed in",
+        replaced(admin.site, "has_permission", lambda request: request.user.is_authenticated),
+        lambda world: urls.check_admin(world, below="admin/accounts/user/"),
+        "/admin/accounts/user/ as a session: ",
+    ),
+    # row level security
+    *(
+        Leak(
+            f"a policy shows all of {table}",
+            nothing,
+            layers.check_row_level_security,
+            f"{table}: qztheirs's rows are there for qzours",
+            statements=mistakes.policy(table, "USING (true)"),
+        )
+        for table in ("datasets_dataset", "accounts_membership", "accounts_auditentry")
+    ),
+    Leak(
+        "a policy lets anything be written",
+        nothing,
+        layers.check_row_level_security,
+        "datasets_upload: INSERT by qzours makes rows of qztheirs's",
+        statements=mistakes.policy("datasets_upload", "WITH CHECK (true)"),
+    ),
+    Leak(
+        "a table is not protected",
+        nothing,
+        layers.check_row_level_security,
+        "training_adapter: DELETE by qztheirs reaches 1 of qzours's",
+        statements=("ALTER TABLE training_adapter DISABLE ROW LEVEL SECURITY",),
+    ),
+    *(
+        Leak(
+            f"{table}.{column} may refer to another's",
+            nothing,
+            layers.check_references,
+            f"{table}.{column} can be made to refer to another's",
+            statements=mistakes.without_reference(table, column),
+        )
+        for table, column in [("datasets_datasetversion", "upload_id"), ("training_trainingrun", "dataset_version_id")]
+    ),
+]

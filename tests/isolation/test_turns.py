@@ -1,0 +1,71 @@
+"""A connection that goes from one tenant to the other takes nothing along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from common import tenancy
+from tests.isolation.turns import MISHAPS, check_turns
+from tests.isolation.world import World, make_world
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def fresh() -> World:
+    """Made anew: what is asked here is committed."""
+    return make_world()
+
+
+def test_a_thousand_requests_of_two_tenants_over_one_connection(fresh: World) -> None:
+    assert connection.get_autocommit() and not connection.in_atomic_block
+    check_turns(fresh, 1000)
+
+
+def set_for_the_session(value: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('app.organizations', %s, false)", [value])
+
+
+@contextmanager
+def operator_for_the_session() -> Iterator[None]:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET ROLE {tenancy.OPERATOR_ROLE}")
+    yield
+
+
+@pytest.fixture
+def fresh_connection() -> Iterator[None]:
+    yield
+    connection.close()
+
+
+@pytest.mark.usefixtures("fresh_connection")
+@pytest.mark.parametrize(
+    ("name", "leak"),
+    [("_set_organizations", set_for_the_session), ("operator", operator_for_the_session)],
+    ids=["a scope that outlasts its transaction", "an operator who stays one"],
+)
+def test_a_scope_that_stays_on_the_connection_is_found(
+    fresh: World, monkeypatch: pytest.MonkeyPatch, name: str, leak: Any
+) -> None:
+    for module in (
+        ("common.tenancy", "accounts.principals", "tests.isolation.turns")
+        if name == "operator"
+        else ("common.tenancy",)
+    ):
+        monkeypatch.setattr(f"{module}.{name}", leak)
+    with pytest.raises(AssertionError, match="after request 0, datasets as owner, the connection is"):
+        check_turns(fresh, 20)
+
+
+def test_each_mishap_happens(fresh: World) -> None:
+    """Ten requests lie between two of them: a thousand have each of them several times."""
+    assert 1000 // 10 // len(MISHAPS) >= 10
+    for mishap in MISHAPS.values():
+        mishap(fresh.askers["owner"])

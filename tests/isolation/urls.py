@@ -1,0 +1,178 @@
+"""Every address of the platform, who may see what there, and whether they do."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+import httpx
+from django.core import signing
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from datasets import tickets
+from platform_site import asgi
+from tests.isolation.askers import Asker
+from tests.isolation.flaws import expect_none
+from tests.isolation.snapshot import changed, snapshot
+from tests.isolation.world import World
+
+
+class Shows(Enum):
+    NOTHING_OF_ANYBODY = "the same to all"
+    STAFF_ONLY = "the way to the login, to whoever is no operator"
+    SCHEMA = "what the operations of the schema show: the matrix asks each"
+    TICKETS = "nothing to whoever has no ticket"
+
+
+ADMIN = "admin/"
+URLS = {
+    "": Shows.NOTHING_OF_ANYBODY,
+    "metrics": Shows.NOTHING_OF_ANYBODY,
+    "graphql": Shows.SCHEMA,
+    "graphql/stream": Shows.SCHEMA,
+    ADMIN: Shows.STAFF_ONLY,  # and all below it
+}
+"""Django's, by the pattern."""
+ROUTES = {
+    "/livez": Shows.NOTHING_OF_ANYBODY,
+    "/readyz": Shows.NOTHING_OF_ANYBODY,
+    "/uploads/": Shows.TICKETS,
+    "/graphql": Shows.SCHEMA,
+    "/graphql/stream": Shows.SCHEMA,
+}
+"""Those that platform_site.asgi tells apart before Django sees them."""
+
+
+def patterns(resolver: Any = None, before: str = "") -> Iterator[str]:
+    for each in (resolver or get_resolver()).url_patterns:
+        route = before + str(each.pattern).removeprefix("^")
+        if isinstance(each, URLResolver):
+            yield from patterns(each, route)
+        elif isinstance(each, URLPattern):
+            yield route
+
+
+def routes() -> set[str]:
+    """The paths that the source of `route` names."""
+    return set(re.findall(r'"(/[\w/]*)"', inspect.getsource(asgi.route)))
+
+
+def check_all_are_known() -> None:
+    unknown = [route for route in patterns() if route not in URLS and not route.startswith(ADMIN)]
+    expect_none(
+        [f"the address {route!r} is not in URLS (tests/isolation/urls.py): say what it shows" for route in unknown]
+        + [f"the route {path!r} is not in ROUTES (tests/isolation/urls.py)" for path in routes() ^ ROUTES.keys()]
+    )
+
+
+# ---------------------------------------------------------------------------------------------- pages
+
+
+def check_pages(world: World) -> None:
+    """What shows nothing of anybody shows nothing of anybody, whoever asks."""
+
+    def flaws() -> Iterator[str]:
+        for path in [f"/{route}" for route, shows in URLS.items() if shows is Shows.NOTHING_OF_ANYBODY]:
+            for asker in world.askers.values():
+                answer = Client().get(path, headers=bearer(asker))
+                if answer.status_code != 200 or words_in(world, answer.content):
+                    yield f"{path} as {asker.name}: {answer.status_code}, and {words_in(world, answer.content)}"
+
+    expect_none(flaws())
+
+
+def check_admin(world: World, below: str = ADMIN) -> None:
+    """Nobody but staff gets past the login; a token of the API, or a session of somebody who is no staff, is no key."""
+    signed_in = Client()
+    signed_in.force_login(world.ours.rows["User"])  # type: ignore[arg-type]
+    visitors = [("anonymous", Client(), {})]
+    visitors += [(name, Client(), bearer(world.askers[name])) for name in ("owner", "key of owner")]
+    visitors += [("a session", signed_in, {})]
+
+    def flaws() -> Iterator[str]:
+        for path in admin_paths(world, below):
+            for name, client, headers in visitors:
+                answer = client.get(path, headers=headers)
+                if not _leads_to_the_login(path, answer) or words_in(world, answer.content):
+                    yield f"{path} as {name}: {answer.status_code} {answer.headers.get('Location', '')}"
+
+    expect_none(flaws())
+
+
+def admin_paths(world: World, below: str = ADMIN) -> list[str]:
+    """Each page of the admin, of a row of theirs where it is of one."""
+    own = str(world.theirs.organization.pk)
+
+    def filled(route: str) -> str:
+        route = re.sub(r"\(\?P<\w+>[^)]*\)", "accounts", route.rstrip("$"))
+        return re.sub(r"<(\w+:)?\w+>", lambda found: "1" if found[1] == "int:" else own, route)
+
+    return [f"/{filled(route)}" for route in patterns() if route.startswith(below)]
+
+
+def _leads_to_the_login(path: str, answer: Any) -> bool:
+    if path == "/admin/login/":
+        return bool(answer.status_code == 200)
+    to = "/admin/" if path == "/admin/logout/" else "/admin/login/?next="
+    return bool(answer.status_code == 302 and answer.headers["Location"].startswith(to))
+
+
+def bearer(asker: Asker) -> dict[str, str]:
+    return {"Authorization": f"Bearer {asker.token}"} if asker.token else {}
+
+
+def words_in(world: World, content: bytes) -> list[str]:
+    return [tenant.word for tenant in (world.ours, world.theirs) if tenant.word.encode() in content]
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def check_uploads(world: World) -> None:
+    """Bytes are taken for a ticket alone, whoever brings it, and for the upload and the organization that it was made for."""
+    before, upload = snapshot(), world.theirs.waiting_upload
+    right = tickets.url_for(upload).rpartition("/")[2]
+    forged = {
+        "of ours for an upload of theirs": signing.dumps(
+            [str(world.ours.organization.pk), str(upload.pk)], salt=tickets._SALT
+        ),
+        "signed for something else": signing.dumps([str(upload.organization_id), str(upload.pk)], salt="x"),
+        "with another signature": right[:-2] + ("AA" if right[-2:] != "AA" else "BB"),
+        "an id": str(upload.pk),
+        "nothing": "",
+    }
+
+    def flaws() -> Iterator[str]:
+        for what, token in forged.items():
+            answers = {asker.name: request("PUT", f"/uploads/{token}", asker, b"ab") for asker in world.askers.values()}
+            wrong = {name: answer for name, answer in answers.items() if answer.status_code != 404}
+            yield from (f"a ticket {what} as {name}: {answer.status_code}" for name, answer in wrong.items())
+            if len({answer.content for answer in answers.values()}) != 1:
+                yield f"a ticket {what} is answered differently"
+        if tables := changed(before):
+            yield f"forged tickets change {', '.join(tables)}"
+
+    expect_none(flaws())
+
+
+def check_probes(world: World) -> None:
+    for path, shows in ROUTES.items():
+        if shows is Shows.NOTHING_OF_ANYBODY:
+            told = {request("GET", path, asker).content for asker in world.askers.values()}
+            expect_none([f"{path} says {sorted(told)}"] if len(told) != 1 else [])
+
+
+def request(method: str, path: str, asker: Asker, content: bytes = b"") -> httpx.Response:
+    """Through all of platform_site.asgi."""
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app=asgi.application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.request(method, path, content=content, headers=bearer(asker))
+
+    return asyncio.run(send())
