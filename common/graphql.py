@@ -28,7 +28,7 @@ from strawberry_django.relay.cursor_connection import (
     annotate_ordering_fields,
 )
 
-from common.errors import DomainError, Invalid, NotAllowed, NotFound, NotSignedIn, Unavailable
+from common.errors import DomainError, Invalid, NotAllowed, NotFound, NotSignedIn, QuotaExceeded
 from common.tenancy import Principal
 
 M = TypeVar("M", bound=models.Model)
@@ -64,7 +64,7 @@ class Context:
     request: HttpRequest | None = None  # none on a websocket
     response: Any = None
     connection_params: Any = None  # what a websocket client sent to begin with
-    refusals: dict[object, int | None] = field(default_factory=dict)  # of mutations, with when to come again
+    refusals: dict[object, DomainError] = field(default_factory=dict)  # of mutations
     has_changed_something: bool = False
 
     @property
@@ -105,7 +105,7 @@ class OperationMessage:
 @strawberry.type(description="What went wrong with an operation, in words for a person and codes for a program.")
 class OperationInfo:
     messages: list[OperationMessage] = strawberry.field(description="At least one.")
-    retry_after_s: strawberry.Private[int | None] = None
+    refusal: strawberry.Private[DomainError]
 
     @classmethod
     def of(cls, error: DomainError) -> OperationInfo:
@@ -116,7 +116,7 @@ class OperationInfo:
             kind = OperationMessageKind.VALIDATION
         field = error.field and camel_case(error.field)
         message = OperationMessage(kind=kind, message=error.message, field=field, code=error.code)
-        return cls(messages=[message], retry_after_s=error.retry_after_s if isinstance(error, Unavailable) else None)
+        return cls(messages=[message], refusal=error)
 
 
 def camel_case(path: str) -> str:
@@ -129,8 +129,11 @@ def as_graphql_error(error: DomainError) -> GraphQLError:
     extensions: dict[str, Any] = {"code": error.code}
     if error.field:
         extensions["field"] = camel_case(error.field)
-    if isinstance(error, Unavailable):
+    if error.retry_after_s is not None:
         extensions["retryAfter"] = error.retry_after_s
+    if isinstance(error, QuotaExceeded):
+        resets_at = error.resets_at and error.resets_at.isoformat()
+        extensions |= {"quota": error.quota, "limit": error.limit, "used": error.used, "resetsAt": resets_at}
     return GraphQLError(error.message, extensions=extensions)
 
 

@@ -7,13 +7,15 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from django.conf import settings
 from django.db import transaction
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TIMEOUT_S = 2.0
 LEFT_ALONE_S = 5.0
@@ -37,16 +39,23 @@ def _ring(queue: str) -> None:
 
 
 def tell(action: Callable[[], object], *, otherwise: str) -> None:
-    """Tell Redis what it does no harm to miss: what happens `otherwise` goes to the log. It may have hung before."""
+    """Tell Redis what it does no harm to miss: what happens `otherwise` goes to the log."""
+    try:
+        ask(action)
+    except redis.RedisError:
+        logger.warning("Redis was not told: %s.", otherwise, exc_info=True)
+
+
+def ask(question: Callable[[], T]) -> T:
+    """What Redis answers. Raises redis.RedisError, and that at once for some seconds after it has hung."""
     global _hung_at
     if time.monotonic() - _hung_at < LEFT_ALONE_S:
-        return
+        raise redis.TimeoutError("Redis hung a moment ago, and is left alone.")
     try:
-        action()
-    except redis.RedisError as error:
-        if isinstance(error, redis.TimeoutError):
-            _hung_at = time.monotonic()
-        logger.warning("Redis was not told: %s.", otherwise, exc_info=True)
+        return question()
+    except redis.TimeoutError:
+        _hung_at = time.monotonic()
+        raise
 
 
 def rings_unheard(queue: str) -> int | None:

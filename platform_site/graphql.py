@@ -27,14 +27,16 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from accounts.principals import principal_of
 from accounts.tokens import InvalidToken
-from common.errors import DomainError, Invalid, NotSignedIn, Unavailable
+from common.errors import DomainError, Invalid, NotSignedIn, TooManyAttempts, Unavailable
 from common.graphql import NOBODY, WAITS, Context, OperationInfo, as_graphql_error
 from common.origin import request_from
 from common.outages import AWAY, told, will_pass
 from common.tenancy import Principal, in_scope, tenant
 from common.text import is_storable
 from common.threads import in_thread
+from common.throttle import Standing
 from platform_site.limits.documents import ALLOWED, in_our_words
+from platform_site.limits.requests import count_request, headers, too_many
 from platform_site.outage_log import sparingly_if_away
 from platform_site.streams import until_lapsed
 
@@ -88,7 +90,7 @@ class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
     ) -> Any:
         is_answer = path.prev is None and info.parent_type is self.schema.mutation_type
         if is_answer and isinstance(result, OperationInfo):
-            self.context_value.refusals[path.key] = result.retry_after_s
+            self.context_value.refusals[path.key] = result.refusal
         with tenant(self.context_value.principal) if is_answer and not in_scope() else nullcontext():
             return super().complete_value(return_type, field_details_list, info, path, result, position_context)
 
@@ -168,16 +170,17 @@ class Errors(SchemaExtension):
 
 
 def _come_again(context: Context, errors: list[GraphQLError], data: dict[str, Any] | None) -> None:
-    """503 where a part of the platform cannot answer now, and nothing came of the request.
+    """503 where a part of the platform cannot answer now, 429 where too much was tried, and nothing came of the request.
 
     Where something did, a client that sends the whole again by itself would have that done twice.
     """
-    raised = [error.original_error for error in errors if isinstance(error.original_error, Unavailable)]
-    partly_answered = raised and any((data or {}).values())
-    waits_s = [error.retry_after_s for error in raised] + [wait for wait in context.refusals.values() if wait]
-    if waits_s and not partly_answered and not context.has_changed_something:
-        context.response.status_code = 503
-        context.response["Retry-After"] = str(max(waits_s))
+    raised = [error.original_error for error in errors if isinstance(error.original_error, DomainError)]
+    passing = [refusal for refusal in (*raised, *context.refusals.values()) if refusal.retry_after_s is not None]
+    partly_answered = any(refusal in raised for refusal in passing) and any((data or {}).values())
+    if passing and not partly_answered and not context.has_changed_something:
+        tried_too_much = any(isinstance(refusal, TooManyAttempts) for refusal in passing)
+        context.response.status_code = 429 if tried_too_much else 503
+        context.response["Retry-After"] = str(max(refusal.retry_after_s or 0 for refusal in passing))
 
 
 def worded(error: GraphQLError) -> GraphQLError:
@@ -234,17 +237,15 @@ class GraphQLHTTPView(GraphQLView):  # type: ignore[type-arg]
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         try:
-            self.principal = principal_from(request.headers.get("Authorization"))
-        except InvalidToken:
-            return unauthenticated()
-        except AWAY as error:
-            return unavailable(error)
+            self.principal, standing = admitted(request)
+        except Refused as refusal:
+            return refusal.response
         try:
             with request_from(request.META.get("REMOTE_ADDR", "")):
                 response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
         except UnicodeDecodeError:  # of the body, before decode_json sees it
-            return HttpResponseBadRequest("The body should be JSON in UTF-8.")
-        return response
+            response = HttpResponseBadRequest("The body should be JSON in UTF-8.")
+        return with_standing(response, standing)
 
     def get_context(self, request: HttpRequest, response: HttpResponse) -> Any:
         return Context(principal=self.principal, request=request, response=response)
@@ -266,17 +267,14 @@ class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
         if "text/event-stream" not in request.headers.get("Accept", ""):
             return refused(NOT_A_STREAM, 406)
         try:
-            authorization = request.headers.get("Authorization")
-            self.principal = await in_thread(lambda: principal_from(authorization))
-        except InvalidToken:
-            return unauthenticated()
-        except AWAY as error:
-            return unavailable(error)
+            self.principal, standing = await in_thread(lambda: admitted(request))
+        except Refused as refusal:
+            return refusal.response
         try:
             response: HttpResponseBase = await super().dispatch(request, *args, **kwargs)
         except UnicodeDecodeError:
-            return HttpResponseBadRequest("The body should be JSON in UTF-8.")
-        return response
+            response = HttpResponseBadRequest("The body should be JSON in UTF-8.")
+        return with_standing(response, standing)
 
     async def get_context(self, request: HttpRequest, response: HttpResponse) -> Any:
         return Context(principal=self.principal)
@@ -291,6 +289,40 @@ class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
         if not isinstance(request.get("query"), str) or not request["query"].strip():
             raise json.JSONDecodeError("should have a query", "", 0)
         return request
+
+
+class Refused(Exception):
+    """A request that goes no further."""
+
+    def __init__(self, response: HttpResponse) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
+def admitted(request: HttpRequest) -> tuple[Principal, Standing | None]:
+    """Who asks, and where they stand with their requests a minute, where that can be counted. Raises Refused."""
+    address = request.META.get("REMOTE_ADDR", "")
+    try:
+        principal = principal_from(request.headers.get("Authorization"))
+    except InvalidToken:
+        standing = count_request(NOBODY, address)  # who tries tokens out is held to a limit, too
+        raise Refused(unauthenticated() if standing is None or standing.passes else limited(standing)) from None
+    except AWAY as error:
+        raise Refused(unavailable(error)) from error
+    standing = count_request(principal, address)
+    if standing is not None and not standing.passes:
+        raise Refused(limited(standing))
+    return principal, standing
+
+
+def with_standing(response: HttpResponseBase, standing: Standing | None) -> HttpResponseBase:
+    for name, value in headers(standing).items() if standing else ():
+        response.headers[name] = value
+    return response
+
+
+def limited(standing: Standing) -> HttpResponse:
+    return refused(too_many(standing), 429, headers(standing))
 
 
 def refused(error: DomainError, status: int, headers: dict[str, str] | None = None) -> HttpResponse:

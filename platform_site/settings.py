@@ -165,6 +165,13 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 # An address that nobody has shown to be theirs: may one work with it?
 REQUIRE_VERIFIED_EMAIL = environment.flag("REQUIRE_VERIFIED_EMAIL", False)
+# How often what can be guessed, or annoys, may be tried; counted in Redis.
+LOGINS_PER_ACCOUNT = environment.number("LOGINS_PER_ACCOUNT", 20, minimum=1)  # in a quarter of an hour
+ATTEMPTS_PER_ADDRESS = environment.number("ATTEMPTS_PER_ADDRESS", 200, minimum=1)  # in a quarter of an hour
+SIGNUPS_PER_ADDRESS = environment.number("SIGNUPS_PER_ADDRESS", 100, minimum=1)  # in an hour
+MAILS_PER_MAILBOX = environment.number("MAILS_PER_MAILBOX", 10, minimum=1)  # in an hour
+INVITATIONS_PER_ORGANIZATION = environment.number("INVITATIONS_PER_ORGANIZATION", 200, minimum=1)  # in a day
+REQUESTS_PER_MINUTE = environment.number("REQUESTS_PER_MINUTE", 1200, minimum=1)  # of a user, or an organization's keys
 SIMPLE_JWT = {
     "ALGORITHM": "HS256",
     "SIGNING_KEY": SECRET_KEY,
@@ -217,6 +224,7 @@ UNFOLD = {
     "SITE_TITLE": "Fine-tuning platform",
     "SITE_HEADER": "Fine-tuning platform",
     "SITE_SYMBOL": "model_training",
+    "LOGIN": {"form": "accounts.login_form.ThrottledAuthenticationForm"},
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": f"{STATIC_URL}platform/icon.svg"}],
     "COLORS": {"primary": {str(step): f"oklch({light}% {chroma} 291)" for step, (light, chroma) in _ACCENT.items()}},
 }

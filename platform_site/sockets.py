@@ -17,13 +17,14 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 
 from accounts.tokens import InvalidToken
-from common.errors import Invalid
+from common.errors import DomainError, Invalid
 from common.graphql import NOBODY, Context, as_graphql_error
 from common.outages import AWAY, told
 from common.text import is_storable
 from common.threads import in_thread
 from platform_site import lapse
 from platform_site.graphql import parsed, principal_from
+from platform_site.limits.requests import count_request, too_many
 from platform_site.outage_log import sparingly_if_away
 
 logger = logging.getLogger(__name__)
@@ -39,14 +40,26 @@ MAX_WAITING_MESSAGES = 200
 
 class Operations(BaseGraphQLTransportWSHandler):  # type: ignore[type-arg]
     async def handle_subscribe(self, message: Any) -> None:
-        if len(self.operations) < MAX_SUBSCRIPTIONS or message["id"] in self.operations:
+        refusal = await self._refusal(message["id"])
+        if refusal is None:
             await super().handle_subscribe(message)
-            return
-        words = (
-            f"A connection carries at most {MAX_SUBSCRIPTIONS} subscriptions at a time; complete one, or open another."
-        )
-        error = as_graphql_error(Invalid(words, code="TOO_MANY_SUBSCRIPTIONS"))
-        await self.send_message({"id": message["id"], "type": "error", "payload": [error.formatted]})
+        else:
+            payload = [as_graphql_error(refusal).formatted]
+            await self.send_message({"id": message["id"], "type": "error", "payload": payload})
+
+    async def _refusal(self, operation: str) -> DomainError | None:
+        """What the protocol closes the connection for is left to it."""
+        if not self.connection_acknowledged or operation in self.operations:
+            return None
+        if len(self.operations) >= MAX_SUBSCRIPTIONS:
+            return Invalid(
+                f"A connection carries at most {MAX_SUBSCRIPTIONS} subscriptions at a time; "
+                "complete one, or open another.",
+                code="TOO_MANY_SUBSCRIPTIONS",
+            )
+        principal, address = self.context.principal, (self.view.scope.get("client") or [""])[0]
+        standing = await in_thread(lambda: count_request(principal, address))
+        return None if standing is None or standing.passes else too_many(standing)
 
 
 class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]

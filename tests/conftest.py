@@ -47,6 +47,13 @@ def _fast_passwords(settings: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _unhurried(settings: Any) -> None:
+    """The cast has the same addresses in each test, and its attempts would add up; tests of the rates set their own."""
+    settings.LOGINS_PER_ACCOUNT = settings.ATTEMPTS_PER_ADDRESS = settings.SIGNUPS_PER_ADDRESS = 1_000_000
+    settings.MAILS_PER_MAILBOX = settings.INVITATIONS_PER_ORGANIZATION = settings.REQUESTS_PER_MINUTE = 1_000_000
+
+
+@pytest.fixture(autouse=True)
 def home(settings: Any, tmp_path: Path) -> Path:
     """Files of a test lie in its own folder."""
     settings.HOME = tmp_path

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
-from accounts import audit, mailed_tokens, mails, tokens
+from accounts import audit, mailed_tokens, mails, throttles, tokens
 from accounts.credentials import WrongCredentials, is_right, set_password, usable_address
 from accounts.models import MailedToken, Membership, Organization, Role, User
 from common.errors import DomainError
@@ -34,15 +34,17 @@ def sign_up(
 ) -> tokens.IssuedSession | None:
     """A new user, owner of an organization of their own, with a session, and a mail to verify the address.
 
-    Where addresses have to be verified there is no session, and a known address is told by mail alone. Raises Invalid
-    and EmailTaken.
+    Where addresses have to be verified there is no session, and a known address is told by mail alone. Raises Invalid,
+    EmailTaken, and TooManyAttempts.
     """
+    throttles.signed_up()
     user = User(email=usable_address(email), name=plain_text(name, "name", 150) if name.strip() else "")
     set_password(user, password, "password")
     title = (organization_name or "").strip() or f"{(user.name or user.email.partition('@')[0])[:100]}'s organization"
     title = plain_text(title, "organizationName", 150)
     organization = Organization(name=title, slug=f"{slugify(title)[:40] or 'organization'}-{uuid4().hex[:8]}")
     if settings.REQUIRE_VERIFIED_EMAIL:
+        throttles.mail_asked_for(user.email)
         _answer_by_mail(user, organization)
         return None
     try:
@@ -55,7 +57,8 @@ def sign_up(
 
 
 def verify_email(*, token: str) -> None:
-    """Note that the address of an account is its user's. Raises InvalidToken."""
+    """Note that the address of an account is its user's. Raises InvalidToken and TooManyAttempts."""
+    throttles.token_tried()
     with operator():
         address = mailed_tokens.use(VERIFY_EMAIL, token)
         if not User.objects.filter(email=address, is_active=True).update(email_verified=True):
@@ -63,7 +66,8 @@ def verify_email(*, token: str) -> None:
 
 
 def log_in(*, email: str, password: str) -> tokens.IssuedSession:
-    """Raises WrongCredentials, alike in words and in time for known and unknown addresses, and EmailNotVerified."""
+    """Raises WrongCredentials and TooManyAttempts, alike for known and unknown addresses, and EmailNotVerified."""
+    throttles.password_tried(email)
     user = User.objects.filter(email=User.objects.normalize_email(email)).first() if is_storable(email) else None
     right = is_right(password, user)
     if user is None or not right or not user.is_active:

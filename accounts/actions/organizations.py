@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from accounts import audit, tokens
+from accounts import audit, throttles, tokens
 from accounts.actions import keys
 from accounts.credentials import usable_address
 from accounts.models import Invitation, Membership, Organization, Role
@@ -28,12 +28,13 @@ INVITATION_LIFETIME = timedelta(days=7)
 def invite_member(*, actor: Principal, organization: Organization, email: str, role: Role) -> None:
     """Ask somebody to join, by mail; a new invitation to the same address takes the place of the one before.
 
-    The answer does not tell whether the address has an account. Raises NotAllowed and Invalid.
+    The answer does not tell whether the address has an account. Raises NotAllowed, Invalid, and TooManyAttempts.
     """
     actor = with_role_held(actor, organization.pk)
     authorize(actor, Permission.MANAGE_MEMBERS, organization.pk)
     authorize_role(actor, role, organization.pk)
     email = usable_address(email)
+    throttles.invited(organization.pk, email)
     # two invitations of one address must not both be the last
     Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
     if Membership.objects.filter(organization=organization, user__email=email).exists():
@@ -67,10 +68,11 @@ def accept_invitation(*, actor: Principal, token: str) -> Membership:
     """Join the organization that the token invites to; whoever belongs to it already stays what they are.
 
     The token alone counts, not the address that it was sent to: people have several. Raises NotSignedIn for whoever is
-    no user, and Invalid with INVALID_TOKEN.
+    no user, Invalid with INVALID_TOKEN, and TooManyAttempts.
     """
     if actor.user_id is None:
         raise NotSignedIn
+    throttles.token_tried()
     with operator():
         waiting = Invitation.objects.select_for_update().filter(token_sha256=tokens.sha256_of(token), accepted_at=None)
         invitation = waiting.filter(expires_at__gt=timezone.now()).first()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from accounts import audit, mailed_tokens, mails, tokens
+from accounts import audit, mailed_tokens, mails, throttles, tokens
 from accounts.credentials import WrongCredentials, is_right, set_password, usable_address
 from accounts.models import MailedToken, User
 from common.errors import NotSignedIn
@@ -16,11 +16,12 @@ RESET_PASSWORD = MailedToken.Purpose.RESET_PASSWORD
 def change_password(*, actor: Principal, current_password: str, new_password: str) -> None:
     """Set another password, and end all sessions but the actor's.
 
-    Raises NotSignedIn for whoever is no user, WrongCredentials, and Invalid with WEAK_PASSWORD.
+    Raises NotSignedIn for whoever is no user, WrongCredentials, TooManyAttempts, and Invalid with WEAK_PASSWORD.
     """
     user = User.objects.filter(pk=actor.user_id, is_active=True).first() if actor.user_id else None
     if user is None:
         raise NotSignedIn
+    throttles.password_tried(user.email)
     before = user.password
     if not is_right(current_password, user):
         raise _wrong_password()
@@ -39,9 +40,10 @@ def request_password_reset(*, email: str) -> None:
     """Mail a token to the address, where it has an account.
 
     Where it has none the mail is worded and written all the same, and then taken back: the answer and its time do not
-    tell. Raises Invalid with INVALID_EMAIL.
+    tell. Raises TooManyAttempts, and Invalid with INVALID_EMAIL.
     """
     address = usable_address(email)
+    throttles.mail_asked_for(address)
     with operator():
         is_known = User.objects.filter(email=address, is_active=True).exists()
         token = mailed_tokens.issue(RESET_PASSWORD, address)
@@ -56,8 +58,9 @@ def request_password_reset(*, email: str) -> None:
 def reset_password(*, token: str, new_password: str) -> None:
     """Set another password with a token from the mail, and end all sessions. It shows that the address is theirs, too.
 
-    Raises InvalidToken, and Invalid with WEAK_PASSWORD, which leaves the token as it was.
+    Raises InvalidToken, TooManyAttempts, and Invalid with WEAK_PASSWORD, which leaves the token as it was.
     """
+    throttles.token_tried()
     with operator():
         address = mailed_tokens.address_of(RESET_PASSWORD, token)
         user = User.objects.filter(email=address, is_active=True).first()

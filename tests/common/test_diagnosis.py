@@ -35,8 +35,9 @@ def ada() -> Person:
 
 @pytest.fixture
 def cluster() -> Any:
-    """A cluster of the queue, as it shows itself."""
+    """A cluster of the queue, as it shows itself; those of earlier tests are shown for a while after their end."""
     with connect() as client:
+        client.delete("none", *client.scan_iter("cluster:*"))
 
         def seen(workers: int = 1, busy: int = 0, silent_s: float | None = 1.0) -> None:
             presence = {"workers": workers, "busy": busy, "silent_s": silent_s}

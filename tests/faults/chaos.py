@@ -75,6 +75,7 @@ class Chaos:
                     del coming[0]
                 time.sleep(TICK_S)
             while missed and too_few_faults(len(self._history.faults), self._plan):
+                self._platform.wait_ready()  # who is being started is no victim
                 if self._begin(missed.pop(0)):
                     time.sleep(max(0.0, self._standing[0].until - time.monotonic()))
                     self._undo(self._standing[0])
@@ -85,9 +86,11 @@ class Chaos:
     def _begin(self, planned: PlannedFault) -> bool:
         concerns = planned.name.split("-")[0] if planned.name not in ("kill-all", "stop-all") else "platform"
         standing = {each.concerns for each in self._standing}
-        # a guard that is paused passes no SIGTERM on
-        in_the_way = concerns in standing - {"pause"} or (planned.name == "stop-all" and "pause" in standing)
-        if in_the_way or "platform" in standing:
+        paused = [each.fault.target for each in self._standing if each.concerns == "pause"]
+        # a guard that is paused passes no SIGTERM on, and ends nothing of what it guards
+        guards = [target for target in paused if target.startswith("guard")]
+        in_the_way = (planned.name == "stop-all" and paused) or (planned.name == "kill-all" and guards)
+        if in_the_way or concerns in standing - {"pause"} or "platform" in standing:
             self._history.leave_out(planned, "another one is going on")
             return False
         undo = ExitStack()

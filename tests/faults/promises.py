@@ -329,18 +329,24 @@ def resumed_equals_straight(seen: Evidence) -> Iterator[str]:
 
 
 def _goes_on_from_the_newest(seen: Evidence) -> Iterator[str]:
+    """A trainer that was killed when it had just saved its last step could not say so any more."""
     newest: dict[str, int] = {}
+    last: dict[str, int] = {}
     begun: set[tuple[str, int]] = set()
     for record in sorted(seen.witness, key=lambda record: (record.job, record.fence, record.at)):
-        if record.event == "step" and (record.job, record.fence) not in begun:
-            begun.add((record.job, record.fence))
-            if record.step != newest.get(record.job, 0) + 1:
+        if record.event == "checkpoint":
+            newest[record.job] = max(record.step, newest.get(record.job, 0))
+        elif record.event == "step":
+            saved = newest.get(record.job, 0)
+            is_first = (record.job, record.fence) not in begun
+            if is_first and record.step - 1 not in (saved, last.get(record.job)):
                 yield (
                     f"job {record.job}: fence {record.fence} began with step {record.step}, "
-                    f"and the newest checkpoint was of step {newest.get(record.job, 0)}"
+                    f"and the newest checkpoint was of step {saved}"
                 )
-        elif record.event == "checkpoint":
-            newest[record.job] = max(record.step, newest.get(record.job, 0))
+            begun.add((record.job, record.fence))
+            newest[record.job] = max(saved, record.step - 1) if is_first else saved
+            last[record.job] = record.step
 
 
 def watchers_hear_all(seen: Evidence) -> Iterator[str]:

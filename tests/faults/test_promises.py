@@ -72,6 +72,8 @@ def in_order() -> Evidence:
             Record("resumed", 1, 11, "started", 0, 10.0),
             *(Record("resumed", 1, 11, "step", step, 10.0 + step / 10) for step in range(1, 6)),
             Record("resumed", 1, 11, "checkpoint", 5, 11.0),
+            Record("resumed", 1, 11, "step", 6, 11.1),
+            Record("resumed", 1, 11, "step", 7, 11.2),
             Record("resumed", 2, 12, "started", 0, 20.0),
             Record("resumed", 2, 12, "step", 6, 20.1),
             Record("resumed", 2, 12, "finished", 20, 29.0),
@@ -118,6 +120,16 @@ def without(field: str, key: str) -> Callable[[Evidence], None]:
 def artefact(job: str, **fields: Any) -> Callable[[Evidence], None]:
     def change(seen: Evidence) -> None:
         seen.artefacts[job] = replace(seen.artefacts[job], **fields)
+
+    return change
+
+
+def began_at(step: int) -> Callable[[Evidence], None]:
+    """With which step the second attempt of the resumed run began."""
+
+    def change(seen: Evidence) -> None:
+        index = next(n for n, record in enumerate(seen.witness) if (record.fence, record.event) == (2, "step"))
+        seen.witness[index] = replace(seen.witness[index], step=step)
 
     return change
 
@@ -208,6 +220,8 @@ BROKEN = [
     ("8", changed("cancelled", cancel_requested=False), "nobody asked for it"),
     ("9", artefact("resumed", state="00"), "after 2 attempts its adapter is 00"),
     ("9", lambda seen: seen.witness.pop(6), "fence 2 began with step 6, and the newest checkpoint was of step 0"),
+    ("9", began_at(5), "fence 2 began with step 5, and the newest checkpoint was of step 5"),
+    ("9", began_at(9), "fence 2 began with step 9, and the newest checkpoint was of step 5"),
     ("watchers", heard(1, 2, 4, 5), "heard 1-2, 4-5 over 2 connections"),
     ("watchers", heard(1, 2, 3, 3, 4, 5), "heard 1-3, 3-5"),
     ("watchers", heard(1, 2, 3), "heard 1-3"),
@@ -225,6 +239,12 @@ def test_what_is_in_order_breaks_no_promise() -> None:
     seen = in_order()
     assert violations(seen) == {}
     seen.operations = [*seen.operations, unavailable(503, 5.0)]
+    assert violations(seen) == {}
+
+
+def test_who_was_killed_between_the_last_save_and_the_word_of_it_has_saved_all_the_same() -> None:
+    seen = in_order()
+    began_at(8)(seen)
     assert violations(seen) == {}
 
 
