@@ -13,6 +13,8 @@ from typing import Any
 
 from a2wsgi.wsgi import build_environ
 
+from platform_site.frames import with_room
+
 PATIENCE_S = 10.0
 
 
@@ -54,7 +56,7 @@ class WebThreads:
             try:
                 # a context each: what one request sets, the next one in the thread must not find
                 call = partial(contextvars.copy_context().run, self._call, scope, body)
-                return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, with_room, call)
             finally:
                 self._stands_still = False
                 self._free.release()
