@@ -33,7 +33,7 @@ class Contender:
         if self._dialect.sees_all_rows:
             self._stack.enter_context(as_owner())
         settings.ROOT_URLCONF = self._dialect.urls
-        self._application = get_wsgi_application()
+        self._application: Any = get_wsgi_application()
 
     def close(self) -> None:
         self._stack.close()

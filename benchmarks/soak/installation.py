@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ STOP_S = 50.0  # the supervisor kills after 35
 # start. The same settings have django-q2's forks called by what they are.
 SETTINGS = "tests.faults.settings"
 NOWHERE = "http://127.0.0.1:9"  # no inference server is started, and nobody asks it
+PR_SET_PDEATHSIG = 1
 
 
 class Installation:
@@ -59,6 +61,7 @@ class Installation:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a Ctrl-C is for whoever started it, and who ends it in good order
+                preexec_fn=_end_with_parent,
             )
         try:
             self._wait_ready()
@@ -85,3 +88,8 @@ class Installation:
         except subprocess.TimeoutExpired:
             self._up.kill()
             self._up.wait()
+
+
+def _end_with_parent() -> None:
+    """However whoever started it ends, the platform stops in order."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -57,7 +57,7 @@ class Tenants:
     def _first_version(self, principal: Principal) -> DatasetVersion:
         """Through the API, from the file to the version that a run can learn from."""
         with operator():
-            session = issue_session(User.objects.get(pk=principal.user_id))
+            session = issue_session(User.objects.get(pk=str(principal.user_id)))
         client = Client(self._url)
         client.use({"accessToken": session.access_token, "expiresAt": session.expires_at.isoformat()})
         file = Path(settings.HOME) / "rows.jsonl"
@@ -198,4 +198,5 @@ def _clients(principal: Principal) -> list[dict[str, Any]]:
 
 
 def _token_s() -> float:
-    return float(settings.SIMPLE_JWT["ACCESS_TOKEN_LIFETIME"].total_seconds())
+    lifetime: Any = settings.SIMPLE_JWT["ACCESS_TOKEN_LIFETIME"]
+    return float(lifetime.total_seconds())
