@@ -103,7 +103,8 @@ class InvitationType(ModelNode):
 
     @classmethod
     def get_queryset(cls, queryset: Any, info: Info, **_: Any) -> Any:
-        return queryset.visible_to(info.context.actor)
+        # the optimizer brings the plain QuerySet of a prefetch
+        return queryset.filter(pk__in=models.Invitation.objects.visible_to(info.context.actor).values("pk"))
 
 
 @strawberry.type(

@@ -8,7 +8,7 @@ import logging
 from contextlib import suppress
 from datetime import timedelta
 from types import NoneType
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from strawberry.channels import GraphQLWSConsumer
@@ -57,8 +57,9 @@ class Operations(BaseGraphQLTransportWSHandler):  # type: ignore[type-arg]
                 "complete one, or open another.",
                 code="TOO_MANY_SUBSCRIPTIONS",
             )
-        principal, address = self.context.principal, (self.view.scope.get("client") or [""])[0]
-        standing = await in_thread(lambda: count_request(principal, address))
+        context, socket = cast(Context, self.context), cast(GraphQLSocket, self.view)
+        address = (socket.scope.get("client") or [""])[0]
+        standing = await in_thread(lambda: count_request(context.principal, address))
         return None if standing is None or standing.passes else too_many(standing)
 
 

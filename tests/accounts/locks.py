@@ -40,6 +40,9 @@ def in_another_thread() -> Iterator[Callable[[Callable[[], T]], Future[T]]]:
 def _somebody_waits() -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
+            "SELECT pg_stat_clear_snapshot()"
+        )  # in a transaction, who connects after the first look is not seen
+        cursor.execute(
             """SELECT EXISTS (
                  SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
                  WHERE NOT granted AND datname = current_database()

@@ -40,8 +40,9 @@ def entries(organization_id: Any) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def inline(*rows: dict[str, Any], initial: int = 0) -> dict[str, Any]:
-    """An inline's part of a form: `rows`, of which the first `initial` are there already."""
+    """The inlines' part of a form: `rows` of members, of which the first `initial` are there already, and no quota."""
     form = {"memberships-TOTAL_FORMS": len(rows), "memberships-INITIAL_FORMS": initial}
+    form |= {"quota-TOTAL_FORMS": 0, "quota-INITIAL_FORMS": 0}
     return form | {
         f"memberships-{number}-{name}": value for number, row in enumerate(rows) for name, value in row.items()
     }

@@ -35,6 +35,11 @@ EMPTY = dict.fromkeys(Limits.__dataclass_fields__, "")
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def _as_installed(settings: Any, _unhurried: None) -> None:
+    settings.REQUESTS_PER_MINUTE = DEFAULTS.requests_per_minute
+
+
 def limits_of(person: Person) -> Limits:
     with tenant(person.principal):
         return quota_of(person.organization.pk)

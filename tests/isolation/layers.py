@@ -11,7 +11,7 @@ from typing import Any
 from django.db import DatabaseError, connection
 
 from accounts import permissions
-from accounts.permissions import FOR_PEOPLE, ROLES, Permission
+from accounts.permissions import FOR_PEOPLE, Permission
 from common.errors import DomainError, NotAllowed, NotFound, NotSignedIn
 from common.tenancy import operator, tenant
 from platform_site.schema import NODES
@@ -47,7 +47,7 @@ def check_querysets(world: World) -> None:
 def sees(asker: Asker, whose: Tenant, kind: str) -> bool:
     if asker.home is not whose or asker.role is None:
         return False
-    return kind not in SEEN_BY or SEEN_BY[kind] in ROLES[asker.role]
+    return kind not in SEEN_BY or asker.may(SEEN_BY[kind])
 
 
 # ---------------------------------------------------------------------------------------------- actions

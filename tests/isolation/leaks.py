@@ -15,6 +15,7 @@ from common.events import JobEvent
 from common.tenancy import TenantQuerySet
 from datasets import actions as datasets_actions
 from datasets import receive
+from datasets import schema as datasets_schema
 from datasets.models import Dataset
 from inference import schema as inference_schema
 from platform_site import schema as merged
@@ -73,18 +74,18 @@ LEAKS = [
     *(
         Leak(
             f"{module} does not authorize {name}",
-            in_modules("authorize", mistakes.unasked, module),
+            in_modules(word, mistakes.unasked, module),
             own(kind, name, asker),
             rf"{name} as {asker} should be refused with NOT_ALLOWED",
         )
-        for module, kind, name, asker in [
-            ("datasets.actions", "mutation", "startUpload", "viewer"),
-            ("training.actions", "mutation", "startTrainingRun", "viewer"),
-            ("inference.actions", "mutation", "predict", "key of viewer"),
-            ("accounts.actions.keys", "mutation", "createApiKey", "member"),
-            ("accounts.actions.organizations", "mutation", "inviteMember", "member"),
-            ("accounts.organizations_schema", "query", "apiKeys", "viewer"),
-            ("accounts.organizations_schema", "query", "auditLog", "member"),
+        for module, word, kind, name, asker in [
+            ("datasets.actions", "authorize", "mutation", "startUpload", "viewer"),
+            ("training.actions", "authorize", "mutation", "startTrainingRun", "viewer"),
+            ("inference.actions", "authorize", "mutation", "predict", "key of viewer"),
+            ("accounts.actions.keys", "authorize", "mutation", "createApiKey", "member"),
+            ("accounts.actions.organizations", "authorize", "mutation", "inviteMember", "member"),
+            ("accounts.organizations_schema", "authorize_look", "query", "apiKeys", "viewer"),
+            ("accounts.organizations_schema", "authorize_look", "query", "auditLog", "member"),
         ]
     ),
     Leak(
@@ -130,6 +131,13 @@ LEAKS = [
     Leak(
         "a look-up forgets who is asking",
         replaced(graphql, "resolve", mistakes.whoever_asks),
+        foreign("organization(id)", "viewer"),
+        r"organization\(id\) as viewer: .*qztheirs Ltd",
+        bare=True,
+    ),
+    Leak(
+        "a field that returns a query forgets who is asking",
+        replaced(datasets_schema, "sought", mistakes.whoever_asks),
         foreign("dataset(id)", "viewer"),
         r"dataset\(id\) as viewer: .*qztheirs snippets",
         bare=True,
@@ -143,7 +151,7 @@ LEAKS = [
     Leak(
         "what is another's is told from what never existed",
         replaced(graphql, "resolve", mistakes.and_says_whose),
-        foreign("trainingRun(id)"),
+        foreign("organization(id)"),
         "This belongs to another organization",
         bare=True,
     ),
@@ -218,7 +226,7 @@ LEAKS = [
     ),
     Leak(
         "a stream is generated for whoever asks",
-        replaced(inference_schema, "ticket_for", mistakes.ticket_for_anybody),
+        replaced(inference_schema, "permit_for", mistakes.permit_for_anybody),
         foreign("generate(input.adapterId)"),
         "INFERENCE_UNAVAILABLE",
     ),

@@ -111,7 +111,7 @@ def cancel_queued(person: Person, run: TrainingRun) -> None:
 
 def cancel_queued_as_operator(person: Person, run: TrainingRun) -> None:
     with operator():
-        operations.cancel(run)
+        operations.cancel(run, "command")
 
 
 def fail(person: Person, run: TrainingRun) -> None:
