@@ -133,7 +133,7 @@ class Api:
         if answer.status_code >= 500 and answer.status_code != NO_ROOM:
             retry_after_s = answer.headers.get("Retry-After")
             raise Unclear(f"{answer.status_code}: {body}", answer.status_code, retry_after_s and float(retry_after_s))
-        if answer.status_code >= 400:
+        if answer.status_code >= 400 and not body.get("data"):  # a mutation's refusal may be a 429
             code = body.get("code") or body["errors"][0]["extensions"]["code"]
             raise Refused(code, str(body))
         return body
