@@ -44,7 +44,7 @@ class Visitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left.set()
-        self._visit.result(60)
+        self._visit.result(60 + self._every_s)  # it sleeps in between
 
     def first_success_after(self, at: float, timeout_s: float = 60.0) -> Answer:
         """The first right answer to what was asked at that time or later; waited for."""
