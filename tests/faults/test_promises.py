@@ -12,7 +12,8 @@ import pytest
 from platform_site.engines.place import ROOT
 from tests.faults.evidence import RUN, VERSION, Artefact, Event, Evidence, Job, Message, Upload
 from tests.faults.history import Fault, Operation, Outcome, Watcher
-from tests.faults.promises import GIVEN_BACK, PROMISES
+from tests.faults.poison import GIVEN_BACK
+from tests.faults.promises import PROMISES
 from tests.faults.scripts import final_state
 from tests.faults.witness import Record
 from tests.mail import Received

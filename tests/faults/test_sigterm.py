@@ -11,8 +11,8 @@ import pytest
 from tests.faults import ledger
 from tests.faults.injector import Injector
 from tests.faults.installation import Installation
+from tests.faults.poison import GIVEN_BACK
 from tests.faults.process_table import Running
-from tests.faults.promises import GIVEN_BACK
 from tests.faults.scripts import Behaviour, Script
 from tests.faults.team import Team
 
