@@ -9,15 +9,27 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Exists, F, OuterRef
+from django.db.models import F
 from django.utils import timezone
 
 from accounts import tokens
 from accounts.actions.keys import MARK, NOTED_EVERY
-from accounts.models import ApiKey, Membership, RefreshToken, User
+from accounts.models import ApiKey, Membership
 from common.errors import Invalid
-from common.tenancy import Principal, operator
+from common.tenancy import Principal, operator, selected_by_operator
 
+OF_SESSION = """
+SELECT membership.organization_id, membership.role, organization.closes_at, quota.requests_per_minute
+FROM accounts_user AS person
+LEFT JOIN accounts_membership AS membership ON membership.user_id = person.id
+LEFT JOIN accounts_organization AS organization ON organization.id = membership.organization_id
+LEFT JOIN accounts_quota AS quota ON quota.organization_id = organization.id
+WHERE person.id = %(user)s AND person.is_active AND EXISTS (
+    SELECT FROM accounts_refreshtoken AS token
+    WHERE token.family = %(session)s AND token.user_id = person.id
+      AND token.revoked_at IS NULL AND token.expires_at > %(now)s
+)"""
+"""Asked at the beginning of each request: the ORM takes five times as long to word this as PostgreSQL to answer it."""
 OF_MEMBERSHIPS = ("organization_id", "role", "organization__closes_at", "organization__quota__requests_per_minute")
 
 
@@ -43,10 +55,8 @@ def _of_key(secret: str) -> Principal:
 
 def _of_access_token(access_token: str) -> Principal:
     claims = tokens.read(access_token)
-    with operator():
-        session = RefreshToken.objects.live().filter(family=claims.session, user=OuterRef("pk"))
-        user = User.objects.filter(Exists(session), pk=claims.user_id, is_active=True)
-        found = list(user.values_list(*(f"memberships__{name}" for name in OF_MEMBERSHIPS)))
+    who = {"user": claims.user_id, "session": claims.session, "now": timezone.now()}
+    found = selected_by_operator(OF_SESSION, who)
     if not found:
         raise tokens.InvalidToken
     return Principal(

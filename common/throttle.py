@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import time
 from dataclasses import dataclass
 
@@ -53,4 +54,26 @@ def hit(rate: Rate, who: str) -> Standing:
 @functools.cache
 def _limiter(redis_url: str) -> SlidingWindowCounterRateLimiter:
     pool = redis.ConnectionPool.from_url(redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
-    return SlidingWindowCounterRateLimiter(RedisStorage("redis://", connection_pool=pool, key_prefix="throttle"))
+    return SlidingWindowCounterRateLimiter(_OneExchange("redis://", connection_pool=pool, key_prefix="throttle"))
+
+
+class _OneExchange(RedisStorage):
+    """The library asks Redis twice, once to count and once for the standing: here its two scripts run as one."""
+
+    SCRIPT_ACQUIRE_SLIDING_WINDOW = b"""
+        local function acquired(KEYS, ARGV) %b end
+        local function window(KEYS, ARGV) %b end
+        local passes = acquired(KEYS, ARGV)
+        return {passes, unpack(window(KEYS, {ARGV[2]}))}
+    """ % (RedisStorage.SCRIPT_ACQUIRE_SLIDING_WINDOW, RedisStorage.SCRIPT_SLIDING_WINDOW)
+    _seen = threading.local()
+
+    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        windows = [self.prefixed_key(of(key)) for of in (self._previous_window_key, self._current_window_key)]
+        passes, *self._seen.window = self.lua_acquire_sliding_window(windows, [limit, expiry, amount])
+        return bool(passes)
+
+    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """As this thread's last entry left it."""
+        before, before_ms, now, now_ms = self._seen.window
+        return int(before or 0), max(0, before_ms) / 1000, int(now or 0), max(0, now_ms) / 1000
