@@ -71,9 +71,9 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
     actions = ["lock", "unlock", "sign_out", "close", "restore"]
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        """Whoever may set a superuser's password is one."""
-        is_theirs = bool(request.user.is_superuser) or obj is None or not obj.is_superuser
-        return super().has_change_permission(request, obj) and is_theirs
+        """Whoever sets the password of a colleague may become them: only superusers do."""
+        is_theirs = bool(request.user.is_superuser) or obj is None or not (obj.is_staff or obj.is_superuser)
+        return super().has_change_permission(request, obj) and (is_theirs or obj == request.user)
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         """Accounts are closed."""

@@ -112,3 +112,13 @@ def verify(organization_id: UUID) -> Iterator[Flaw]:
         yield Flaw(organization_id, head.sequence, f"is missing, with all after entry {sequence}")
     elif (head.sequence, head.hash) != (sequence, previous):
         yield Flaw(organization_id, sequence, "is not the one that was written last")
+    if head is not None and (beyond := _beyond(head)) is not None:
+        yield Flaw(organization_id, beyond, "lies beyond the end of the log: it was put here, or the end put back")
+
+
+def _beyond(head: AuditHead) -> int | None:
+    """The first entry after the end, unless it was appended meanwhile: then the end has moved."""
+    entries = AuditEntry.objects.filter(organization_id=head.pk, sequence__gt=head.sequence).order_by("sequence")
+    first = entries.values_list("sequence", flat=True).first()
+    has_moved = not AuditHead.objects.filter(pk=head.pk, sequence=head.sequence).exists()  # looked at second
+    return None if has_moved else first

@@ -53,8 +53,10 @@ def wrong_password(field: str) -> WrongCredentials:
 def usable_address(typed: str) -> str:
     """An address as accounts have it. Raises Invalid with INVALID_EMAIL."""
     address = User.objects.normalize_email(typed)
+    name = address.rpartition("@")[0]
     try:
-        validate_email(address if is_storable(address) else "")
+        # in quotes each mailbox has many spellings, some with control characters
+        validate_email(address if is_storable(address) and name.isascii() and '"' not in name else "")
     except ValidationError:
         raise Invalid("This is not an e-mail address.", code="INVALID_EMAIL", field="email") from None
     if len(address) > MAX_ADDRESS_CHARACTERS:

@@ -41,9 +41,12 @@ class MembersFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
 
 
 def _others(organization_id: Any, unmade: list[Any]) -> bool:
-    """Whether another owner stays: held until the transaction ends, so that nobody unmakes them meanwhile."""
-    owners = Membership.objects.filter(organization_id=organization_id, role=Role.OWNER).select_related("user")
-    held = owners.order_by("pk").select_for_update(of=("self",))
+    """Whether another owner stays: held until the transaction ends, so that nobody unmakes them meanwhile.
+
+    Whose account goes on is read after the wait.
+    """
+    owners = Membership.objects.filter(organization_id=organization_id, role=Role.OWNER).prefetch_related("user")
+    held = owners.order_by("pk").select_for_update()
     return any(owner.is_lasting_owner for owner in held if owner not in unmade)
 
 

@@ -19,6 +19,18 @@ from accounts.roles import Role as Role
 from accounts.usage_kinds import PERIODS, PeriodStart, UsageKind
 from common.tenancy import Principal, TenantQuerySet
 
+MAX_DOMAIN_CHARACTERS = 255
+
+
+def _one_spelling(domain: str) -> str:
+    """What mail is sent to is a domain's ASCII form, which has many others: in wide letters, say, or with soft hyphens."""
+    if len(domain) > MAX_DOMAIN_CHARACTERS or (domain.isascii() and "xn--" not in domain):
+        return domain
+    try:
+        return domain.encode("idna").decode("idna")
+    except UnicodeError:
+        return domain
+
 
 class UserManager(BaseUserManager["User"]):
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
@@ -33,7 +45,8 @@ class UserManager(BaseUserManager["User"]):
     @classmethod
     def normalize_email(cls, email: str | None) -> str:
         """One address is one account, however it is typed."""
-        return (email or "").strip().lower()
+        name, at, domain = (email or "").strip().lower().rpartition("@")
+        return f"{name}{at}{_one_spelling(domain)}"
 
     def visible_to(self, principal: Principal) -> models.QuerySet[User]:
         """Oneself, and whoever shares an organization."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from accounts.models import ApiKey, Membership, RefreshToken, User
-from common.errors import NotFound
+from common.errors import NotFound, NotSignedIn
 from common.tenancy import Principal, operator
 
 
@@ -41,7 +41,7 @@ def still_stand(principals: Sequence[Principal]) -> list[bool]:
 def with_role_held(actor: Principal, organization_id: UUID) -> Principal:
     """The actor with the role that they have now, which nobody changes before the caller's transaction ends.
 
-    Raises NotFound for a user who has left meanwhile.
+    Raises NotFound for a user who has left meanwhile, and NotSignedIn for one whose account was locked or closed.
     """
     if actor.user_id is None:
         return actor
@@ -49,4 +49,6 @@ def with_role_held(actor: Principal, organization_id: UUID) -> Principal:
     role = membership.select_for_update().values_list("role", flat=True).first()
     if role is None:
         raise NotFound
+    if not User.objects.filter(pk=actor.user_id, is_active=True, closes_at=None).exists():  # as it is after the wait
+        raise NotSignedIn
     return replace(actor, roles={**actor.roles, organization_id: role})

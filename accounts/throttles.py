@@ -13,8 +13,9 @@ from uuid import UUID
 from django.conf import settings
 from redis import RedisError
 
+from accounts.models import User
 from common.errors import TooManyAttempts, Unavailable
-from common.origin import address
+from common.origin import network
 from common.throttle import Rate, Standing, hit
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,8 @@ def _count_mail(mailbox: str) -> None:
 
 def _count_address(rate: Rate) -> None:
     """What no request has asked for, a command say, is not counted."""
-    if address():
-        _count(rate, address())
+    if (asked_from := network()) is not None:
+        _count(rate, asked_from)
 
 
 def _count(rate: Rate, who: str) -> None:
@@ -76,4 +77,4 @@ def _standing(rate: Rate, who: str) -> Standing:
 
 def _hidden(mailbox: str) -> str:
     """Redis holds no mail addresses. However one is typed, it is one."""
-    return hashlib.sha256(mailbox.strip().lower().encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(User.objects.normalize_email(mailbox).encode("utf-8", "surrogatepass")).hexdigest()

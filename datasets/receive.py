@@ -12,8 +12,10 @@ import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -42,9 +44,12 @@ Send = Callable[[Message], Awaitable[None]]
 BUFFER_BYTES = 1 << 20
 REPORT_EVERY_S = 0.5
 MAX_AT_ONCE = 64  # of this process, each with its buffer; one that comes after waits at its client
+MAX_OF_ONE_ORGANIZATION = 16  # of these: slow ones must not keep everybody else away
+SILENCE_S = 60.0  # whoever sends nothing for so long has gone without a word, or never meant to send
 
 _threads = ThreadPoolExecutor(4, thread_name_prefix="uploads")  # what they write must hold nobody else up
 _at_once = 0
+_of_each: Counter[UUID] = Counter()
 
 
 @dataclass
@@ -73,7 +78,8 @@ async def receive_upload(scope: Message, receive: Receive, send: Send) -> None:
             )
         upload = await _in_thread(lambda: _open(scope["path"].rpartition("/")[2]))
         _check_length(upload, dict(scope["headers"]))
-        sha256 = await _receive_body(upload, receive)
+        with _place_of(upload.organization_id):
+            sha256 = await _receive_body(upload, receive)
         await _answer(send, 201, {"receivedBytes": upload.size_bytes, "sha256": sha256})
     except Refusal as refusal:
         await _answer(send, refusal.status, {"code": refusal.code, "message": refusal.message})
@@ -97,6 +103,23 @@ async def receive_upload(scope: Message, receive: Receive, send: Send) -> None:
         pass
     finally:
         _at_once -= 1
+
+
+@contextmanager
+def _place_of(organization_id: UUID) -> Iterator[None]:
+    if _of_each[organization_id] >= MAX_OF_ONE_ORGANIZATION:
+        raise Refusal(
+            503,
+            "BUSY",
+            f"Your organization is sending {MAX_OF_ONE_ORGANIZATION} files, the most at a time; try again in a moment.",
+        )
+    _of_each[organization_id] += 1
+    try:
+        yield
+    finally:
+        _of_each[organization_id] -= 1
+        if not _of_each[organization_id]:
+            del _of_each[organization_id]
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
@@ -177,7 +200,7 @@ async def _spool(upload: Upload, receive: Receive, path: Path) -> tuple[int, str
 
         more = True
         while more:
-            message = await receive()
+            message = await _next(receive)
             if message["type"] == "http.disconnect":
                 raise Disconnected
             more = message.get("more_body", False)
@@ -194,6 +217,15 @@ async def _spool(upload: Upload, receive: Receive, path: Path) -> tuple[int, str
                 await _in_thread(lambda size=size: _go_on(upload, size))  # type: ignore[misc]
                 reported = time.monotonic()
     return size, digest.hexdigest()
+
+
+async def _next(receive: Receive) -> Message:
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            return await receive()
+    except TimeoutError:
+        message = f"Nothing has arrived for {SILENCE_S:.0f} seconds; send the file again."
+        raise Refusal(408, "TOO_SLOW", message) from None
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -47,6 +47,11 @@ ANSWER_TOO_LARGE = Invalid(
     "What mutations have done stays done.",
     code="ANSWER_TOO_LARGE",
 )
+ANSWER_TOO_LONG = Invalid(
+    f"The answer has over {ALLOWED.answer_fields:,} fields: ask for fewer items or fields. "
+    "What mutations have done stays done.",
+    code="ANSWER_TOO_LARGE",
+)
 NOT_A_STREAM = Invalid("This address streams: send `Accept: text/event-stream`.", code="NOT_A_STREAM")
 
 
@@ -57,7 +62,16 @@ class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
     return is completed inside one all the same.
     """
 
+    fields = 0
+    """Answered so far."""
+
     def execute_operation(self, serially: bool | None = None) -> Any:
+        answer = self._executed(serially)
+        if isinstance(answer, ExecutionResult) and self.fields > ALLOWED.answer_fields:
+            return ExecutionResult(None, [as_graphql_error(ANSWER_TOO_LONG)])
+        return answer
+
+    def _executed(self, serially: bool | None) -> Any:
         kind = self.operation.operation
         if kind is not OperationType.SUBSCRIPTION and self.context_value.request is None:
             raise GraphQLError("This connection carries subscriptions; send queries and mutations by HTTP POST.")
@@ -74,6 +88,9 @@ class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
     def execute_field(
         self, parent_type: Any, source: Any, field_details_list: Any, path: Any, position_context: Any
     ) -> Any:
+        self.fields += 1
+        if self.fields > ALLOWED.answer_fields:
+            raise as_graphql_error(ANSWER_TOO_LONG)  # so does each that is still to come, and takes no time
         execute: Any = super().execute_field
         if parent_type is not self.schema.mutation_type:
             return execute(parent_type, source, field_details_list, path, position_context)

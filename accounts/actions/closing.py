@@ -108,9 +108,10 @@ def _organizations_of(user: User) -> tuple[list[Organization], list[Organization
     Raises Invalid with LAST_OWNER.
     """
     theirs = Membership.objects.filter(user=user).values("organization_id")
-    rows = Membership.objects.filter(organization_id__in=theirs).select_related("organization", "user")
+    # whose account goes on is read after the wait: another owner may have closed theirs meanwhile
+    rows = Membership.objects.filter(organization_id__in=theirs).prefetch_related("organization", "user")
     members: defaultdict[Organization, list[Membership]] = defaultdict(list)
-    for member in rows.order_by("pk").select_for_update(of=("self",)):
+    for member in rows.order_by("pk").select_for_update():
         members[member.organization].append(member)
     alone = [organization for organization, its in members.items() if len(its) == 1]
     orphaned = [

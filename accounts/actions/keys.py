@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
@@ -42,8 +42,8 @@ def create_key(
     authorize_role(actor, role, organization.pk)
     # two requests must not both make the last one; whoever joins meanwhile only refers to the organization's id
     Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
-    if expires_at is not None and expires_at <= timezone.now():
-        raise Invalid("expiresAt should lie in the future.", field="expiresAt")
+    if expires_at is not None:
+        expires_at = _usable_end(expires_at)
     if ApiKey.objects.filter(organization=organization).working().count() >= MAX_KEYS:
         raise Invalid(f"An organization has at most {MAX_KEYS} keys: revoke one first.", code="TOO_MANY_KEYS")
     secret = MARK + secrets.token_urlsafe(32)
@@ -58,6 +58,19 @@ def create_key(
     )
     audit.record(organization.pk, actor=actor.name, action="key.create", target=f"key:{key.pk}", role=role.value)
     return IssuedKey(key, secret)
+
+
+def _usable_end(moment: datetime) -> datetime:
+    """In UTC: at the very end of the calendar another zone's year 9999 is one that no clock here shows. Raises Invalid."""
+    if moment.tzinfo is None:
+        raise Invalid("expiresAt should have a time zone, as 2030-01-31T12:00:00Z has.", field="expiresAt")
+    try:
+        end = moment.astimezone(UTC)
+    except OverflowError:
+        raise Invalid("expiresAt should lie within the years 1 to 9999 in UTC.", field="expiresAt") from None
+    if end <= timezone.now():
+        raise Invalid("expiresAt should lie in the future.", field="expiresAt")
+    return end
 
 
 @transaction.atomic

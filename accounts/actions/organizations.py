@@ -175,8 +175,9 @@ class _Held:
 def _held(actor: Principal, organization: Organization, user_id: UUID) -> _Held:
     """All rows are locked at once and in one order: two who leave, or change each other, wait. Raises NotFound."""
     of_concern = Q(role=Role.OWNER) | Q(user_id=user_id) | Q(user_id=actor.user_id)
-    rows = Membership.objects.filter(of_concern, organization=organization).select_related("user").order_by("pk")
-    members = {member.user_id: member for member in rows.select_for_update(of=("self",))}
+    # whose account goes on is read after the wait: another owner may have closed theirs meanwhile
+    rows = Membership.objects.filter(of_concern, organization=organization).prefetch_related("user").order_by("pk")
+    members = {member.user_id: member for member in rows.select_for_update()}
     if user_id not in members or (actor.user_id is not None and actor.user_id not in members):
         raise NotFound
     if actor.user_id is not None:

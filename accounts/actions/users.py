@@ -5,19 +5,22 @@ from __future__ import annotations
 from django.db import transaction
 
 from accounts import audit, tokens
-from accounts.models import Invitation, User
+from accounts.actions.organizations import take_what_they_gave
+from accounts.models import Membership, User
 from common.errors import Invalid
 from common.tenancy import Principal
 
 
 @transaction.atomic
 def lock_user(*, actor: Principal, user: User) -> None:
-    """Let nobody in as `user`, and end all sessions, until the account is unlocked. Raises Invalid for oneself."""
+    """Let nobody in as `user`, until the account is unlocked: sessions, keys, and invitations end. Raises Invalid for oneself."""
     if actor.user_id == user.pk:
         raise Invalid("This is you: somebody else has to lock your account.", code="OWN_ACCOUNT")
     User.objects.filter(pk=user.pk).update(is_active=False)
     tokens.revoke_all(user)
-    Invitation.objects.filter(invited_by=user, accepted_at=None).delete()
+    # held, so that a key or an invitation that is just being made comes before or not at all
+    for member in Membership.objects.filter(user=user).order_by("pk").select_for_update():
+        take_what_they_gave(actor, member.organization_id, user.pk, None)
     audit.record(audit.PLATFORM, actor=actor.name, action="user.lock", target=f"user:{user.pk}")
 
 

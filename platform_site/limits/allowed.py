@@ -55,6 +55,9 @@ class Allowed:
     items: int = 10
     """Items of a list that cannot be told how many, a user's memberships say. Few have more."""
 
+    answer_fields: int = 100_000
+    """In the answer as it turns out: a list that cannot be told how many may hold more than `items`, one inside the other."""
+
     values: int = 10_000
     """In the variables, the values in lists and objects counted one by one."""
 

@@ -10,6 +10,7 @@ from django.utils import timezone
 from redis import RedisError
 
 from common.errors import QuotaExceeded
+from common.origin import network_of
 from common.tenancy import Principal
 from common.throttle import Rate, Standing, hit
 from platform_site.outage_log import SPARINGLY
@@ -34,7 +35,7 @@ def _who(principal: Principal, address: str) -> str:
         return f"user:{principal.user_id}"
     if principal.key_id is not None:
         return f"keys:{next(iter(principal.organizations))}"
-    return f"address:{address}"
+    return f"address:{network_of(address)}"
 
 
 def too_many(standing: Standing) -> QuotaExceeded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,15 +12,19 @@ from django.utils import timezone
 
 from accounts import audit, mailed_tokens
 from accounts.actions import identity, keys, organizations
+from accounts.actions.closing import close_account
 from accounts.credentials import WrongCredentials
 from accounts.erasing import erase_what_is_over
+from accounts.member_forms import _others
 from accounts.models import ApiKey, Invitation, MailedToken, Membership, Organization, RefreshToken, Role, User
 from accounts.principals import principal_of
 from accounts.tokens import InvalidToken
+from common.errors import Invalid
 from common.models import OutboxMessage
 from common.tenancy import operator, tenant
 from datasets.models import Dataset
 from tests.accounts.closed import delete, delete_account, fresh, let_the_grace_period_pass, log_of, restore
+from tests.accounts.locks import in_another_thread
 from tests.accounts.mailbox import mails_to, subjects_to
 from tests.cast import PASSWORD, Person, make_person, session_of
 from tests.rows import global_id, make_dataset
@@ -112,6 +117,45 @@ def test_who_is_to_go_counts_as_no_owner(alice: Person) -> None:
     answer = bob.data(leave, o=global_id(bob.organization), u=global_id(bob.user))
     assert answer["left"]["messages"] == [{"code": "LAST_OWNER"}]
     assert members(alice.organization) == ["Alice", "Bob"]
+
+
+def close(bob: Person) -> None:
+    with operator():
+        close_account(actor=bob.principal, user=bob.user)
+
+
+def leave(bob: Person) -> None:
+    with tenant(bob.principal):
+        organizations.remove_member(actor=bob.principal, organization=bob.organization, user_id=bob.user.pk)
+
+
+def step_down(bob: Person) -> None:
+    with tenant(bob.principal):
+        organizations.change_member_role(
+            actor=bob.principal, organization=bob.organization, user_id=bob.user.pk, role=Role.MEMBER
+        )
+
+
+def taken_away_in_the_admin(bob: Person) -> None:
+    with operator():
+        if not _others(bob.organization.pk, [Membership.objects.get(user=bob.user)]):
+            raise Invalid("An owner is kept.", code="LAST_OWNER")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("go", [close, leave, step_down, taken_away_in_the_admin])
+def test_of_two_owners_who_go_at_once_the_second_is_the_last(go: Callable[[Person], None]) -> None:
+    alice = make_person("Alice")
+    bob = make_person("Bob", alice.organization)
+    make_person("Vera", alice.organization, Role.VIEWER)
+    with in_another_thread() as begin:
+        with operator():
+            close_account(actor=alice.principal, user=alice.user)
+            going = begin(lambda: go(bob))
+        with pytest.raises(Invalid) as refused:
+            going.result(timeout=10)
+    assert refused.value.code == "LAST_OWNER"
+    assert (closes_at(bob), members(alice.organization)) == (None, ["Alice", "Bob", "Vera"])
 
 
 def test_an_organization_that_is_closing_anyway_needs_no_owner(alice: Person, bob: Person) -> None:

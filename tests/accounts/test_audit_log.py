@@ -60,6 +60,12 @@ def test_a_log_that_nobody_has_touched_is_sound(organization: UUID, capsys: Any)
 
 
 ENTRY = "UPDATE accounts_auditentry SET "
+PUT_BACK = """UPDATE accounts_audithead head SET sequence = {0}, hash = entry.hash FROM accounts_auditentry entry
+    WHERE entry.organization_id = head.organization_id AND entry.sequence = {0}"""
+ADDED = """INSERT INTO accounts_auditentry (id, organization_id, sequence, at, actor, action, target, address, details,
+    previous_hash, hash) SELECT gen_random_uuid(), organization_id, {}, now(), actor, 'other', target, address, details, hash,
+    hash FROM accounts_auditentry WHERE sequence = 5"""
+BEYOND = "lies beyond the end of the log: it was put here, or the end put back"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +90,10 @@ ENTRY = "UPDATE accounts_auditentry SET "
             ],
         ),
         (["DELETE FROM accounts_audithead"], [(5, "has no head to end at")]),
+        ([PUT_BACK.format(3)], [(4, BEYOND)]),
+        ([PUT_BACK.format(3), ENTRY + "action = 'other' WHERE sequence > 3"], [(4, BEYOND)]),
+        ([f"UPDATE accounts_audithead SET sequence = 0, hash = '{audit.BEGINNING}'"], [(1, BEYOND)]),
+        ([ADDED.format(900)], [(900, BEYOND)]),
     ],
 )
 def test_what_was_done_to_it_is_found(
@@ -169,12 +179,21 @@ def test_an_entry_goes_with_what_it_tells_of() -> None:
         assert not AuditEntry.objects.filter(organization_id=organization_id).exists()
 
 
-def test_an_entry_says_where_it_was_asked_from() -> None:
+@pytest.mark.parametrize(
+    ("asked_from", "noted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        (f"fe80::1%{'zone' * 20}", "fe80::1"),  # longer than what the log has room for
+        ("whoever", ""),
+    ],
+)
+def test_an_entry_says_where_it_was_asked_from(asked_from: str, noted: str) -> None:
     organization_id = uuid4()
-    with operator(), request_from("192.0.2.7"):
+    with operator(), request_from(asked_from):
         audit.record(organization_id, actor="user:1", action="test")
     with operator():
-        assert AuditEntry.objects.get(organization_id=organization_id).address == "192.0.2.7"
+        assert AuditEntry.objects.get(organization_id=organization_id).address == noted
 
 
 def test_it_is_read_by_those_who_may_a_page_at_a_time() -> None:

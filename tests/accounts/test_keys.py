@@ -105,6 +105,14 @@ def test_a_key_ends_when_it_was_to_end(alice: Person) -> None:
     assert program.ask("{ organizations { name } }")["errors"] == [UNAUTHENTICATED]
 
 
+def test_a_key_may_last_as_long_as_the_calendar(alice: Person) -> None:
+    create(alice, expiresAt="9999-12-31T22:59:59-01:00")
+    listed = alice.data(
+        "query ($id: ID!) { apiKeys(organizationId: $id) { expiresAt } }", id=global_id(alice.organization)
+    )
+    assert listed["apiKeys"] == [{"expiresAt": "9999-12-31T23:59:59+00:00"}]
+
+
 @pytest.mark.parametrize("secret", ["ftk_", "ftk_" + "A" * 43, "ftk_\u0000", "ftk_é"])
 def test_what_is_no_key_is_refused_alike(alice: Person, secret: str) -> None:
     assert with_key(alice, secret.encode().decode("latin1")).ask("{ organizations { name } }")["errors"] == [
@@ -118,6 +126,9 @@ def test_what_is_no_key_is_refused_alike(alice: Person, secret: str) -> None:
         ({"name": " "}, "INVALID", "name"),
         ({"name": "x" * 151}, "INVALID", "name"),
         ({"expiresAt": "2020-01-01T00:00:00Z"}, "INVALID", "expiresAt"),
+        ({"expiresAt": "2099-01-01T00:00:00"}, "INVALID", "expiresAt"),  # where?
+        ({"expiresAt": "9999-12-31T23:59:59-14:00"}, "INVALID", "expiresAt"),  # in UTC the year 10000
+        ({"expiresAt": "0001-01-01T00:00:00+14:00"}, "INVALID", "expiresAt"),
     ],
 )
 def test_a_key_that_makes_no_sense_is_refused(alice: Person, fields: dict[str, Any], code: str, field: str) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import Permission
 from django.test import Client
 
 from accounts import tokens
-from accounts.actions import identity, users
+from accounts.actions import identity, keys, organizations, users
 from accounts.credentials import WrongCredentials
-from accounts.models import User
+from accounts.models import ApiKey, Invitation, Role, User
 from accounts.principals import principal_of
-from common.errors import Invalid
-from common.tenancy import operator
-from tests.cast import PASSWORD, Person, session_of
+from common.errors import Invalid, NotSignedIn
+from common.tenancy import Principal, operator, tenant
+from tests.accounts.locks import in_another_thread
+from tests.cast import PASSWORD, Person, make_person, session_of
 
 
 @pytest.fixture
@@ -48,6 +50,49 @@ def test_a_locked_account_is_out_at_once_and_stays_out(alice: Person, bob: Perso
         tokens.rotate(session.refresh_token)
     with pytest.raises(WrongCredentials):
         identity.log_in(email="alice@example.com", password=PASSWORD)
+
+
+def make_key(person: Person) -> str:
+    with tenant(person.principal):
+        made = keys.create_key(
+            actor=person.principal, organization=person.organization, name="CI", role=Role.VIEWER, expires_at=None
+        )
+    return made.secret
+
+
+def works(secret: str) -> bool:
+    try:
+        return principal_of(secret).key_id is not None
+    except tokens.InvalidToken:
+        return False
+
+
+def test_the_keys_and_invitations_of_a_locked_account_are_no_way_back_in(alice: Person) -> None:
+    bob = make_person("Bob", alice.organization)
+    hers, his = make_key(alice), make_key(bob)
+    with tenant(alice.principal):
+        organizations.invite_member(
+            actor=alice.principal, organization=alice.organization, email="eve@example.com", role=Role.OWNER
+        )
+    with operator():
+        users.lock_user(actor=bob.principal, user=alice.user)
+        users.unlock_user(actor=bob.principal, user=alice.user)
+    assert (works(hers), works(his)) == (False, True)
+    with operator():
+        assert not Invitation.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_that_is_being_made_meanwhile_is_not_made() -> None:
+    alice = make_person("Alice")
+    with in_another_thread() as begin:
+        with operator():
+            users.lock_user(actor=Principal(user_id=uuid4()), user=alice.user)
+            making = begin(lambda: make_key(alice))
+        with pytest.raises(NotSignedIn):
+            making.result(timeout=10)
+    with operator():
+        assert not ApiKey.objects.exists()
 
 
 def test_an_unlocked_account_may_log_in_and_its_old_sessions_stay_over(alice: Person, bob: Person) -> None:
@@ -122,6 +167,10 @@ def test_staff_who_may_change_users_become_no_superusers(admin: Client, client: 
     assert client.post(f"/admin/accounts/user/{root.pk}/password/", passwords).status_code == 403
     assert client.post(f"/admin/accounts/user/{root.pk}/change/", {"email": "x@example.com"}).status_code == 403
     assert client.post(f"/admin/accounts/user/{root.pk}/delete/", {"post": "yes"}).status_code == 403
+    colleague = User.objects.create_user("colleague@example.com", PASSWORD, is_staff=True)
+    assert client.post(f"/admin/accounts/user/{colleague.pk}/password/", passwords).status_code == 403
+    assert client.post(f"/admin/accounts/user/{colleague.pk}/change/", {"email": "x@example.com"}).status_code == 403
+    assert User.objects.get(pk=colleague.pk).check_password(PASSWORD)
     form = {"email": "staff@example.com", "name": "Staff", "is_staff": "on", "is_superuser": "on"}
     inline = {"memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}
     assert client.post(f"/admin/accounts/user/{staff.pk}/change/", {**form, **inline}).status_code == 302

@@ -62,7 +62,13 @@ def test_the_session_that_comes_back_speaks_for_the_new_user(client: Any, anonym
     }
 
 
-@pytest.mark.parametrize("again", ["ada@example.com", "ADA@example.com", "  ada@EXAMPLE.com "])
+@pytest.mark.parametrize(
+    "again",
+    [
+        *("ada@example.com", "ADA@example.com", "  ada@EXAMPLE.com "),
+        *("ada@\uff45xample.com", "ada@exam\u00adple.com", "ada@example\u3002com"),  # mail is sent to the same domain
+    ],
+)
 def test_a_known_address_is_taken_however_it_is_typed(anonymous: Ask, again: str) -> None:
     sign_up(anonymous)
     before = rows()
@@ -81,6 +87,12 @@ def test_a_known_address_is_taken_however_it_is_typed(anonymous: Ask, again: str
     assert rows() == before
 
 
+def test_an_international_domain_has_one_spelling(anonymous: Ask) -> None:
+    signed_up = sign_up(anonymous, email="ada@XN--BCHER-KVA.example")
+    assert signed_up["user"]["email"] == "ada@bücher.example"
+    assert sign_up(anonymous, email="ada@Bücher.example")["messages"][0]["code"] == "EMAIL_TAKEN"
+
+
 @pytest.mark.parametrize(
     ("fields", "code", "field"),
     [
@@ -95,6 +107,10 @@ def test_a_known_address_is_taken_however_it_is_typed(anonymous: Ask, again: str
         ({"email": "ada\ud800@example.com"}, "INVALID_EMAIL", "email"),
         ({"email": "ada@example\udfff.com"}, "INVALID_EMAIL", "email"),
         ({"email": "a" * 250 + "@example.com"}, "INVALID_EMAIL", "email"),
+        ({"email": '"ada"@example.com'}, "INVALID_EMAIL", "email"),  # ada@example.com once more
+        ({"email": '"\x1b[2J"@example.com'}, "INVALID_EMAIL", "email"),
+        ({"email": "ad\u0131@example.com"}, "INVALID_EMAIL", "email"),
+        ({"email": "ada@" + "ü" * 250}, "INVALID_EMAIL", "email"),
         ({"name": "A" * 151}, "INVALID", "name"),
         ({"name": "A\x00"}, "INVALID", "name"),
         ({"name": "A\ud800"}, "INVALID", "name"),

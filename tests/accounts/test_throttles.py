@@ -40,8 +40,12 @@ def ada(db: None) -> Person:
 @pytest.fixture
 def place() -> str:
     """A network address that nobody has tried from before."""
+    return somewhere()
+
+
+def somewhere() -> str:
     number = uuid4().hex
-    return f"2001:db8::{number[:4]}:{number[4:8]}:{number[8:11]}"
+    return f"2001:db8:{number[:4]}:{number[4:8]}::1"
 
 
 def post(document: str, place: str, token: str | None = None, **variables: Any) -> Any:
@@ -75,7 +79,7 @@ def test_a_password_is_tried_so_often_and_then_even_the_right_one_waits(ada: Per
     refused = post(LOGIN, place, email=typed, password=PASSWORD)
     assert (refused.status_code, outcomes(refused)) == (429, [TOO_MANY])
     assert 1 <= int(refused.headers["Retry-After"]) <= 900
-    assert outcome(LOGIN, f"{place}1", email=ada.user.email, password=PASSWORD) == TOO_MANY, "from anywhere"
+    assert outcome(LOGIN, somewhere(), email=ada.user.email, password=PASSWORD) == TOO_MANY, "from anywhere"
     with operator():
         assert (RefreshToken.objects.count(), AuditEntry.objects.count()) == (sessions, entries), "nothing is written"
 
@@ -103,8 +107,26 @@ def test_an_address_of_the_network_tries_so_often_whatever_it_tries(ada: Person,
     assert outcome(RESET, place, email=ada.user.email) == TOO_MANY
     settings.LOGINS_PER_ACCOUNT = 1
     assert outcome(LOGIN, place, email=ada.user.email, password="wrong") == TOO_MANY
-    elsewhere = f"{place}1"
-    assert outcome(LOGIN, elsewhere, email=ada.user.email, password=PASSWORD) == "Session", "it has locked nobody out"
+    assert outcome(LOGIN, somewhere(), email=ada.user.email, password=PASSWORD) == "Session", "it has locked nobody out"
+
+
+def test_all_addresses_that_a_customer_has_are_one(db: None, place: str, settings: Any) -> None:
+    settings.ATTEMPTS_PER_ADDRESS = 3
+    neighbours = [place, f"{place[:-1]}ffff:1:2:3", f"{place.upper()}%zone"]
+    assert [outcome(VERIFY, neighbour) for neighbour in neighbours] == ["INVALID_TOKEN"] * 3
+    assert outcome(VERIFY, f"{place[:-1]}2") == TOO_MANY
+    assert outcome(VERIFY, somewhere()) == "INVALID_TOKEN"
+
+
+def test_an_address_is_counted_however_it_is_spelled(db: None, quiet_queues: None, settings: Any) -> None:
+    settings.ATTEMPTS_PER_ADDRESS = 2
+    spellings = ["198.51.100.7", "::ffff:198.51.100.7", "::FFFF:c633:6407"]
+    assert [outcome(VERIFY, spelling) for spelling in spellings] == ["INVALID_TOKEN", "INVALID_TOKEN", TOO_MANY]
+
+
+def test_whom_no_proxy_names_is_counted_too(db: None, quiet_queues: None, settings: Any) -> None:
+    settings.ATTEMPTS_PER_ADDRESS = 2
+    assert [outcome(VERIFY, name) for name in ("", "unknown", "-")] == ["INVALID_TOKEN", "INVALID_TOKEN", TOO_MANY]
 
 
 def test_each_operation_of_a_document_is_an_attempt(ada: Person, place: str, settings: Any) -> None:
@@ -139,6 +161,13 @@ def test_a_mailbox_gets_so_much_mail_that_it_did_not_ask_for(ada: Person, place:
         assert OutboxMessage.objects.filter(recipient=email).count() == 2
     settings.REQUIRE_VERIFIED_EMAIL = True
     assert outcome(SIGNUP, place, email=email) == TOO_MANY
+
+
+def test_a_mailbox_is_one_however_its_domain_is_spelled(db: None, place: str, settings: Any) -> None:
+    settings.MAILS_PER_MAILBOX = 2
+    name = uuid4().hex
+    spellings = [f"{name}@{domain}" for domain in ("example.com", "\uff45xample.com", "exam\u00adple.com")]
+    assert [outcome(RESET, place, email=spelling) for spelling in spellings] == ["Done", "Done", TOO_MANY]
 
 
 def test_an_organization_invites_so_many(ada: Person, place: str, settings: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
@@ -284,6 +285,38 @@ def test_more_at_once_than_can_be_received_come_again(ada: Person, monkeypatch: 
     assert [(status, answer["code"]) for status, answer in beside] == [(503, "BUSY")]
     assert state(ada, other) == WAITING
     assert put(other, CONTENT) == (201, {"receivedBytes": len(CONTENT), "sha256": SHA256})
+
+
+def test_one_organization_does_not_take_all_the_places(ada: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "MAX_OF_ONE_ORGANIZATION", 1)
+    ticket, more, anothers = start(ada), start(ada), start(make_person("Eve"))
+    beside: list[Any] = []
+
+    def with_others_beside() -> Iterator[bytes]:
+        yield CONTENT[:9]
+        others = threading.Thread(target=lambda: beside.extend(put(other, CONTENT) for other in (more, anothers)))
+        others.start()
+        others.join()
+        yield CONTENT[9:]
+
+    received = (201, {"receivedBytes": len(CONTENT), "sha256": SHA256})
+    assert send(urlsplit(ticket["url"]).path, with_others_beside()) == received
+    (status, answer), of_another = beside
+    assert (status, answer["code"], of_another) == (503, "BUSY", received)
+    assert put(more, CONTENT) == received
+    assert not receive._of_each
+
+
+def test_whoever_sends_nothing_any_more_is_not_waited_for(ada: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "SILENCE_S", 0.2)
+    ticket = start(ada)
+    address = urlsplit(ticket["url"])
+    with serving() as url, socket.create_connection((urlsplit(url).hostname, urlsplit(url).port or 0)) as silent:
+        head = f"PUT {address.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
+        silent.sendall(head.encode() + CONTENT[:9])
+        silent.settimeout(10)
+        assert silent.recv(12) == b"HTTP/1.1 408"
+    assert (state(ada, ticket), left_over()) == (WAITING, [])
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "DELETE"])

@@ -14,9 +14,10 @@ import pytest
 from django.conf import settings
 from graphql import get_introspection_query, parse
 
+from accounts.models import Membership, User
 from common.errors import Invalid
 from common.graphql import Context
-from common.tenancy import Principal
+from common.tenancy import Principal, operator
 from platform_site import graphql
 from platform_site.limits.allowed import Allowed
 from platform_site.limits.cost import refuse_costly
@@ -261,6 +262,28 @@ def test_an_answer_that_is_too_large_is_refused_and_says_so(alice: Person, monke
     assert error == {
         "message": "The answer is over 16 MB: ask for fewer items or fields. What mutations have done stays done.",
         "extensions": {"code": "ANSWER_TOO_LARGE"},
+    }
+
+
+def test_lists_of_any_length_inside_each_other_are_given_up(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cost takes a list that cannot be told how many for ten."""
+    monkeypatch.setattr(graphql, "ALLOWED", Allowed(answer_fields=5_000))
+    with operator():
+        people = User.objects.bulk_create([User(email=f"{n}@example.com") for n in range(60)])
+        Membership.objects.bulk_create(Membership(organization=alice.organization, user=user) for user in people)
+    members = "members { role user { email } }"
+    answer = alice.data(f"{{ organizations {{ {members} }} }}")
+    assert len(answer["organizations"][0]["members"]) == 61
+    document = f"{{ organizations {{ members {{ user {{ memberships {{ organization {{ {members} }} }} }} }} }} }}"
+    assert alice.ask(document) == {
+        "data": None,
+        "errors": [
+            {
+                "message": "The answer has over 100,000 fields: ask for fewer items or fields. "
+                "What mutations have done stays done.",
+                "extensions": {"code": "ANSWER_TOO_LARGE"},
+            }
+        ],
     }
 
 
