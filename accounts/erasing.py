@@ -14,6 +14,7 @@ from uuid import UUID
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS, models
+from django.db.models import Q
 
 from accounts import audit, tokens
 from accounts.models import Invitation, MailedToken, Organization, User
@@ -73,8 +74,9 @@ def erase_account(user_id: UUID) -> None:
             return
         MailedToken.objects.filter(address=user.email).delete()
         OutboxMessage.objects.filter(recipient=user.email).delete()
-        Invitation.objects.filter(email=user.email).exclude(accepted_at=None).delete()
+        Invitation.objects.filter(email=user.email).delete()
         _forget_in_the_admin(user)
+        LogEntry.objects.filter(Q(object_repr__contains=user.email) | Q(change_message__contains=user.email)).delete()
         user.delete()
         audit.record(audit.PLATFORM, actor=KEEPER, action="account.delete", target=f"user:{user_id}")
 

@@ -74,12 +74,12 @@ def with_roles_as_they_are(principal: Principal) -> Principal:
 
 
 def _of_memberships(rows: Iterable[tuple[UUID | None, str, datetime | None, int | None]]) -> dict[str, Any]:
-    """What a Principal has of its organizations: roles, those about to be deleted, and the highest of their rates.
+    """What a Principal has of its organizations: roles, those about to be deleted, and the highest rate set for any of them.
 
-    A user of none has one empty row.
+    One without a rate of its own does not count there: everybody has one, of their own. A user of none has one empty row.
     """
     known = [row for row in rows if row[0] is not None]
-    rates = [settings.REQUESTS_PER_MINUTE if rate is None else rate for _, _, _, rate in known]
+    rates = [rate for _, _, _, rate in known if rate is not None]
     return {
         "roles": {organization_id: role for organization_id, role, _, _ in known},
         "closing": frozenset(organization_id for organization_id, _, closes_at, _ in known if closes_at is not None),

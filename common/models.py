@@ -65,7 +65,8 @@ class OutboxQuerySet(models.QuerySet["OutboxMessage"]):
         return message
 
     def sent(self) -> int:
-        return self.unsent().update(sent_at=Now(), failed_at=None, last_error="")
+        """Note that they were. What they said is not kept: some bring tokens, which are stored nowhere else as they are."""
+        return self.unsent().update(sent_at=Now(), failed_at=None, last_error="", body="")
 
     def postpone(self, delay: timedelta, error: str) -> int:
         """Have the messages tried again after `delay`."""

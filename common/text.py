@@ -35,6 +35,14 @@ def one_line(text: str, limit: int) -> str:
     return " ".join(shown.split())[:limit]
 
 
+def shortened(text: str, limit: int) -> str:
+    """A text of at most `limit` characters: of a longer one its beginning and, after an ellipsis, its end."""
+    if len(text) <= limit:
+        return text
+    end = limit // 3
+    return f"{text[: limit - end - 1]}…{text[-end:]}"
+
+
 def spelled(duration: timedelta) -> str:
     """A duration in its two largest units: 1 h 5 min, 2 min 4 s, 12 s."""
     minutes, seconds = divmod(max(0, round(duration.total_seconds())), 60)

@@ -31,7 +31,7 @@ from common.errors import DomainError, Invalid, NotSignedIn, TooManyAttempts, Un
 from common.graphql import NOBODY, WAITS, Context, Refusal, as_graphql_error
 from common.outages import AWAY, told, will_pass
 from common.tenancy import Principal, in_scope, tenant
-from common.text import is_storable
+from common.text import is_storable, shortened
 from common.threads import in_thread
 from common.throttle import Standing
 from platform_site.limits.documents import ALLOWED, in_our_words
@@ -52,6 +52,7 @@ ANSWER_TOO_LONG = Invalid(
     "What mutations have done stays done.",
     code="ANSWER_TOO_LARGE",
 )
+MESSAGE_CHARACTERS = 500
 NOT_A_STREAM = Invalid("This address streams: send `Accept: text/event-stream`.", code="NOT_A_STREAM")
 
 
@@ -210,6 +211,7 @@ def worded(error: GraphQLError) -> GraphQLError:
             refusal.message, nodes=error.nodes, path=error.path, extensions=refusal.extensions, original_error=original
         )
     if original is None or isinstance(original, GraphQLError):
+        error.message = shortened(error.message, MESSAGE_CHARACTERS)  # it may quote all that was sent
         return error
     if isinstance(original, RecursionError):
         return GraphQLError("This is nested too deeply.", path=error.path, extensions={"code": "INVALID"})
@@ -279,6 +281,8 @@ class GraphQLStreamView(AsyncGraphQLView):  # type: ignore[type-arg]
     async def dispatch(  # type: ignore[override]
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> HttpResponseBase:
+        if request.method != "POST":  # a document in an address would be in every log on its way
+            return HttpResponseNotAllowed(["POST"])
         if "text/event-stream" not in request.headers.get("Accept", ""):
             return refused(NOT_A_STREAM, 406)
         try:

@@ -130,8 +130,12 @@ class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
             context.principal = await in_thread(lambda: principal_from(authorization))
         except InvalidToken:
             raise ConnectionRejectionError from None
-        if not context.principal.is_nobody:
+        if context.principal.is_nobody:  # there is nothing here for them, and nothing that would end their connection
+            raise ConnectionRejectionError
+        try:
             self.live = lapse.end_when_lapsed(context.principal, self.end_lapsed)
+        except lapse.TooManyConnections as refusal:
+            await self.end(POLICY_VIOLATION, refusal.message)
         return await super().on_ws_connect(context)
 
     async def get_context(self, request: Any, response: Any) -> Any:

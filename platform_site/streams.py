@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from common.errors import NotSignedIn
+from common.errors import DomainError, NotSignedIn
 from common.graphql import as_graphql_error
 from common.tenancy import Principal
 from platform_site import lapse
@@ -20,12 +20,16 @@ async def until_lapsed(principal: Principal, chunks: Any) -> AsyncIterator[str]:
             yield chunk
         return
     lapsed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    connection = lapse.end_when_lapsed(principal, lapsed.set_result)
+    try:
+        connection = lapse.end_when_lapsed(principal, lapsed.set_result)
+    except lapse.TooManyConnections as refusal:
+        yield _refusal(refusal.message, refusal)
+        return
     try:
         async for chunk in _until(lapsed, chunks):
             yield chunk
         if lapsed.done():
-            yield _refusal(lapsed.result())
+            yield _refusal(f"{lapsed.result()}.", NotSignedIn())
     finally:
         lapse.forget(connection)
 
@@ -49,8 +53,8 @@ async def _until(lapsed: asyncio.Future[str], chunks: Any) -> AsyncIterator[str]
         await chunks.aclose()
 
 
-def _refusal(reason: str) -> str:
-    error: dict[str, Any] = {"message": f"{reason}.", "extensions": as_graphql_error(NotSignedIn()).extensions}
+def _refusal(message: str, of: DomainError) -> str:
+    error: dict[str, Any] = {"message": message, "extensions": as_graphql_error(of).extensions}
     return (
         f"event: next\r\ndata: {json.dumps({'data': None, 'errors': [error]})}\r\n\r\nevent: complete\r\ndata: \r\n\r\n"
     )

@@ -74,7 +74,12 @@ def withdraw_invitation(*, actor: Principal, invitation: Invitation) -> None:
     withdrawn, _ = Invitation.objects.filter(pk=invitation.pk).pending().delete()
     if not withdrawn:  # it has just been accepted
         raise NotFound
-    audit.record(organization_id, actor=actor.name, action="invitation.withdraw", target=f"invitation:{invitation.pk}")
+    _record_withdrawal(actor, invitation)
+
+
+def _record_withdrawal(actor: Principal, invitation: Invitation) -> None:
+    target = f"invitation:{invitation.pk}"
+    audit.record(invitation.organization_id, actor=actor.name, action="invitation.withdraw", target=target)
 
 
 def accept_invitation(*, actor: Principal, token: str) -> Membership:
@@ -189,4 +194,6 @@ def _held(actor: Principal, organization: Organization, user_id: UUID) -> _Held:
 def take_what_they_gave(actor: Principal, organization_id: UUID, user_id: UUID, role: Role | None) -> None:
     """Keys and invitations of somebody who may not give them any more would be a way back in."""
     keys.revoke_above(organization_id, user_id, role, actor=actor)
-    Invitation.objects.filter(organization_id=organization_id, invited_by_id=user_id).pending().delete()
+    for invitation in Invitation.objects.filter(organization_id=organization_id, invited_by_id=user_id).pending():
+        if Invitation.objects.filter(pk=invitation.pk).pending().delete()[0]:
+            _record_withdrawal(actor, invitation)

@@ -15,10 +15,11 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import connection
+from django.utils import timezone
 
 from accounts import audit, erasing
 from accounts.erasing import erase_what_is_over
-from accounts.models import Organization
+from accounts.models import Invitation, Organization
 from accounts.principals import principal_of
 from common import blobs
 from common.claims import claim
@@ -28,7 +29,7 @@ from common.leftovers import attempt_folder, remove_leftovers
 from common.tenancy import operator
 from datasets.models import Upload
 from datasets.schedules import remove_bytes_that_no_upload_waits_for
-from tests.accounts.closed import delete, fresh, let_the_grace_period_pass, log_of
+from tests.accounts.closed import delete, delete_account, fresh, let_the_grace_period_pass, log_of
 from tests.accounts.locks import in_another_thread
 from tests.cast import Person, make_person
 from tests.platform_site.history import make_history
@@ -235,6 +236,22 @@ def test_the_admins_history_names_it_no_more(alice: Person, charlie: Person) -> 
     erase_what_is_over()
     with operator():
         assert list(LogEntry.objects.values_list("object_repr", flat=True)) == ["Charlie's"]
+
+
+def test_the_admins_history_of_others_names_nobody_who_is_gone(alice: Person, charlie: Person) -> None:
+    told = [{"changed": {"name": "member", "object": "alice@example.com in Charlie's", "fields": ["Role"]}}]
+    with operator():
+        LogEntry.objects.log_actions(charlie.user.pk, [charlie.organization], CHANGE, told, single_object=True)
+        LogEntry.objects.log_actions(charlie.user.pk, [charlie.organization], CHANGE, "Renamed", single_object=True)
+        Invitation.objects.create(
+            organization=charlie.organization, email="alice@example.com", token_sha256="x", expires_at=timezone.now()
+        )
+    delete_account(alice)
+    let_the_grace_period_pass()
+    erase_what_is_over()
+    with operator():
+        assert list(LogEntry.objects.values_list("change_message", flat=True)) == ["Renamed"]
+        assert not Invitation.objects.exists()
 
 
 def test_an_event_more_than_a_batch_is_deleted_too(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:

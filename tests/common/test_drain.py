@@ -97,6 +97,7 @@ def test_what_is_due_is_sent_once(server: MailServer) -> None:
     assert received.headers["Date"] == f"{message.created_at:%a, %d %b %Y %H:%M:%S +0000}"
     sent = get(message)
     assert (sent.state, sent.attempts, sent.last_error) == (OutboxState.SENT, 1, "")
+    assert sent.body == "", "it may have brought a token"
 
 
 def test_nothing_due_asks_no_server(server: MailServer) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from common.errors import Invalid
-from common.text import plain_text
+from common.text import plain_text, shortened
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,7 @@ def test_names_that_nobody_could_read_or_store(name: str) -> None:
     with pytest.raises(Invalid, match="name should be 1 to 60 characters") as refused:
         plain_text(name, "name", 60)
     assert refused.value.field == "name"
+
+
+def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
+    assert [shortened("abcdefghij", limit) for limit in (10, 9, 4)] == ["abcdefghij", "abcde…hij", "ab…j"]

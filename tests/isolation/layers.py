@@ -127,7 +127,7 @@ def _leaks(table: Table, whose: Tenant, other: Tenant) -> Iterator[str]:
 
 COPY = """INSERT INTO {table} ({columns}) SELECT {columns} FROM (
     SELECT (jsonb_populate_record(t, jsonb_build_object('{column}', %s::text))).* FROM {table} t) AS copied"""
-REFUSED = "42501"
+REFUSED, FOREIGN_KEY_VIOLATION = "42501", "23503"
 
 
 def _affected(statement: str, organization_id: object) -> int:
@@ -170,5 +170,5 @@ def _is_held(table: str, column: str, parent: str, ours: object, theirs: object)
                 [theirs, ours],
             )
             return cursor.rowcount == 0
-    except DatabaseError:
-        return True
+    except DatabaseError as error:
+        return getattr(error.__cause__, "pgcode", None) == FOREIGN_KEY_VIOLATION

@@ -10,6 +10,7 @@ import pytest
 from tests.cast import Person
 from tests.rows import global_id, make_run
 
+CREATE_KEY = 'mutation ($until: DateTime) { createApiKey(input: {name: "x", expiresAt: $until}) { __typename } }'
 CONFIG = "query ($id: ID!) { trainingRun(id: $id) { name config { epochs } } me { email } }"
 
 
@@ -35,3 +36,21 @@ def test_a_refusal_is_no_error_of_ours(alice: Person, caplog: pytest.LogCaptureF
         answer = alice.ask("{ trainingRuns(first: 101) { totalCount } }")
     assert answer["errors"][0]["extensions"] == {"code": "INVALID", "field": "first"}
     assert caplog.records == []
+
+
+LONG = "x" * 90_000
+
+
+@pytest.mark.parametrize(
+    ("document", "variables"),
+    [
+        (f"{{ {LONG} }}", {}),
+        (f"{{ me {{ email }} }} {LONG}", {}),
+        (f'{{ trainingRuns(status: "{LONG}") {{ totalCount }} }}', {}),
+        (CREATE_KEY, {"until": LONG}),
+    ],
+    ids=["a field", "no operation", "a literal", "a time"],
+)
+def test_an_error_quotes_little_of_what_was_sent(alice: Person, document: str, variables: dict[str, str]) -> None:
+    errors = alice.ask(document, **variables)["errors"]
+    assert all(len(error["message"]) <= 500 and "…" in error["message"] for error in errors)

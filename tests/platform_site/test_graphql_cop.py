@@ -77,17 +77,23 @@ def test_info_field_suggestions(client: Client, headers: dict[str, str], documen
     assert "did you mean" not in answer.content.decode().lower()
 
 
+@pytest.mark.parametrize("path", ["/graphql", "/graphql/stream"])
 @pytest.mark.parametrize("production", [False, True])
-def test_info_get_based_mutation(client: Client, headers: dict[str, str], settings: Any, production: bool) -> None:
+def test_info_get_based_mutation(
+    client: Client, headers: dict[str, str], settings: Any, production: bool, path: str
+) -> None:
     settings.PRODUCTION = production
-    answer = client.get("/graphql", {"query": "mutation {__typename}"}, headers=headers)
+    answer = client.get(path, {"query": "mutation {__typename}"}, headers=headers)
     assert (answer.status_code, answer["Allow"], answer.content) == (405, "POST", b"")
 
 
+@pytest.mark.parametrize("path", ["/graphql", "/graphql/stream"])
 @pytest.mark.parametrize("production", [False, True])
-def test_info_get_method_support(client: Client, headers: dict[str, str], settings: Any, production: bool) -> None:
+def test_info_get_method_support(
+    client: Client, headers: dict[str, str], settings: Any, production: bool, path: str
+) -> None:
     settings.PRODUCTION = production
-    answer = client.get("/graphql", {"query": "query {__typename}"}, headers=headers)
+    answer = client.get(path, {"query": "query {__typename}"}, headers=headers)
     assert (answer.status_code, answer["Allow"], answer.content) == (405, "POST", b"")
 
 

@@ -27,7 +27,7 @@ from common.threads import in_thread
 from platform_site import lapse
 from tests.cast import Person, make_person
 from tests.rows import global_id, make_run
-from tests.sockets import greet, hear, socket, tell
+from tests.sockets import code_at_the_end, greet, hear, socket, tell
 from tests.web import serving
 from training.models import TrainingRun
 
@@ -242,3 +242,22 @@ def test_tokens_run_out_while_the_database_is_away(alice: Person, monkeypatch: p
         return heard
 
     assert asyncio.run(scenario()) == ["The access token has expired"]
+
+
+def test_one_person_has_so_many_connections_and_no_more(
+    url: str, alice: Person, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lapse, "MAX_CONNECTIONS", 1)
+    zoe = make_person("Zoe", alice.organization, Role.MEMBER)
+
+    async def talk() -> tuple[int, list[str]]:
+        async with by_socket(url, alice.token, run), socket(url) as second:
+            await tell(second, type="connection_init", payload={"authorization": f"Bearer {alice.token}"})
+            code = await code_at_the_end(second)
+            async with by_stream(url, alice.token, run) as third, by_stream(url, zoe.token, run):
+                return code, await third.end()
+
+    code, streamed = asyncio.run(talk())
+    assert code == 1008
+    assert "TOO_MANY_CONNECTIONS" in str(streamed)
+    asyncio.run(talk())  # those that have ended count no more

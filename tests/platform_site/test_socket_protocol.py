@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from websockets.asyncio.client import ClientConnection
@@ -47,12 +48,17 @@ def subscription(run: TrainingRun | None, id: str = "1") -> dict[str, Any]:
     return {"id": id, "type": "subscribe", "payload": {"query": EVENTS, "variables": variables}}
 
 
+def signed_in() -> dict[str, Any]:
+    return INIT | {"payload": {"authorization": f"Bearer {make_person(uuid4().hex).token}"}}
+
+
 def closed(url: str, *messages: Any, **how: Any) -> tuple[int, str | None]:
     """The code and the reason that the server closes the socket with after these messages."""
+    said = [signed_in() if message == INIT else message for message in messages]
 
     async def talk() -> tuple[int, str | None]:
         async with socket(url, **how) as opened:
-            for message in messages:
+            for message in said:
                 await opened.send(message if isinstance(message, (str, bytes)) else json.dumps(message))
             return await code_at_the_end(opened), opened.close_reason
 

@@ -217,18 +217,24 @@ def test_what_is_not_there_for_the_caller_is_not_found_all_alike(url: str, ada: 
 
 
 def test_nobody_gets_nothing(url: str, run: TrainingRun) -> None:
-    for way in (ask, stream):
-        (payload,) = way(url, None, EVENTS, id=global_id(run))
-        (error,) = payload["errors"] if isinstance(payload, dict) else payload
-        assert {key: error[key] for key in ("message", "extensions")} == UNAUTHENTICATED
+    (payload,) = stream(url, None, EVENTS, id=global_id(run))
+    (error,) = payload["errors"]
+    assert {key: error[key] for key in ("message", "extensions")} == UNAUTHENTICATED
+    for params in (None, {}, {"authorization": ""}):
+        assert close_code(url, INIT | {"payload": params}) == 4403
+
+
+def signed_in() -> dict[str, Any]:
+    return INIT | {"payload": {"authorization": f"Bearer {make_person(uuid4().hex).token}"}}
 
 
 def close_code(url: str, *messages: Any, **how: Any) -> int:
     """The code that the server closes the socket with after these messages."""
+    said = [signed_in() if message == INIT else message for message in messages]
 
     async def talk() -> int:
         async with socket(url, **how) as opened:
-            for message in messages:
+            for message in said:
                 await opened.send(message if isinstance(message, (str, bytes)) else json.dumps(message))
             return await code_at_the_end(opened)
 
