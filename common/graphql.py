@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, NewType, TypeVar
 from uuid import UUID
@@ -290,5 +290,7 @@ def _bounded(nodes: models.QuerySet[Any], after: str | None, before: str | None)
     for cursor, lookup in ((after, "lte"), (before, "gte")):
         if cursor:
             newest = OrderedCollectionCursor.from_cursor(cursor, places).field_values[0]
+            if isinstance(newest, datetime) and newest.utcoffset() != timedelta(0):
+                raise ValueError("Ours are in UTC; PostgreSQL knows no zone that is a day away.")
             nodes = nodes.filter(**{f"{places[0].attname}__{lookup}": newest})
     return nodes

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.models import Session
 from django.db import transaction
+from django.utils import timezone
 
 from accounts import audit, tokens
 from accounts.actions.organizations import take_what_they_gave
@@ -17,7 +20,7 @@ def lock_user(*, actor: Principal, user: User) -> None:
     if actor.user_id == user.pk:
         raise Invalid("This is you: somebody else has to lock your account.", code="OWN_ACCOUNT")
     User.objects.filter(pk=user.pk).update(is_active=False)
-    tokens.revoke_all(user)
+    _end_sessions(user)
     # held, so that a key or an invitation that is just being made comes before or not at all
     for member in Membership.objects.filter(user=user).order_by("pk").select_for_update():
         take_what_they_gave(actor, member.organization_id, user.pk, None)
@@ -33,6 +36,13 @@ def unlock_user(*, actor: Principal, user: User) -> None:
 
 @transaction.atomic
 def sign_out_everywhere(*, actor: Principal, user: User) -> None:
-    """End all sessions of `user` with the API, who may log in again."""
-    tokens.revoke_all(user)
+    """End all sessions of `user`, with the API and in the admin, who may log in again."""
+    _end_sessions(user)
     audit.record(audit.PLATFORM, actor=actor.name, action="user.sign_out", target=f"user:{user.pk}")
+
+
+def _end_sessions(user: User) -> None:
+    tokens.revoke_all(user)
+    for session in Session.objects.filter(expire_date__gt=timezone.now()):  # operators alone have one
+        if session.get_decoded().get(SESSION_KEY) == str(user.pk):
+            session.delete()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -110,6 +111,21 @@ def test_who_is_signed_out_everywhere_may_log_in(alice: Person, bob: Person) -> 
     assert (is_live(alice), is_live(bob)) == (False, True)
     alice.token = identity.log_in(email="alice@example.com", password=PASSWORD).access_token
     assert is_live(alice)
+
+
+@pytest.mark.parametrize("action", [users.lock_user, users.sign_out_everywhere])
+def test_it_ends_the_sessions_in_the_admin_too(
+    admin: Client, alice: Person, bob: Person, action: Callable[..., None]
+) -> None:
+    User.objects.filter(pk=alice.user.pk).update(is_staff=True)
+    clerk = Client()
+    clerk.force_login(alice.user)
+    assert clerk.get("/admin/").status_code == 200
+    with operator():
+        action(actor=bob.principal, user=alice.user)
+        users.unlock_user(actor=bob.principal, user=alice.user)
+    assert clerk.get("/admin/").status_code == 302
+    assert admin.get("/admin/").status_code == 200, "another's"
 
 
 def test_nobody_locks_themselves_out(alice: Person) -> None:

@@ -95,6 +95,13 @@ def test_absurd_requests_are_the_askers_fault(
     assert says in answer.text
 
 
+@pytest.mark.parametrize("name", ["sessionid", "csrftoken", "messages"])
+def test_a_cookie_that_no_row_can_have_is_nobodys(site: str, name: str) -> None:
+    cookie = f'{name}="{chr(92)}000{"A" * 32}"'  # a quoted one may spell any byte
+    answer = httpx.get(f"{site}/admin/", headers={"Cookie": cookie}, follow_redirects=True)
+    assert (answer.status_code, "Log in" in answer.text) == (200, True)
+
+
 def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(ada: Person, settings: Any) -> None:
     there = connection.settings_dict["HOST"]
     connection.close()

@@ -310,6 +310,8 @@ def _cursor(*values: Any) -> str:
         {"after": _cursor("2030-01-01T00:00:00Z", "x")},
         {"after": _cursor("yesterday", str(uuid4()))},
         {"after": _cursor("2030-13-01T00:00:00Z", str(uuid4()))},
+        {"after": _cursor("2030-01-01T00:00:00+23:59", str(uuid4()))},
+        {"after": _cursor("2030-01-01T00:00:00", str(uuid4()))},
         {"after": _cursor(None, str(uuid4()))},
         {"before": _cursor(7, 7)},
         {"before": _cursor("\x00", "\x00")},
