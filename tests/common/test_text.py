@@ -5,7 +5,7 @@ import time
 import pytest
 
 from common.errors import Invalid
-from common.text import plain_text, shortened
+from common.text import is_storable, plain_text, shortened
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from tests.cast import Person
 from tests.rows import global_id, make_run
 
-CREATE_KEY = 'mutation ($until: DateTime) { createApiKey(input: {name: "x", expiresAt: $until}) { __typename } }'
+CREATE_KEY = 'mutation ($until: DateTime) { createApiKey(input: {organizationId: "x", name: "x", expiresAt: $until}) { __typename } }'
 CONFIG = "query ($id: ID!) { trainingRun(id: $id) { name config { epochs } } me { email } }"
 
 
