@@ -10,7 +10,11 @@ from common.errors import Invalid
 
 def is_storable(text: str) -> bool:
     """PostgreSQL refuses NUL, and UTF-8 has no lone surrogates: no row holds such a text, and none can be made to."""
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in text
 
 
 _JOINERS = "\u200c\u200d"  # of scripts and emoji
