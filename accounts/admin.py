@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -42,6 +44,12 @@ class NewUserForm(UserCreationForm):
 class UserForm(UserChangeForm):
     def clean_email(self) -> str:
         return User.objects.normalize_email(self.cleaned_data["email"])
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if cleaned.get("email") != self.initial.get("email") and "email_verified" not in self.changed_data:
+            cleaned["email_verified"] = False  # that was another one
+        return cleaned
 
 
 class NewPasswordForm(AdminPasswordChangeForm):

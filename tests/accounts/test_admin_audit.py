@@ -91,6 +91,15 @@ def test_a_user_is_made_changed_and_made_staff(admin: Client) -> None:
     ]
 
 
+def test_another_address_is_one_that_nobody_has_verified(admin: Client, alice: Person) -> None:
+    User.objects.filter(pk=alice.user.pk).update(email_verified=True)
+    assert save(admin, alice.user, name="Alice", email_verified="on").status_code == 302
+    assert User.objects.get(pk=alice.user.pk).email_verified
+    assert save(admin, alice.user, email="alice@new.example", email_verified="on").status_code == 302
+    changed = User.objects.get(pk=alice.user.pk)
+    assert (changed.email, changed.email_verified) == ("alice@new.example", False)
+
+
 def test_an_organization_is_made_and_renamed(admin: Client, alice: Person) -> None:
     assert admin.post("/admin/accounts/organization/add/", {"name": "N", "slug": "n", **inline()}).status_code == 302
     with operator():

@@ -154,21 +154,26 @@ def check_references(world: World) -> None:
                 if parent not in known or field.column == known[model._meta.db_table].tenant_column:
                     continue
                 with operator():
-                    if not _is_held(model._meta.db_table, field.column, parent, ours, theirs):
+                    if not _is_held(field, parent, ours, theirs):
                         yield f"{model._meta.db_table}.{field.column} can be made to refer to another's {parent}"
 
     expect_none(flaws())
 
 
-def _is_held(table: str, column: str, parent: str, ours: object, theirs: object) -> bool:
+def _is_held(field: Any, parent: str, ours: object, theirs: object) -> bool:
+    """Whether it is the reference that is refused, and nothing else about the row."""
+    table = field.model._meta.db_table
     try:
         with taken_back(), connection.cursor() as cursor:
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            cursor.execute(
-                f"UPDATE {table} SET {column} = (SELECT id FROM {parent} WHERE organization_id = %s LIMIT 1) "
-                "WHERE organization_id = %s",
-                [theirs, ours],
-            )
+            cursor.execute((UNUSED if field.unique else USED).format(table=parent), [theirs])
+            (another,) = cursor.fetchone()
+            cursor.execute(f"UPDATE {table} SET {field.column} = %s WHERE organization_id = %s", [another, ours])
             return cursor.rowcount == 0
     except DatabaseError as error:
         return getattr(error.__cause__, "pgcode", None) == FOREIGN_KEY_VIOLATION
+
+
+USED = "SELECT id FROM {table} WHERE organization_id = %s LIMIT 1"
+UNUSED = """INSERT INTO {table} SELECT (jsonb_populate_record(t, jsonb_build_object('id', gen_random_uuid()))).*
+    FROM {table} t WHERE organization_id = %s LIMIT 1 RETURNING id"""

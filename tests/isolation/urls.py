@@ -14,6 +14,7 @@ from django.core import signing
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from accounts.models import User
 from datasets import tickets
 from platform_site import asgi
 from tests.isolation.askers import Asker
@@ -93,8 +94,14 @@ def check_admin(world: World, below: str = ADMIN) -> None:
     visitors = [("anonymous", Client(), {})]
     visitors += [(name, Client(), bearer(world.askers[name])) for name in ("owner", "key of owner")]
     visitors += [("a session", signed_in, {})]
+    may_nothing = Client()
+    may_nothing.force_login(User.objects.create_user("may-nothing@example.com", is_staff=True))
 
     def flaws() -> Iterator[str]:
+        for path in admin_paths(world, below):
+            answer = may_nothing.get(path)
+            if words_in(world, answer.content):
+                yield f"{path} as staff without a permission: {answer.status_code}, and {words_in(world, answer.content)}"
         for path in admin_paths(world, below):
             for name, client, headers in visitors:
                 answer = client.get(path, headers=headers)
