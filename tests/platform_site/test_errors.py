@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Any
 
 import pytest
 
+from platform_site.graphql import ECHO_LIMIT
 from tests.cast import Person
 from tests.rows import global_id, make_run
 
@@ -35,3 +37,36 @@ def test_a_refusal_is_no_error_of_ours(alice: Person, caplog: pytest.LogCaptureF
         answer = alice.ask("{ trainingRuns(first: 101) { totalCount } }")
     assert answer["errors"][0]["extensions"] == {"code": "INVALID", "field": "first"}
     assert caplog.records == []
+
+
+SIZED = 'mutation {{ startUpload(input: {{fileName: "a", sizeBytes: {}}}) {{ __typename }} }}'
+ENDING = 'mutation {{ createApiKey(input: {{organizationId: "x", name: "a", expiresAt: {}}}) {{ __typename }} }}'
+
+
+@pytest.mark.parametrize(
+    ("document", "literals"),
+    [
+        (SIZED, [str(10**20), '"5"', "1.5", "true", "[5]", "{a: 5}", "X"]),
+        (ENDING, ['"9999-12-31T24:00:00Z"', '"tomorrow"', "5", '"2030-01-01T00:00:00+99:99"']),
+    ],
+)
+def test_a_literal_that_is_none_of_its_type_is_the_askers_fault(
+    alice: Person, caplog: pytest.LogCaptureFixture, document: str, literals: list[str]
+) -> None:
+    for literal in literals:
+        (error,) = alice.ask(document.format(literal))["errors"]
+        assert error.keys() == {"message", "locations"}, literal
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize(
+    ("document", "variables"),
+    [
+        ("query ($of: [JobStatus!]) { trainingRuns(status: $of) { totalCount } }", {"of": ["x" * 1_000_000]}),
+        ("{ " + "x" * 90_000 + " }", {}),
+        ("{ ...F } fragment F" + "x" * 90_000 + " on Query { me { id } }", {}),
+    ],
+)
+def test_what_was_sent_is_not_sent_back(alice: Person, document: str, variables: dict[str, Any]) -> None:
+    errors = alice.ask(document, **variables)["errors"]
+    assert max(len(error["message"]) for error in errors) == ECHO_LIMIT + 1
