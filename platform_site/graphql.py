@@ -19,6 +19,7 @@ from graphql import (
     GraphQLError,
     NoSchemaIntrospectionCustomRule,
     OperationType,
+    ValueNode,
     get_operation_ast,
 )
 from strawberry.django.views import AsyncGraphQLView, GraphQLView
@@ -41,6 +42,7 @@ from platform_site.streams import until_lapsed
 
 logger = logging.getLogger(__name__)
 
+ECHO_LIMIT = 300  # characters of a message that is none of ours
 DATABASE_AWAY = Unavailable("The database cannot be reached; try again in a moment.")
 ANSWER_TOO_LARGE = Invalid(
     f"The answer is over {ALLOWED.answer_bytes // 1_000_000} MB: ask for fewer items or fields. "
@@ -52,7 +54,6 @@ ANSWER_TOO_LONG = Invalid(
     "What mutations have done stays done.",
     code="ANSWER_TOO_LARGE",
 )
-MESSAGE_CHARACTERS = 500
 NOT_A_STREAM = Invalid("This address streams: send `Accept: text/event-stream`.", code="NOT_A_STREAM")
 
 
@@ -211,16 +212,23 @@ def worded(error: GraphQLError) -> GraphQLError:
             refusal.message, nodes=error.nodes, path=error.path, extensions=refusal.extensions, original_error=original
         )
     if original is None or isinstance(original, GraphQLError):
-        error.message = shortened(error.message, MESSAGE_CHARACTERS)  # it may quote all that was sent
-        return error
+        return _shortened(error)
     if isinstance(original, RecursionError):
         return GraphQLError("This is nested too deeply.", path=error.path, extensions={"code": "INVALID"})
     if isinstance(original, ValueError) and str(original).startswith("Exceeds the limit"):  # int()'s own, of digits
         return GraphQLError("A number here has too many digits.", extensions={"code": "INVALID"})
+    if error.path is None and isinstance(next(iter(error.nodes or ()), None), ValueNode):  # a scalar refused a literal
+        return _shortened(GraphQLError(error.message, nodes=error.nodes))
     reference = uuid4().hex[:12]
     logger.error("GraphQL %s failed at %s", reference, error.path, exc_info=original)
     message = f"Something went wrong on our side; its operators find it as {reference}."
     return GraphQLError(message, path=error.path, extensions={"code": "INTERNAL", "reference": reference})
+
+
+def _shortened(error: GraphQLError) -> GraphQLError:
+    """GraphQL's own words repeat what was sent, which may be a megabyte."""
+    error.message = shortened(error.message, ECHO_LIMIT)
+    return error
 
 
 def principal_from(authorization: object) -> Principal:
