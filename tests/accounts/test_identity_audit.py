@@ -1,4 +1,7 @@
-"""What becomes of accounts is in the platform's audit log: made, verified, and asked to be reset, with the address."""
+"""What becomes of accounts is in the platform's audit log: made, verified, and asked to be reset, with the address.
+
+And who came into the admin, or did not.
+"""
 
 from __future__ import annotations
 
@@ -56,4 +59,23 @@ def test_a_request_to_reset_a_password(alice: Person) -> None:
     assert log() == [
         ("password.request_reset", "nobody", f"user:{alice.user.pk}", "192.0.2.9"),
         ("password.request_reset", "nobody", "nobody", "192.0.2.9"),
+    ]
+
+
+def test_an_operator_who_comes_in_and_whoever_is_refused(alice: Person) -> None:
+    root = User.objects.create_superuser("root@example.com", PASSWORD)
+    client = Client(REMOTE_ADDR="192.0.2.9")
+    for name, password in [
+        ("root@example.com", "wrong"),
+        ("nobody@example.com", PASSWORD),
+        ("alice@example.com", PASSWORD),  # who is no operator
+        ("Root@Example.com", PASSWORD),
+    ]:
+        client.post("/admin/login/", {"username": name, "password": password})
+    assert client.get("/admin/").status_code == 200
+    assert log() == [
+        ("session.refuse", "nobody", f"user:{root.pk}", "192.0.2.9"),
+        ("session.refuse", "nobody", "nobody", "192.0.2.9"),
+        ("session.refuse", "nobody", f"user:{alice.user.pk}", "192.0.2.9"),
+        ("session.begin", f"user:{root.pk}", "", "192.0.2.9"),
     ]

@@ -118,20 +118,3 @@ def test_who_came_in_and_who_was_refused_is_in_the_audit_log(alice: Person) -> N
         ("session.refuse", "nobody", hers, "192.0.2.9"),
         ("session.refuse", "nobody", "nobody", "192.0.2.9"),
     ]
-
-
-@pytest.mark.django_db
-def test_so_is_who_came_into_the_admin_and_who_was_refused() -> None:
-    root = User.objects.create_superuser("root@example.com", PASSWORD)
-    client = Client(REMOTE_ADDR="192.0.2.9")
-    tries = [("root@example.com", "wrong"), ("nobody@example.com", PASSWORD), ("root@example.com", PASSWORD)]
-    answers = [client.post("/admin/login/", {"username": email, "password": word}) for email, word in tries]
-    assert [answer.status_code for answer in answers] == [200, 200, 302]
-    with operator():
-        log = AuditEntry.objects.filter(organization_id=audit.PLATFORM).order_by("sequence")
-        seen = list(log.values_list("action", "actor", "target", "address", "details"))
-    assert seen == [
-        ("session.refuse", "nobody", f"user:{root.pk}", "192.0.2.9", {}),
-        ("session.refuse", "nobody", "nobody", "192.0.2.9", {}),
-        ("session.begin", f"user:{root.pk}", "", "192.0.2.9", {"at": "admin"}),
-    ]
