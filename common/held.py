@@ -111,30 +111,25 @@ class HeldJob:
     def succeed(self, succeeded: Callable[[Any, dict[str, Any]], None], result: dict[str, Any]) -> None:
         """End the job as SUCCEEDED together with what `succeeded` writes; as CANCELLED, if that was asked for."""
 
-        def write() -> None:
-            job = self._rows().select_for_update().first()
-            if job is None:
-                raise LeaseLost
-            if job.cancel_requested_at is not None:
-                self._rows().move(JobStatus.CANCELLED)
-            else:
-                succeeded(job, dict(result))
-                self._rows().move(JobStatus.SUCCEEDED, error_code=None, error_message=None)
+        def write(job: Any) -> None:
+            succeeded(job, dict(result))
+            self._rows().move(JobStatus.SUCCEEDED, error_code=None, error_message=None)
 
-        self._end(write)
+        self._end_unless_cancelled(write)
 
     def fail(self, code: str, message: str) -> None:
         """End the job as FAILED; as CANCELLED, if that was asked for."""
 
-        def write() -> None:
-            cancelled = self._rows().exclude(cancel_requested_at=None).move(JobStatus.CANCELLED)
-            if cancelled is None:
-                self._move(JobStatus.FAILED, error_code=code, error_message=message)
-
-        self._end(write)
+        self._end_unless_cancelled(
+            lambda job: self._rows().move(JobStatus.FAILED, error_code=code, error_message=message)
+        )
 
     def cancel(self) -> None:
-        self._end(lambda: self._move(JobStatus.CANCELLED))
+        def write() -> None:
+            if self._rows().move(JobStatus.CANCELLED) is None:
+                raise LeaseLost
+
+        self._end(write)
 
     def give_back(self, reason: str) -> None:
         """An orderly exit costs the job no attempt: a deployment is nobody's poison."""
@@ -185,9 +180,19 @@ class HeldJob:
     def _scope(self) -> Any:
         return organizations_scope([self.lease.organization_id])
 
-    def _move(self, status: JobStatus, **changes: Any) -> None:
-        if self._rows().move(status, **changes) is None:
-            raise LeaseLost
+    def _end_unless_cancelled(self, otherwise: Callable[[Any], object]) -> None:
+        """The job is held while that is decided: a cancel that was acknowledged before is seen, and a later one finds the end."""
+
+        def write() -> None:
+            job = self._rows().select_for_update().first()
+            if job is None:
+                raise LeaseLost
+            if job.cancel_requested_at is not None:
+                self._rows().move(JobStatus.CANCELLED)
+            else:
+                otherwise(job)
+
+        self._end(write)
 
     def _end(self, write: Callable[[], None]) -> None:
         """Hand the job on for good.

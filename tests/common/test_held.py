@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from common.held import HeldJob, LeaseLost
 from common.jobs import JobStatus, request_cancel
 from common.tenancy import operator
 from datasets.models import DatasetVersion
+from tests.accounts.locks import in_another_thread
 from tests.cast import make_person
 from tests.common.test_claims import queue_versions
 
@@ -137,6 +139,21 @@ def test_a_cancel_that_comes_before_a_failure_is_told_wins(version: DatasetVersi
         request_cancel(now_in_scope(version))
     held.fail("NO_USABLE_ROWS", "None.")
     assert (now(version).status, now(version).error_code) == (JobStatus.CANCELLED, None)
+
+
+@pytest.mark.parametrize(
+    "end", [lambda held: held.fail("NO_USABLE_ROWS", "None."), lambda held: held.succeed(lambda *_: None, {})]
+)
+def test_a_cancel_that_is_being_acknowledged_while_the_end_is_told_wins(
+    version: DatasetVersion, held: HeldJob, end: Callable[[HeldJob], None]
+) -> None:
+    """Found by seed 91: the end was told in two statements, between which the cancel was committed."""
+    with in_another_thread() as begin:
+        with operator():
+            assert request_cancel(now_in_scope(version)).status == JobStatus.RUNNING
+            waits = begin(lambda: end(held))
+        waits.result()
+    assert now(version).status == JobStatus.CANCELLED
 
 
 def test_a_cancel_that_comes_before_the_job_is_given_back_wins(version: DatasetVersion, held: HeldJob) -> None:
