@@ -98,7 +98,7 @@ def operator() -> Iterator[None]:
             _unless_broken(_leave_operator)
 
 
-def selected_by_operator(select: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+def selected_by_operator(select: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """What one SELECT finds in an operator scope: one exchange with the database, where the scope takes four."""
     if connection.in_atomic_block:  # the role would outlast the statement
         with operator():
@@ -106,7 +106,7 @@ def selected_by_operator(select: str, parameters: Mapping[str, object]) -> list[
     return _selected(f"SET LOCAL ROLE {OPERATOR_ROLE};{select}", parameters)
 
 
-def _selected(sql: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+def _selected(sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return list(cursor.fetchall())
