@@ -18,7 +18,7 @@ from accounts.models import ApiKey, Membership
 from common.errors import Invalid
 from common.tenancy import Principal, operator, selected_by_operator
 
-OF_SESSION = """
+OF_SESSION = """\
 SELECT membership.organization_id, membership.role, organization.closes_at, quota.requests_per_minute
 FROM accounts_user AS person
 LEFT JOIN accounts_membership AS membership ON membership.user_id = person.id

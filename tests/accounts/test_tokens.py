@@ -161,6 +161,7 @@ def test_the_principal_knows_the_session_and_its_end(alice: Person) -> None:
     assert principal.expires_at == datetime.fromtimestamp(claims["exp"], tz=UTC)
 
 
+@pytest.mark.django_db(transaction=True)
 def test_who_it_is_and_whether_the_session_is_live_is_one_exchange(alice: Person, bob: Person) -> None:
     with CaptureQueriesContext(connection) as exchanges:
         principal = principal_of(bob.token)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -32,11 +31,10 @@ def set_for_the_session(value: str) -> None:
         cursor.execute("SELECT set_config('app.organizations', %s, false)", [value])
 
 
-@contextmanager
-def operator_for_the_session() -> Iterator[None]:
+def selected_by_who_stays_operator(select: str, parameters: Any) -> list[Any]:
     with connection.cursor() as cursor:
-        cursor.execute(f"SET ROLE {tenancy.OPERATOR_ROLE}")
-    yield
+        cursor.execute(f"SET ROLE {tenancy.OPERATOR_ROLE};{select}", parameters)
+        return cursor.fetchall()
 
 
 @pytest.fixture
@@ -48,18 +46,16 @@ def fresh_connection() -> Iterator[None]:
 @pytest.mark.usefixtures("fresh_connection")
 @pytest.mark.parametrize(
     ("name", "leak"),
-    [("_set_organizations", set_for_the_session), ("operator", operator_for_the_session)],
+    [
+        ("common.tenancy._set_organizations", set_for_the_session),
+        ("accounts.principals.selected_by_operator", selected_by_who_stays_operator),
+    ],
     ids=["a scope that outlasts its transaction", "an operator who stays one"],
 )
 def test_a_scope_that_stays_on_the_connection_is_found(
     fresh: World, monkeypatch: pytest.MonkeyPatch, name: str, leak: Any
 ) -> None:
-    for module in (
-        ("common.tenancy", "accounts.principals", "tests.isolation.turns")
-        if name == "operator"
-        else ("common.tenancy",)
-    ):
-        monkeypatch.setattr(f"{module}.{name}", leak)
+    monkeypatch.setattr(name, leak)
     with pytest.raises(AssertionError, match="after request 0, datasets as owner, the connection is"):
         check_turns(fresh, 20)
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any
+from uuid import uuid4
 
 import httpx
 from django.core import signing
@@ -95,7 +96,7 @@ def check_admin(world: World, below: str = ADMIN) -> None:
     visitors += [(name, Client(), bearer(world.askers[name])) for name in ("owner", "key of owner")]
     visitors += [("a session", signed_in, {})]
     may_nothing = Client()
-    may_nothing.force_login(User.objects.create_user("may-nothing@example.com", is_staff=True))
+    may_nothing.force_login(User.objects.create_user(f"{uuid4().hex}@example.com", is_staff=True))
 
     def flaws() -> Iterator[str]:
         for path in admin_paths(world, below):
