@@ -1,7 +1,7 @@
 """What each app's schema is made with: the typed context, ids, errors, mutations, and connections.
 
 One transaction around a whole request would commit half of a mutation that raised, so scopes are opened around each
-mutation field, and around a query as a whole: platform_site/graphql.py does both.
+mutation field, and around a query as a whole: platform_site/execution.py does both.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from common.graphql_jobs import event_types
 from datasets.models import Dataset, DatasetVersion, Upload
 from datasets.schema import DatasetsMutation, DatasetsQuery, DatasetsSubscription
 from inference.schema import InferenceMutation, InferenceSubscription
-from platform_site.graphql import Documents, Errors, ScopedExecution, SignedIn
+from platform_site.execution import Documents, Errors, ScopedExecution, SignedIn
 from platform_site.limits.documents import ALLOWED, DocumentLimits
 from training.models import Adapter, TrainingRun
 from training.schema import TrainingMutation, TrainingQuery, TrainingSubscription

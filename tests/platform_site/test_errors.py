@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from platform_site.graphql import ECHO_LIMIT
+from platform_site.execution import ECHO_LIMIT
 from tests.cast import Person
 from tests.rows import global_id, make_run
 
@@ -18,7 +18,7 @@ CONFIG = "query ($id: ID!) { trainingRun(id: $id) { name config { epochs } } me 
 
 def test_a_bug_is_masked_and_found_in_the_log_by_its_reference(alice: Person, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run(alice, config={"epochs": "a secret"})  # no action of ours would write this
-    with caplog.at_level(logging.ERROR, logger="platform_site.graphql"):
+    with caplog.at_level(logging.ERROR, logger="platform_site.execution"):
         answer = alice.ask(CONFIG, id=global_id(run))
     assert answer["data"] == {"trainingRun": None, "me": {"email": "alice@example.com"}}
     (error,) = answer["errors"]
@@ -29,7 +29,7 @@ def test_a_bug_is_masked_and_found_in_the_log_by_its_reference(alice: Person, ca
         "path": ["trainingRun", "config"],
         "extensions": {"code": "INTERNAL"},
     }
-    (record,) = [one for one in caplog.records if one.name == "platform_site.graphql"]
+    (record,) = [one for one in caplog.records if one.name == "platform_site.execution"]
     assert reference in record.getMessage() and record.exc_info
 
 

@@ -18,7 +18,7 @@ from accounts.models import Membership, User
 from common.errors import Invalid
 from common.graphql import Context
 from common.tenancy import Principal, operator
-from platform_site import graphql
+from platform_site import execution, graphql
 from platform_site.limits.allowed import Allowed
 from platform_site.limits.cost import refuse_costly
 from platform_site.limits.documents import ALLOWED
@@ -178,7 +178,7 @@ def test_an_answer_that_is_too_large_is_refused_and_says_so(alice: Person, monke
 
 def test_lists_of_any_length_inside_each_other_are_given_up(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its cost takes a list that cannot be told how many for ten."""
-    monkeypatch.setattr(graphql, "ALLOWED", Allowed(answer_fields=5_000))
+    monkeypatch.setattr(execution, "ALLOWED", Allowed(answer_fields=5_000))
     with operator():
         people = User.objects.bulk_create([User(email=f"{n}@example.com") for n in range(60)])
         Membership.objects.bulk_create(Membership(organization=alice.organization, user=user) for user in people)
