@@ -24,6 +24,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.utils import timezone
 
+from accounts.models import Membership
 from accounts.usage import settle
 from accounts.usage_kinds import UsageKind
 from common import blobs
@@ -136,12 +137,18 @@ def _open(token: str) -> Upload:
     return upload
 
 
+def _has_left(upload: Upload) -> bool:
+    """Whether whoever announced it belongs to its organization no more; for what a key announced nobody has."""
+    theirs = Membership.objects.filter(organization_id=upload.organization_id, user_id=upload.created_by_id)
+    return upload.created_by_id is not None and not theirs.exists()
+
+
 def _wanted(organization_id: UUID, upload_id: UUID) -> Upload:
     """The upload as it is now, whose bytes are still waited for. Raises Refusal."""
     with organizations_scope([organization_id]):
         upload: Upload | None = Upload.objects.select_related("organization").filter(pk=upload_id).first()
-    if upload is None:
-        raise _not_found()
+        if upload is None or _has_left(upload):
+            raise _not_found()
     if upload.status is UploadStatus.COMPLETE:
         raise Refusal(409, "UPLOAD_COMPLETE", "All bytes of this upload have arrived before; start another one.")
     if upload.organization.closes_at is not None:

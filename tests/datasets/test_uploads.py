@@ -23,6 +23,7 @@ from django.db import connection
 from django.utils import timezone
 
 from accounts.actions.closing import close_organization
+from accounts.models import Membership, Role
 from common.tenancy import operator
 from datasets import receive
 from datasets.models import Upload
@@ -381,6 +382,16 @@ def close(person: Person) -> None:
     closing = threading.Thread(target=act)
     closing.start()
     closing.join()
+
+
+def test_whoever_has_left_sends_no_bytes(ada: Person) -> None:
+    ben = make_person("Ben", ada.organization, Role.MEMBER)
+    ticket, stays = start(ben), start(ada)
+    with operator():
+        Membership.objects.filter(user=ben.user).delete()
+    assert (put(ticket, CONTENT) or (0,))[0] == 404
+    assert (stored(), left_over()) == ([], [])
+    assert (put(stays, CONTENT) or (0,))[0] == 201
 
 
 def test_an_organization_that_is_about_to_be_deleted_takes_no_bytes(ada: Person) -> None:
