@@ -18,7 +18,7 @@ from common.cluster import clusters
 from common.queues import connect
 from tests.processes import descendants_of, start_manage
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.faults]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.faults, pytest.mark.slow]
 
 QUEUE = "training"
 
@@ -73,7 +73,6 @@ def test_a_cluster_says_what_it_has_and_stops_when_it_is_told(cluster: subproces
     assert cluster.wait(timeout=20) == 0
 
 
-@pytest.mark.slow
 def test_of_two_clusters_on_a_queue_each_hears_its_own_pulses(cluster: subprocess.Popen[str]) -> None:
     another = start_manage("cluster", QUEUE)
     try:

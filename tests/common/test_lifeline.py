@@ -92,6 +92,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
         child.close()
 
 
+@pytest.mark.slow
 def test_in_silence_it_saves_and_ends(start: Any) -> None:
     child = start({"stop_s": 2.0})
     for _ in range(3):
@@ -104,6 +105,7 @@ def test_in_silence_it_saves_and_ends(start: Any) -> None:
     assert child.has_saved and child.result == {"status": "interrupted"}
 
 
+@pytest.mark.slow
 def test_in_silence_it_ends_even_if_saving_takes_too_long(start: Any) -> None:
     child = start({"stop_s": 0.5, "exit_s": 1.5}, saving_s=60)
     assert child.process.wait(timeout=20) == EXIT_ORPHANED
@@ -127,6 +129,7 @@ def test_when_its_supervisor_dies_it_ends_in_time_even_if_saving_takes_too_long(
     assert not child.has_saved and child.result is None
 
 
+@pytest.mark.slow
 def test_stopped_and_continued_it_goes_on_if_its_supervisor_did(start: Any) -> None:
     child = start({"stop_s": 1.5, "exit_s": 2.0})
     child.process.send_signal(signal.SIGSTOP)

@@ -16,7 +16,7 @@ from tests.faults.installation import Installation
 from tests.faults.scripts import Behaviour, Script
 from tests.faults.team import Team
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 SILENT_AFTER_S = 35.0
 ADAPTERS = "SELECT id FROM training_adapter WHERE training_run_id = %s"
@@ -113,7 +113,6 @@ def test_a_run_whose_adapter_is_being_stored_leaves_no_adapter(injector: Injecto
     assert not list(stored.glob(f"{ledger.job_id(run)}/*"))
 
 
-@pytest.mark.slow
 def test_a_trainer_that_does_not_hear_is_killed(team: Team) -> None:
     run = team.start_run(Script(Behaviour.DEAF, step_ms=50), steps=10_000, every=10)
     team.wait_step(run, step=15)

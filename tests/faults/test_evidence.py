@@ -18,7 +18,7 @@ from tests.faults.promises import artefacts_are_whole, nothing_is_left
 from tests.faults.team import Team
 from tests.faults.trial import leaked_locks
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 UPLOADS = """SELECT d.id::text, d.storage_key FROM datasets_upload d JOIN accounts_user u ON u.id = d.created_by_id
              WHERE u.email = %s"""

@@ -11,12 +11,12 @@ from tests.faults.disk import Tear, tear
 from tests.faults.installation import Installation
 from tests.faults.team import Team
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 PREFIX = "SELECT storage_prefix FROM datasets_datasetversion WHERE id = %s"
 
 
-@pytest.mark.parametrize("how", [Tear.FLIP, pytest.param(Tear.TRUNCATE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", [Tear.FLIP, Tear.TRUNCATE])
 def test_a_damaged_shard_fails_its_run_typed(platform: Installation, how: Tear) -> None:
     with Team(platform) as team:  # whose data are of no use from then on
         shard = damage(platform, team, how)

@@ -84,6 +84,7 @@ def test_a_fault_that_did_not_happen_is_not_passed_over(platform: Installation) 
         faults.pause(gone)
 
 
+@pytest.mark.slow
 def test_redis_is_taken_away_silenced_and_flushed(platform: Installation) -> None:
     faults, server = Injector(platform), platform.servers.redis
     with platform.servers:
@@ -99,6 +100,7 @@ def test_redis_is_taken_away_silenced_and_flushed(platform: Installation) -> Non
         assert server.answers()
 
 
+@pytest.mark.slow
 def test_postgres_is_taken_away_killed_and_silenced(platform: Installation) -> None:
     faults = Injector(platform)
     with platform.servers:

@@ -17,7 +17,7 @@ from tests.faults.scripts import Behaviour, Script
 from tests.faults.team import Team
 from tests.faults.visitor import Visitor
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 RECOVERED_WITHIN_S = 15.0
 LONGER_THAN_A_LEASE_S = 90.0
@@ -51,9 +51,7 @@ def assert_stepped_on(team: Team, run: str, since: float, until: float, most_s: 
     assert max(later - earlier for earlier, later in pairwise(at)) < most_s
 
 
-@pytest.mark.parametrize(
-    "kill", [pytest.param(False, id="shut down"), pytest.param(True, id="killed", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kill", [False, True], ids=["shut down", "killed"])
 def test_a_restart_is_a_pause_for_the_api_and_nothing_for_a_run(
     platform: Installation, injector: Injector, team: Team, kill: bool
 ) -> None:
@@ -71,7 +69,6 @@ def test_a_restart_is_a_pause_for_the_api_and_nothing_for_a_run(
     assert (ended["attempt"], ended["fence"]) == (1, 1)
 
 
-@pytest.mark.slow
 def test_a_run_steps_on_while_the_database_is_away_for_longer_than_a_lease(
     platform: Installation, injector: Injector, team: Team
 ) -> None:
@@ -89,7 +86,6 @@ def test_a_run_steps_on_while_the_database_is_away_for_longer_than_a_lease(
     assert (ended["attempt"], ended["fence"]) == (1, 1)
 
 
-@pytest.mark.slow
 def test_a_run_that_ends_while_the_database_is_away_has_ended_when_it_is_back(
     platform: Installation, injector: Injector, team: Team
 ) -> None:
@@ -104,7 +100,6 @@ def test_a_run_that_ends_while_the_database_is_away_has_ended_when_it_is_back(
     assert (ended["attempt"], ended["step"]) == (1, 100)
 
 
-@pytest.mark.slow
 def test_a_database_that_hangs_stops_the_trainer_before_its_lease_runs_out(
     platform: Installation, injector: Injector, team: Team
 ) -> None:
@@ -126,7 +121,6 @@ def test_a_database_that_hangs_stops_the_trainer_before_its_lease_runs_out(
     assert failures and failures <= {None, 503}, "somebody who asked was not answered, and nobody was told a lie"
 
 
-@pytest.mark.slow
 def test_a_platform_that_starts_meanwhile_waits_for_the_database(tmp_path: Path) -> None:
     """As after a power cut, when everything comes back at once."""
     with Installation(tmp_path / "platform") as platform, Team(platform) as team:

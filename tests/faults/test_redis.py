@@ -18,7 +18,7 @@ from tests.faults.scripts import Behaviour, Script
 from tests.faults.team import PLAIN, Team
 from tests.faults.visitor import Visitor
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 FEW_SECONDS_S = 6.0
 FOUND_WITHIN_S = 30.0
@@ -83,7 +83,6 @@ def hanging(injector: Injector) -> AbstractContextManager[None]:
     return injector.redis_paused()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "lasts_s"),
     [(restarted, 5.0), (away, 20.0), (away, 300.0), (hanging, 20.0)],

@@ -17,7 +17,7 @@ from training import tasks as training_tasks
 from training.executors import local
 from training.models import Adapter, TrainingRun
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.faults]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.faults, pytest.mark.slow]
 
 
 def test_an_adapter_that_changed_before_it_was_stored_is_never_a_success(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,7 @@ def test_an_adapter_without_room_fails_typed_and_nothing_of_it_is_visible(
     assert newest_whole(folder / "checkpoints") is not None
 
 
+@pytest.mark.slow
 def test_a_log_without_room_ends_the_run_and_has_whole_lines_only(
     orders: Any, disk: SmallDisk, run_trainer: RunTrainer
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_log_without_room_ends_the_run_and_has_whole_lines_only(
     assert names(folder) == ["events.jsonl", "run.json"]
 
 
+@pytest.mark.slow
 def test_told_to_stop_without_room_to_save_it_is_interrupted_and_not_failed(
     orders: Any, disk: SmallDisk, fork_trainer: Any, result_of: ResultOf
 ) -> None:

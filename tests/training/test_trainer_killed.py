@@ -63,7 +63,7 @@ def evenly(count: int) -> list[float]:
     return [index / (count - 1) for index in range(count)]
 
 
-@pytest.mark.parametrize("within", ["save", "leave", "step"])
+@pytest.mark.parametrize("within", [pytest.param("save", marks=pytest.mark.slow), "leave", "step"])
 def test_killed_on_the_way_it_ends_with_the_same_adapter(within: str, bit_equal_after: Any) -> None:
     bit_equal_after(within, [0.37, 0.83])
 
@@ -105,6 +105,7 @@ def test_told_to_stop_it_leaves_a_checkpoint_from_which_the_run_ends_the_same(
     assert result_of(again.folder)["adapter"] == result_of(straight.folder)["adapter"]
 
 
+@pytest.mark.slow
 def test_told_to_stop_from_outside_it_leaves_a_whole_checkpoint_of_its_last_step(
     orders: dict[str, Any], fork_trainer: Any, result_of: ResultOf, events_of: EventsOf
 ) -> None:
@@ -127,6 +128,7 @@ def test_told_to_stop_from_outside_it_leaves_a_whole_checkpoint_of_its_last_step
     assert result_of(resumed.folder)["adapter"] == result_of(straight.folder)["adapter"]
 
 
+@pytest.mark.slow
 def test_told_to_stop_while_it_imports_its_libraries_it_ends_at_once(
     orders: dict[str, Any], tmp_path: Path, result_of: ResultOf, events_of: EventsOf
 ) -> None:

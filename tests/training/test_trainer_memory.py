@@ -44,6 +44,7 @@ def halvings_at(folder: Path, step: int) -> int:
     return int(progress["halvings"])
 
 
+@pytest.mark.slow
 def test_micro_batches_are_halved_and_the_steps_stay_the_same(
     orders: Any, fork_trainer: Any, result_of: ResultOf, events_of: EventsOf
 ) -> None:
