@@ -119,6 +119,7 @@ def test_when_its_supervisor_dies_it_saves_and_ends(start: Any) -> None:
     assert child.has_saved and child.result == {"status": "interrupted"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{"grace_s": 1.0}, {"exit_s": 2.0}], ids=["the grace", "the lease"])
 def test_when_its_supervisor_dies_it_ends_in_time_even_if_saving_takes_too_long(
     limits: dict[str, float], start: Any

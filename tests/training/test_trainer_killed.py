@@ -20,7 +20,7 @@ SAVE_POINTS = 50
 ResultOf = Callable[[Path], dict[str, Any]]
 EventsOf = Callable[[Path, str], list[dict[str, Any]]]
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -63,12 +63,11 @@ def evenly(count: int) -> list[float]:
     return [index / (count - 1) for index in range(count)]
 
 
-@pytest.mark.parametrize("within", [pytest.param("save", marks=pytest.mark.slow), "leave", "step"])
+@pytest.mark.parametrize("within", ["save", "leave", "step"])
 def test_killed_on_the_way_it_ends_with_the_same_adapter(within: str, bit_equal_after: Any) -> None:
     bit_equal_after(within, [0.37, 0.83])
 
 
-@pytest.mark.slow
 def test_killed_at_fifty_points_of_its_saves_it_ends_with_the_same_adapter(bit_equal_after: Any) -> None:
     killed_at = bit_equal_after("save", evenly(SAVE_POINTS))
     assert len(killed_at) == SAVE_POINTS
@@ -76,7 +75,6 @@ def test_killed_at_fifty_points_of_its_saves_it_ends_with_the_same_adapter(bit_e
     assert calls <= {point.split()[1] for point in killed_at}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("within", "count"), [("leave", 24), ("step", 12)])
 def test_killed_elsewhere_it_ends_with_the_same_adapter(within: str, count: int, bit_equal_after: Any) -> None:
     bit_equal_after(within, evenly(count))
@@ -105,7 +103,6 @@ def test_told_to_stop_it_leaves_a_checkpoint_from_which_the_run_ends_the_same(
     assert result_of(again.folder)["adapter"] == result_of(straight.folder)["adapter"]
 
 
-@pytest.mark.slow
 def test_told_to_stop_from_outside_it_leaves_a_whole_checkpoint_of_its_last_step(
     orders: dict[str, Any], fork_trainer: Any, result_of: ResultOf, events_of: EventsOf
 ) -> None:
@@ -128,7 +125,6 @@ def test_told_to_stop_from_outside_it_leaves_a_whole_checkpoint_of_its_last_step
     assert result_of(resumed.folder)["adapter"] == result_of(straight.folder)["adapter"]
 
 
-@pytest.mark.slow
 def test_told_to_stop_while_it_imports_its_libraries_it_ends_at_once(
     orders: dict[str, Any], tmp_path: Path, result_of: ResultOf, events_of: EventsOf
 ) -> None:
