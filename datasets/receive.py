@@ -139,8 +139,9 @@ def _open(token: str) -> Upload:
 
 def _has_left(upload: Upload) -> bool:
     """Whether whoever announced it belongs to its organization no more; for what a key announced nobody has."""
-    theirs = Membership.objects.filter(organization_id=upload.organization_id, user_id=upload.created_by_id)
-    return upload.created_by_id is not None and not theirs.exists()
+    if upload.created_by_id is None:
+        return False
+    return not Membership.objects.filter(organization_id=upload.organization_id, user_id=upload.created_by_id).exists()
 
 
 def _wanted(organization_id: UUID, upload_id: UUID) -> Upload:
