@@ -170,6 +170,12 @@ def test_invitations_end_with_the_right_to_give_them(alice: Person, bob: Person,
         ask(alice, REMOVE, organizationId=organization, userId=him)
     else:
         ask(alice, CHANGE, organizationId=organization, userId=him, role=change)
+    with operator():
+        log = AuditEntry.objects.filter(organization_id=alice.organization.pk).order_by("-sequence")
+        told = [(entry.action, entry.actor) for entry in log[:2]]
+    deed = "member.remove" if change == "remove" else "member.change_role"
+    hers = f"user:{alice.user.pk}"
+    assert told == [(deed, hers), ("invitation.withdraw", hers)]
     token = token_sent_to("charlie@example.com")
     assert ask(charlie, ACCEPT, token=token) == refusal("INVALID_TOKEN", field="token")
     assert "Charlie" not in roles(alice)

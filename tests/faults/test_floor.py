@@ -62,6 +62,7 @@ def test_a_broken_promise_is_one_however_little_happened() -> None:
     assert len({KEPT, NO_VERDICT, BROKEN, 1}) == 4, "1 is how Python ends with an error"
 
 
+@pytest.mark.slow
 def test_who_is_asked_to_stop_has_no_verdict(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.faults.checker", "--seed=1", "--folder", str(tmp_path)]
     with subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -239,6 +240,30 @@ def test_tokens_run_out_while_the_database_is_away(alice: Person, monkeypatch: p
             await lapse._look()
         for live in connections:
             lapse.forget(live)
+        return heard
+
+    assert asyncio.run(scenario()) == ["The access token has expired"]
+
+
+def test_tokens_run_out_while_the_database_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(lapse, "still_stand", lambda principals: [answers.wait(30)] * len(principals))
+    monkeypatch.setattr(lapse, "LOOK_WITHIN_S", 0.1)
+    now = timezone.now()
+    good = Principal(user_id=uuid4(), expires_at=now + timedelta(minutes=1))
+    expiring = replace(good, expires_at=now + timedelta(seconds=1))
+
+    async def scenario() -> list[str]:
+        heard: list[str] = []
+        connections = [lapse.end_when_lapsed(principal, heard.append) for principal in (good, expiring)]
+        try:
+            while timezone.now() <= expiring.expires_at + timedelta(seconds=0.1):  # type: ignore[operator]
+                with pytest.raises(TimeoutError):
+                    await lapse._look()
+        finally:
+            answers.set()
+            for live in connections:
+                lapse.forget(live)
         return heard
 
     assert asyncio.run(scenario()) == ["The access token has expired"]

@@ -13,7 +13,7 @@ import pytest
 from django.db import OperationalError
 from strawberry import relay
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from common.events import Event
 from common.jobs import JobStatus
@@ -220,8 +220,18 @@ def test_nobody_gets_nothing(url: str, run: TrainingRun) -> None:
     (payload,) = stream(url, None, EVENTS, id=global_id(run))
     (error,) = payload["errors"]
     assert {key: error[key] for key in ("message", "extensions")} == UNAUTHENTICATED
-    for params in (None, {}, {"authorization": ""}):
-        assert close_code(url, INIT | {"payload": params}) == 4403
+
+
+@pytest.mark.parametrize("params", [None, {}, {"authorization": ""}])
+def test_a_socket_of_nobodys_is_closed_unacknowledged(url: str, params: Any) -> None:
+    async def talk() -> int | None:
+        async with socket(url) as opened:
+            await tell(opened, **INIT, payload=params)
+            with pytest.raises(ConnectionClosed):
+                await hear(opened)
+            return opened.close_code
+
+    assert asyncio.run(talk()) == 4403
 
 
 def signed_in() -> dict[str, Any]:
