@@ -22,10 +22,11 @@ HEAVY = [
     *("torch", "transformers", "peft", "bitsandbytes", "evidently", "google.cloud.aiplatform"),
     *("pandas", "polars", "pyarrow"),
 ]
+MOST_MODULES = 1_800  # 1,702 today, of which two in five are Django's own
 OURS = ["common", "accounts", "datasets", "training", "inference", "platform_site"]
 
 FIRST_REQUEST = """
-import asyncio, json, os, sys, time
+import asyncio, json, os, sys
 from platform_site.asgi import application
 
 answer = []
@@ -40,7 +41,7 @@ headers = [(b"host", b"127.0.0.1")]
 scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": headers}
 scope |= {"http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "root_path": ""}
 asyncio.run(application(scope, receive, send))
-print(json.dumps([time.process_time(), answer[0], [name for name in HEAVY if name in sys.modules]]), flush=True)
+print(json.dumps([answer[0], [name for name in HEAVY if name in sys.modules], len(sys.modules)]), flush=True)
 os._exit(0)  # the pool of threads is not waited for
 """
 
@@ -61,15 +62,11 @@ def python(code: str) -> str:
 
 
 @pytest.mark.django_db
-def test_the_web_process_imports_nothing_heavy_and_starts_within_two_seconds_of_cpu_time() -> None:
-    spent = []
-    for _ in range(3):  # what else the machine does costs cache, and so CPU time: the least is the nearest
-        seconds, status, heavy = json.loads(python(f"HEAVY = {HEAVY}\n" + FIRST_REQUEST))
-        assert (status, heavy) == (200, [])
-        spent.append(seconds)
-        if seconds < 2:
-            break
-    assert min(spent) < 2
+def test_the_web_process_imports_nothing_heavy_and_little_else() -> None:
+    """A start costs what it imports, and modules can be counted: seconds would measure the machine as well."""
+    status, heavy, modules = json.loads(python(f"HEAVY = {HEAVY}\n" + FIRST_REQUEST))
+    assert (status, heavy) == (200, [])
+    assert 1_000 < modules < MOST_MODULES
 
 
 @pytest.mark.django_db
