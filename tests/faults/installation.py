@@ -40,7 +40,7 @@ from tests.faults.witness import WITNESS
 PR_SET_PDEATHSIG = 1
 TEMPLATE = "FAULTS_DATABASE"
 NOWHERE = "http://127.0.0.1:9"  # no inference server is started, and none answers
-READY_S = 60.0
+READY_S = 180.0  # nothing is tested yet, and several may start at once
 STOP_S = 50.0  # the supervisor kills after 35
 PARTS = ("sentinel", "pusher", "monitor")
 # Clients that come back by themselves, as those of the faults do, all from one address.
