@@ -228,7 +228,8 @@ def resolve_or_null(info: Info, global_id: str, model: type[M]) -> M | None:
 def sought(info: Info, global_id: str, model: type[models.Model]) -> Any:
     """`resolve_or_null` for a field to return, unevaluated: the optimizer has what is asked of the row fetched with it."""
     rows: Any = model._default_manager
-    return rows.visible_to(info.context.actor).filter(pk=model_id(global_id, model))
+    found = rows.visible_to(info.context.actor).filter(pk=model_id(global_id, model))
+    return found.order_by("pk")  # there is one at most; the model's own order would be worded and planned in vain
 
 
 class ModelNode(relay.Node):

@@ -73,7 +73,7 @@ def database(name: str) -> dict[str, Any]:
     # urlsplit lowers the case of hostname, which a folder does not survive
     host = parts.hostname or "" if place.startswith("[") else unquote(place.split(":")[0])
     return {
-        "ENGINE": "django_prometheus.db.backends.postgresql",
+        "ENGINE": "platform_site.postgresql",
         "NAME": unquote(parts.path.strip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),

@@ -14,7 +14,6 @@ from strawberry.extensions import MaxTokensLimiter, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 from strawberry.types.execution import PreExecutionError
-from strawberry_django.optimizer import DjangoOptimizerExtension
 
 from accounts.models import ApiKey, AuditEntry, Invitation, Organization, User
 from accounts.schema import AccountsMutation, AccountsQuery
@@ -25,6 +24,7 @@ from datasets.schema import DatasetsMutation, DatasetsQuery, DatasetsSubscriptio
 from inference.schema import InferenceMutation, InferenceSubscription
 from platform_site.execution import Documents, Errors, ScopedExecution, SignedIn
 from platform_site.limits.documents import ALLOWED, DocumentLimits
+from platform_site.optimizer import Optimizer
 from training.models import Adapter, TrainingRun
 from training.schema import TrainingMutation, TrainingQuery, TrainingSubscription
 
@@ -93,6 +93,6 @@ schema = Schema(
         SignedIn,
         lambda: ValidationCache(maxsize=256),
         Errors,
-        DjangoOptimizerExtension,
+        Optimizer,
     ],
 )

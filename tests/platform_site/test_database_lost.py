@@ -85,3 +85,21 @@ def test_at_the_commit_of_a_mutation(site: str, ada: Person, commits_that_fail: 
     with operator():
         assert not Upload.objects.exists()
     assert ask(site, ada, WHO).status_code == 200
+
+
+def test_a_connection_that_the_server_has_ended_is_noticed_without_asking_it() -> None:
+    idle = connection.copy()
+    try:
+        with idle.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            (pid,) = cursor.fetchone()
+        assert idle.is_usable()
+        with connection.cursor() as cursor:
+            cursor.execute("SET ROLE NONE")
+            cursor.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", [pid])
+            assert cursor.fetchone() == ("SELECT pg_backend_pid()",)  # its last
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            cursor.execute("SET ROLE platform_app")
+        assert not idle.is_usable()
+    finally:
+        idle.close()

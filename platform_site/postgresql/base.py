@@ -1,0 +1,25 @@
+"""The database backend: django-prometheus's, whose idle connections are looked at instead of asked."""
+
+from __future__ import annotations
+
+import select
+
+from django_prometheus.db.backends.postgresql import base
+
+
+class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]
+    def is_usable(self) -> bool:
+        """Whether a connection that was idle can be used again.
+
+        A server that has ended it has said so, and its socket can be read: no need to ask `SELECT 1` at the beginning of
+        each request, and to wait. Of a server that is stopped, or out of reach, neither would tell without waiting.
+        After an error it is asked all the same: what state that left is not to be seen on the socket.
+        """
+        if self.connection is None or self.connection.closed:
+            return False
+        if self.errors_occurred:
+            usable: bool = super().is_usable()
+            return usable
+        socket = select.poll()
+        socket.register(self.connection, select.POLLIN)
+        return not socket.poll(0)  # POLLHUP and POLLERR are reported unasked
