@@ -229,7 +229,9 @@ def sought(info: Info, global_id: str, model: type[models.Model]) -> Any:
     """`resolve_or_null` for a field to return, unevaluated: the optimizer has what is asked of the row fetched with it."""
     rows: Any = model._default_manager
     found = rows.visible_to(info.context.actor).filter(pk=model_id(global_id, model))
-    return found.order_by("pk")  # there is one at most; the model's own order would be worded and planned in vain
+    # There is one at most, and the model's own order would be worded and planned in vain. Rows without any order would be
+    # given one by their key, after the query was copied once more.
+    return found.order_by("pk")
 
 
 class ModelNode(relay.Node):

@@ -1,4 +1,4 @@
-"""Before any of the platform's schema is imported."""
+"""What is settled before the schema is imported."""
 
 from __future__ import annotations
 

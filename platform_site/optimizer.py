@@ -5,11 +5,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db.models import QuerySet
-from graphql import FieldNode, GraphQLResolveInfo, print_ast
-from strawberry_django.optimizer import DjangoOptimizerExtension
+from django.db.models import Model, QuerySet
+from graphql import FieldNode, GraphQLResolveInfo, OperationType, print_ast
+from strawberry_django.optimizer import DjangoOptimizerExtension, is_optimized
 from strawberry_django.queryset import get_queryset_config
 
 
@@ -37,45 +37,84 @@ class Optimizer(DjangoOptimizerExtension):
     """
 
     def optimize(self, qs: Any, info: Any, *, store: Any = None) -> Any:
+        if not self.enabled.get():  # a prefetch is being prepared, and has its own way
+            return qs
         raw: GraphQLResolveInfo = getattr(info, "_raw_info", info)
-        if store is not None or len(raw.field_nodes) != 1 or not isinstance(qs, QuerySet) or not _is_plain(qs):
+        if store is not None or len(raw.field_nodes) != 1 or not _is_untouched(qs):
             return super().optimize(qs, info, store=store)
         (node,) = raw.field_nodes
-        parent = raw.parent_type.name  # an interface's field is one node for all its types
-        if (needs := _KNOWN.of(node, parent)) is not None:
-            return needs.of(qs)
+        place = Place(id(node), raw.parent_type.name, qs.model, raw.operation.operation)
+        known = KNOWN.at(place)
+        if isinstance(known, Needs):
+            return known.of(qs)
         optimized = super().optimize(qs, info)
-        if _is_joins_and_columns(optimized) and not _uses_variables(node, raw):
-            _KNOWN.note(node, parent, Needs(tuple(_paths(optimized.query.select_related)), _columns(optimized)))
+        if known is None:
+            KNOWN.note(place, node, VARIES if _uses_variables(node, raw) else _needs(optimized))
         return optimized
 
 
-class _ByNode:
-    """By identity, for as long as the parsed document is kept: a node's own hash reads all that is in it."""
+class Place(NamedTuple):
+    """Where a selection stands: a fragment's field is one node for all operations, types, and models that reach it."""
+
+    node: int  # by identity: a node's own hash reads all that is in it
+    parent: str
+    model: type[Model]
+    operation: OperationType
+
+
+class Varies:
+    """Of a selection that is worked out each time."""
+
+
+VARIES = Varies()
+
+
+class Known:
+    """What has been worked out, for as long as the parsed document is kept."""
 
     def __init__(self) -> None:
-        self._needs: dict[tuple[int, str], tuple[weakref.ref[FieldNode], Needs]] = {}
+        self._entries: dict[Place, tuple[weakref.ref[FieldNode], Needs | Varies]] = {}
 
-    def of(self, node: FieldNode, parent: str) -> Needs | None:
-        found = self._needs.get((id(node), parent))
-        return found[1] if found is not None and found[0]() is node else None
+    def at(self, place: Place) -> Needs | Varies | None:
+        found = self._entries.get(place)
+        return found[1] if found is not None else None
 
-    def note(self, node: FieldNode, parent: str, needs: Needs) -> None:
-        key = id(node), parent
-        self._needs[key] = weakref.ref(node, lambda _: self._needs.pop(key, None)), needs
+    def note(self, place: Place, node: FieldNode, needs: Needs | Varies) -> None:
+        self._entries[place] = weakref.ref(node, lambda _: self._entries.pop(place, None)), needs
+
+    def __iter__(self) -> Iterator[Needs | Varies]:
+        return (needs for _, needs in list(self._entries.values()))
 
     def __len__(self) -> int:
-        return len(self._needs)
+        return len(self._entries)
 
 
-_KNOWN = _ByNode()
+KNOWN = Known()
 
 
-def _is_plain(rows: QuerySet[Any]) -> bool:
+def _is_untouched(rows: Any) -> bool:
     """Whether nobody has yet said what is to be fetched."""
+    return (
+        isinstance(rows, QuerySet)
+        and not is_optimized(rows)
+        and rows.query.select_related is False
+        and _named_columns(rows) is None
+        and _is_of_one_query(rows)
+    )
+
+
+def _needs(rows: QuerySet[Any]) -> Needs | Varies:
+    """What made `rows` of untouched ones, if joins and columns are all."""
+    columns, related = _named_columns(rows), rows.query.select_related
+    if related is True or not _is_of_one_query(rows):
+        return VARIES
+    return Needs(tuple(_paths(related)), tuple(columns or ()))
+
+
+def _named_columns(rows: QuerySet[Any]) -> set[str] | None:
+    """Those that `only` was called with."""
     names, are_left_out = rows.query.deferred_loading
-    has_all_columns = are_left_out and not names
-    return rows.query.select_related is False and has_all_columns and _is_of_one_query(rows)
+    return None if are_left_out else set(names)
 
 
 def _is_of_one_query(rows: QuerySet[Any]) -> bool:
@@ -83,22 +122,10 @@ def _is_of_one_query(rows: QuerySet[Any]) -> bool:
     return not query._prefetch_related_lookups and not rows.query.annotations and query._result_cache is None
 
 
-def _is_joins_and_columns(rows: QuerySet[Any]) -> bool:
-    """Whether `select_related` with names and `only` are all that would be done again."""
-    names, are_left_out = rows.query.deferred_loading
-    only = not are_left_out or not names
-    return only and rows.query.select_related is not True and _is_of_one_query(rows)
-
-
 def _uses_variables(node: FieldNode, info: GraphQLResolveInfo) -> bool:
     """Below the field, whose own arguments say which rows, not what of them. A "$" in a text counts, too."""
     parts = (node.selection_set, *info.fragments.values())
     return any("$" in print_ast(part) for part in parts if part is not None)
-
-
-def _columns(rows: QuerySet[Any]) -> tuple[str, ...]:
-    names, are_left_out = rows.query.deferred_loading
-    return () if are_left_out else tuple(names)
 
 
 def _paths(related: Any, prefix: str = "") -> Iterator[str]:

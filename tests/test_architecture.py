@@ -27,6 +27,10 @@ OURS = ["common", "accounts", "datasets", "training", "inference", "platform_sit
 
 FIRST_REQUEST = """
 import asyncio, json, os, sys
+
+started = []
+sys.addaudithook(lambda event, arguments: started.append(arguments[0]) if event == "subprocess.Popen" else None)
+
 from platform_site.asgi import application
 
 answer = []
@@ -41,7 +45,8 @@ headers = [(b"host", b"127.0.0.1")]
 scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": headers}
 scope |= {"http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "root_path": ""}
 asyncio.run(application(scope, receive, send))
-print(json.dumps([answer[0], [name for name in HEAVY if name in sys.modules], len(sys.modules)]), flush=True)
+heavy = [name for name in HEAVY if name in sys.modules]
+print(json.dumps([answer[0], heavy, started, len(sys.modules)]), flush=True)
 os._exit(0)  # the pool of threads is not waited for
 """
 
@@ -64,8 +69,8 @@ def python(code: str) -> str:
 @pytest.mark.django_db
 def test_the_web_process_imports_nothing_heavy_and_little_else() -> None:
     """A start costs what it imports, and modules can be counted: seconds would measure the machine as well."""
-    status, heavy, modules = json.loads(python(f"HEAVY = {HEAVY}\n" + FIRST_REQUEST))
-    assert (status, heavy) == (200, [])
+    status, heavy, processes, modules = json.loads(python(f"HEAVY = {HEAVY}\n" + FIRST_REQUEST))
+    assert (status, heavy, processes) == (200, [], [])
     assert 1_000 < modules < MOST_MODULES
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -87,19 +88,36 @@ def test_at_the_commit_of_a_mutation(site: str, ada: Person, commits_that_fail: 
     assert ask(site, ada, WHO).status_code == 200
 
 
-def test_a_connection_that_the_server_has_ended_is_noticed_without_asking_it() -> None:
-    idle = connection.copy()
-    try:
-        with idle.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid()")
-            (pid,) = cursor.fetchone()
-        assert idle.is_usable()
-        with connection.cursor() as cursor:
-            cursor.execute("SET ROLE NONE")
-            cursor.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", [pid])
-            assert cursor.fetchone() == ("SELECT pg_backend_pid()",)  # its last
-            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
-            cursor.execute("SET ROLE platform_app")
-        assert not idle.is_usable()
-    finally:
-        idle.close()
+@pytest.fixture
+def idle() -> Iterator[Any]:
+    """A connection that has answered once."""
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        other.pid = cursor.fetchone()[0]
+    yield other
+    other.close()
+
+
+def asked_last(other: Any) -> str:
+    with as_owner(), connection.cursor() as cursor:
+        cursor.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", [other.pid])
+        query: str = cursor.fetchone()[0]
+    return query
+
+
+def test_an_idle_connection_is_not_asked_whether_it_works(idle: Any) -> None:
+    assert idle.is_usable()
+    assert asked_last(idle) == "SELECT pg_backend_pid()"
+
+
+def test_after_an_error_it_is_asked(idle: Any) -> None:
+    idle.errors_occurred = True
+    assert idle.is_usable()
+    assert asked_last(idle) == "SELECT 1"
+
+
+def test_a_connection_that_the_server_has_ended_cannot_be_used(idle: Any) -> None:
+    with as_owner(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [idle.pid])
+    assert not idle.is_usable()
