@@ -25,12 +25,14 @@ HEAVY = [
 MOST_MODULES = 1_800  # 1,702 today, of which two in five are Django's own
 OURS = ["common", "accounts", "datasets", "training", "inference", "platform_site"]
 
-FIRST_REQUEST = """
-import asyncio, json, os, sys
-
+PROCESSES = """
+import sys
 started = []
 sys.addaudithook(lambda event, arguments: started.append(arguments[0]) if event == "subprocess.Popen" else None)
+"""
 
+FIRST_REQUEST = """
+import asyncio, json, os, sys
 from platform_site.asgi import application
 
 answer = []
@@ -48,6 +50,14 @@ asyncio.run(application(scope, receive, send))
 heavy = [name for name in HEAVY if name in sys.modules]
 print(json.dumps([answer[0], heavy, started, len(sys.modules)]), flush=True)
 os._exit(0)  # the pool of threads is not waited for
+"""
+
+CHECK = """
+import json, os
+os.environ["DJANGO_SETTINGS_MODULE"] = "platform_site.settings"
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "check"])
+print(json.dumps(["platform_site.schema" in sys.modules, started]))
 """
 
 TRAINER = """
@@ -69,9 +79,15 @@ def python(code: str) -> str:
 @pytest.mark.django_db
 def test_the_web_process_imports_nothing_heavy_and_little_else() -> None:
     """A start costs what it imports, and modules can be counted: seconds would measure the machine as well."""
-    status, heavy, processes, modules = json.loads(python(f"HEAVY = {HEAVY}\n" + FIRST_REQUEST))
+    status, heavy, processes, modules = json.loads(python(f"HEAVY = {HEAVY}\n{PROCESSES}{FIRST_REQUEST}"))
     assert (status, heavy, processes) == (200, [], [])
     assert 1_000 < modules < MOST_MODULES
+
+
+@pytest.mark.django_db
+def test_a_command_that_looks_at_everything_starts_no_process() -> None:
+    """Seed 118 of the checker: compilers that had searched for a library, killed with `up`, left files of theirs behind."""
+    assert json.loads(python(PROCESSES + CHECK).splitlines()[-1]) == [True, []]
 
 
 @pytest.mark.django_db
