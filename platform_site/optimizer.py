@@ -30,7 +30,7 @@ class Needs:
 
 
 class Optimizer(DjangoOptimizerExtension):
-    """strawberry-django's, which walks the selection and the models anew for each request: a sixth of an object's time.
+    """strawberry-django's, which walks the selection and the models anew for each request: an eighth of an object's time.
 
     Only what depends on nothing but the document is kept: joins and columns. A selection that uses a variable, and one
     that needs another query (whose rows may depend on who asks), is worked out each time.
