@@ -14,7 +14,8 @@ from typing import Any
 import uvicorn
 
 from common import tails
-from platform_site.roles import Address, processes
+from platform_site.address import Address
+from platform_site.roles import processes
 from platform_site.supervisor import answers
 from tests.processes import environment
 

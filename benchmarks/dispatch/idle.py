@@ -14,10 +14,11 @@ from strawberry import relay
 from common.jobs import ENDED
 from common.tenancy import operator
 from datasets.models import DatasetVersion, DatasetVersionEvent
+from platform_site.address import Address
 from platform_site.demo import operations
 from platform_site.demo.client import Client
 from platform_site.engines import platform_home
-from platform_site.roles import Address, Platform
+from platform_site.roles import Platform
 
 READY_S = 120.0
 END_S = 60.0

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+from platform_site.address import Address
 from platform_site.engines.place import ROOT
-from platform_site.roles import Address
 from platform_site.supervisor import answers
 
 READY_S = 120.0

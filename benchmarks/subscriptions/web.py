@@ -9,9 +9,10 @@ from typing import Self
 import psutil
 
 from benchmarks.memory import resident_bytes
+from platform_site.address import Address
 from platform_site.engines.place import ROOT
 from platform_site.log import Log
-from platform_site.roles import Address, processes
+from platform_site.roles import processes
 from platform_site.supervisor import Supervisor
 
 READY_S = 60.0

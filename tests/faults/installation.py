@@ -28,8 +28,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from platform_site.address import Address
 from platform_site.engines.place import ROOT
-from platform_site.roles import Address
 from platform_site.supervisor import answers
 from tests.faults import process_table
 from tests.faults.apps import REAL_TRAINER

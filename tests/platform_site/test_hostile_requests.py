@@ -14,7 +14,8 @@ import pytest
 from django.db import connection
 
 from platform_site import asgi
-from platform_site.roles import Address, Platform
+from platform_site.address import Address
+from platform_site.roles import Platform
 from tests.cast import Person, make_person
 from tests.web import serving
 

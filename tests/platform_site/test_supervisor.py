@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from platform_site import supervisor as supervising
+from platform_site.address import Address, CannotStart
 from platform_site.engines.place import ROOT
 from platform_site.log import Log
-from platform_site.roles import Address, CannotStart, Platform, processes
+from platform_site.roles import Platform, processes
 from platform_site.supervisor import NotReady, Process, Supervisor
 
 SLEEPER = "import os, time; open({path!r}, 'a').write(f'{{os.getpid()}}\\n'); print('up', flush=True); time.sleep(60)"

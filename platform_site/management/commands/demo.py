@@ -17,11 +17,12 @@ from django.core.management.base import BaseCommand, CommandParser
 from websockets.exceptions import WebSocketException
 
 from platform_site import engines
+from platform_site.address import Address, CannotStart
 from platform_site.demo.client import ApiError, Client, Failed, Stalled
 from platform_site.demo.report import Report
 from platform_site.demo.screen import Screen
 from platform_site.demo.story import Story
-from platform_site.roles import Address, CannotStart, Platform
+from platform_site.roles import Platform
 from platform_site.supervisor import NotReady
 from training.catalogue import SMALL
 

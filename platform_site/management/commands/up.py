@@ -8,7 +8,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from platform_site.roles import Address, CannotStart, Platform
+from platform_site.address import Address, CannotStart
+from platform_site.roles import Platform
 from platform_site.supervisor import NotReady
 
 
