@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+BACKLOG = 2048  # connections that wait to be accepted
 
 
 class CannotStart(Exception):
@@ -41,23 +45,51 @@ class Address:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    def listen(self) -> list[socket.socket]:
+        """Sockets that listen here from now on, one for each address that the host's name stands for.
+
+        Raises CannotStart. Who connects before anybody accepts waits.
+        """
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        opened: list[socket.socket] = []
+        try:
+            for family, address in dict.fromkeys((each[0], each[4]) for each in found):
+                opened.append(self._listener(family, address))
+        except CannotStart:
+            close_all(opened)
+            raise
+        return opened
+
     def check_free(self, variable: str = "PORT") -> None:
         """Raise CannotStart if nobody could listen here now."""
-        family, kind, protocol, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
+        family, _, _, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+        self._listener(family, address, variable).close()
+
+    def _listener(self, family: int, address: Any, variable: str = "PORT") -> socket.socket:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(address)
-                listener.listen(1)
-            except PermissionError:
-                raise CannotStart(
-                    f"Port {self.port} is for root only: choose another, {variable}=8000 make up"
-                ) from None
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    other = self.port + 1 if self.port < 65535 else 8000
-                    raise CannotStart(
-                        f"Port {self.port} at {self.host} is in use: stop what listens there "
-                        f"or choose another with {variable}={other} make up"
-                    ) from None
-                raise CannotStart(f"Cannot listen at {self.host}: {error.strerror}. HOST names the address.") from None
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio has it
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            raise CannotStart(self._refusal(error, variable)) from None
+        return listener
+
+    def _refusal(self, error: OSError, variable: str) -> str:
+        if isinstance(error, PermissionError):
+            return f"Port {self.port} is for root only: choose another, {variable}=8000 make up"
+        if error.errno == errno.EADDRINUSE:
+            other = self.port + 1 if self.port < 65535 else 8000
+            return (
+                f"Port {self.port} at {self.host} is in use: stop what listens there "
+                f"or choose another with {variable}={other} make up"
+            )
+        return f"Cannot listen at {self.host}: {error.strerror}. HOST names the address."
+
+
+def close_all(sockets: Iterable[socket.socket]) -> None:
+    for each in sockets:
+        each.close()

@@ -1,4 +1,4 @@
-"""One uvicorn process, four ways through it, by need.
+"""A web process: four ways through it, by need.
 
 websocket at /graphql   Channels: subscriptions
 /graphql/stream         Django's ASGI handler: subscriptions as server-sent events

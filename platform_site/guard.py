@@ -32,10 +32,10 @@ class Guard:
         self._prctl(PR_SET_CHILD_SUBREAPER, 1)
         self._stopping = False
         self._group_at: float | None = None  # 0: done
-        self._wake, woken = os.pipe()
-        os.set_blocking(woken, False)
+        self._wake, self._woken = os.pipe()
+        os.set_blocking(self._woken, False)
         os.set_blocking(self._wake, False)
-        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_terminate)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -60,6 +60,7 @@ class Guard:
         parent = os.getpid()
         child = os.fork()
         if child:
+            self._let_go()
             return child
         try:
             self._prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -72,6 +73,14 @@ class Guard:
         except OSError as error:
             os.write(1, f"{command[0]}: {error.strerror}\n".encode())
         os._exit(EXIT_CANNOT_RUN)
+
+    def _let_go(self) -> None:
+        """Close what was handed on to the command: a socket that listens must close with it."""
+        mine = {0, 1, 2, self._wake, self._woken}
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) not in mine:
+                with suppress(OSError):  # the one that listed them
+                    os.close(int(name))
 
     def _on_terminate(self, *_: object) -> None:
         self._stopping = True

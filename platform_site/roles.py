@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -15,13 +18,14 @@ from django.conf import settings
 
 from common.outages import EXIT_DATABASE_AWAY, RETRY_EVERY_S
 from platform_site import engines
-from platform_site.address import Address, CannotStart
+from platform_site.address import Address, CannotStart, close_all
 from platform_site.engines.place import ROOT
 from platform_site.log import Log
 from platform_site.supervisor import Process, Supervisor
 from training import catalogue
 
 DATABASE_PATIENCE_S = 90.0
+METRICS = "metrics"  # what each web process counts
 MANAGE = [sys.executable, str(ROOT / "manage.py")]
 
 
@@ -36,6 +40,7 @@ class Platform:
         self.web = web
         self._terminal = terminal
         self._home = engines.platform_home()
+        self._listeners: list[socket.socket] = []
         self._lock: int | None = None
         self._supervisor: Supervisor | None = None
         self._requests = 0
@@ -43,16 +48,25 @@ class Platform:
 
     def start(self) -> None:
         """Check, start the engines, migrate, and start all processes; raises CannotStart, and then nothing runs."""
-        self.web.check_free()
+        self._listeners = self.web.listen()  # whoever comes from now on waits until there is somebody to answer
+        try:
+            self._start()
+        except BaseException:
+            self._stop_listening()
+            raise
+
+    def _start(self) -> None:
         inference = self._inference_address()
         try:
             self._be_the_only_one()
             engines.start_if_needed()
         except engines.EnginesError as error:
             raise CannotStart(str(error)) from error
+        shutil.rmtree(self._home / METRICS, ignore_errors=True)  # counters begin with the platform
         self.log = Log(self._home / "log" / "platform.log", self._terminal)
         self._migrate()
-        self._supervisor = Supervisor(processes(self.web, inference, catalogue.default().name), self.log, ROOT)
+        roles = processes(self.web, inference, catalogue.default().name, self._listeners)
+        self._supervisor = Supervisor(roles, self.log, ROOT)
         if self.is_stopping:
             self._supervisor.ask_to_stop()  # it was asked for while there was nobody to tell
         else:
@@ -79,12 +93,19 @@ class Platform:
     def stop(self) -> None:
         """End all processes within 35 seconds, killing the stubborn. The engines stop with this process."""
         if self._supervisor is not None:
+            self._supervisor.start_nothing_more()
+        self._stop_listening()
+        if self._supervisor is not None:
             self._supervisor.stop()
         if self.log is not None:
             self.log.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _stop_listening(self) -> None:
+        close_all(self._listeners)
+        self._listeners = []
 
     @property
     def _running(self) -> Supervisor:
@@ -156,8 +177,13 @@ class Platform:
             self.log.write("engines", str(error))
 
 
-def processes(web: Address, inference: Address | None, base_model: str = "auto") -> list[Process]:
-    """What runs, in the order in which it stops: first who takes requests, then who works, then what the work needs."""
+def processes(
+    web: Address, inference: Address | None, base_model: str = "auto", listeners: Sequence[socket.socket] = ()
+) -> list[Process]:
+    """What runs, in the order in which it stops: first who takes requests, then who works, then what the work needs.
+
+    The web processes share `listeners`; without any there is one, which listens by itself.
+    """
     env = {
         "HOST": web.host,
         "PORT": str(web.port),
@@ -166,21 +192,21 @@ def processes(web: Address, inference: Address | None, base_model: str = "auto")
     }
     if inference is not None:
         env["INFERENCE_URL"] = inference.url
+    metrics = _folder(METRICS)
+    descriptors = [listener.fileno() for listener in listeners]
     roles = [
-        Process(
-            "web",
-            [
-                *(sys.executable, "-m", "uvicorn", "platform_site.asgi:application"),
-                *("--host", web.host, "--port", str(web.port)),
-                *("--timeout-graceful-shutdown", "3"),  # open streams would hang a SIGTERM
-                *("--ws-per-message-deflate", "false"),
-                *("--ws-max-size", "4000000"),  # the most that sockets.MAX_MESSAGE_CHARACTERS can take
-                *("--lifespan", "off", "--no-access-log"),
-            ],
-            env,
-            ready_url=f"{web.url}/readyz",
-            stage=0,
-            stop_s=5,
+        *(
+            Process(
+                f"web-{number}",
+                [sys.executable, "-m", "platform_site.web", "--number", str(number), *map(str, descriptors)],
+                {**env, "PROMETHEUS_MULTIPROC_DIR": str(metrics)},
+                ready_url=f"{web.url}/readyz",
+                stage=0,
+                stop_s=5,
+                beat=_beat(f"web-{number}"),
+                descriptors=descriptors,
+            )
+            for number in range(1, (settings.WEB_PROCESSES if listeners else 1) + 1)
         ),
         *(
             Process(queue, [*MANAGE, "cluster", queue], {**env, "Q_CLUSTER_NAME": queue}, stage=1, beat=_beat(queue))
@@ -204,6 +230,10 @@ def processes(web: Address, inference: Address | None, base_model: str = "auto")
 
 
 def _beat(name: str) -> Path:
-    folder = Path(settings.HOME) / "beats"
+    return _folder("beats") / name
+
+
+def _folder(name: str) -> Path:
+    folder = Path(settings.HOME) / name
     folder.mkdir(exist_ok=True)
-    return folder / name
+    return folder

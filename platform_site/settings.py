@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,7 @@ INFERENCE_TIMEOUT_S = environment.number("INFERENCE_TIMEOUT_S", 120, minimum=1)
 
 # ---------------------------------------------------------------------------------------------- web
 
+WEB_PROCESSES = environment.number("WEB_PROCESSES", min(4, len(os.sched_getaffinity(0))), minimum=1, maximum=64)
 WEB_THREADS = environment.number("WEB_THREADS", 32, minimum=2, maximum=512)
 MAX_BODY_BYTES = 2_000_000
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES

@@ -39,10 +39,11 @@ class Process:
     name: str
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)  # on top of the supervisor's own
-    ready_url: str | None = None  # answers 200 when ready; None: ready once it runs
+    ready_url: str | None = None  # answers 200 when ready; None: ready once it runs, and beats if it is to
     stage: int = 0  # all of a stage stop together, and the next stage after them
     stop_s: float = STOP_S  # what it may take after SIGTERM
     beat: Path | None = None  # where it notes time.monotonic() every few seconds; named to it by BEAT_FILE
+    descriptors: Sequence[int] = ()  # of ours, which it has open under the same numbers
 
 
 class _Runner:
@@ -78,6 +79,7 @@ class _Runner:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=self.process.descriptors,
         )
         self._reader = threading.Thread(target=self._copy_output, args=(self._guard,), daemon=True)
         self._reader.start()
@@ -117,7 +119,8 @@ class _Runner:
         return self._still_since is not None and now - self._still_since > BEAT_PATIENCE_S
 
     def is_ready(self) -> bool:
-        return self.is_alive and (self.process.ready_url is None or answers(self.process.ready_url))
+        has_begun = self.process.beat is None or self.process.beat.exists()
+        return self.is_alive and has_begun and (self.process.ready_url is None or answers(self.process.ready_url))
 
     def terminate(self) -> None:
         """Ask the process to stop; the guard passes it on."""
@@ -190,12 +193,16 @@ class Supervisor:
         """Let run_forever and wait_ready return; asked again, let stop() kill at once. Safe in a signal handler."""
         self._requests += 1
 
-    def stop(self, timeout_s: float = STOP_S) -> None:
-        """End all processes, stage by stage: SIGTERM, then, at the end of their time or of `timeout_s`, SIGKILL."""
+    def start_nothing_more(self) -> None:
+        """Once this returns nothing is started again; what runs goes on."""
         if not self.is_stopping:
             self.ask_to_stop()
         if self._keeping.is_alive():
-            self._keeping.join()  # or it would restart what ends now
+            self._keeping.join()
+
+    def stop(self, timeout_s: float = STOP_S) -> None:
+        """End all processes, stage by stage: SIGTERM, then, at the end of their time or of `timeout_s`, SIGKILL."""
+        self.start_nothing_more()
         deadline = time.monotonic() + timeout_s
         for stage in sorted({runner.process.stage for runner in self._runners}):
             runners = [runner for runner in self._runners if runner.process.stage == stage]

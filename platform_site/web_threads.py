@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -16,6 +17,8 @@ from a2wsgi.wsgi import build_environ
 from platform_site.frames import with_room
 
 PATIENCE_S = 10.0
+AT_WORK = 4
+LENT_S = 0.25
 
 
 class Spent(Exception):
@@ -30,15 +33,30 @@ class Answer:
 
 
 class WebThreads:
-    """`count` requests are answered at a time; as many again wait for a thread, each for at most `patience_s`."""
+    """`count` requests are answered at a time; as many again wait for a thread, each for at most `patience_s`.
 
-    def __init__(self, wsgi: Callable[..., Any], count: int, patience_s: float = PATIENCE_S) -> None:
+    Only `at_work` of them start at a time: Python lets one thread compute, and many at once are all late, where one after
+    the other most are early. A place at work is lent for `lent_s`: whoever takes longer waits for something, a lock or
+    another process, and keeps nobody else from working meanwhile (docs/decisions/0030-several-web-processes.md).
+    """
+
+    def __init__(
+        self,
+        wsgi: Callable[..., Any],
+        count: int,
+        patience_s: float = PATIENCE_S,
+        *,
+        at_work: int = AT_WORK,
+        lent_s: float = LENT_S,
+    ) -> None:
         self.count = count
         self._wsgi = wsgi
         self._patience_s = patience_s
+        self._lent_s = lent_s
         self._inside = 0
         self._stands_still = False
         self._free = asyncio.Semaphore(count)
+        self._places = asyncio.Semaphore(at_work)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="web")
 
     @property
@@ -52,21 +70,36 @@ class WebThreads:
             raise Spent
         self._inside += 1
         try:
-            await self._wait_for_a_thread()
-            try:
+            async with self._turn():
                 # a context each: what one request sets, the next one in the thread must not find
                 call = partial(contextvars.copy_context().run, self._call, scope, body)
                 return await asyncio.get_running_loop().run_in_executor(self._threads, with_room, call)
-            finally:
-                self._stands_still = False
-                self._free.release()
         finally:
             self._inside -= 1
 
-    async def _wait_for_a_thread(self) -> None:
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        await self._wait()
+        place = _Lent(self._places)
+        ending = asyncio.get_running_loop().call_later(self._lent_s, place.give_back)
+        try:
+            yield
+        finally:
+            ending.cancel()
+            place.give_back()
+            self._stands_still = False
+            self._free.release()
+
+    async def _wait(self) -> None:
+        """For a thread, and a place at work."""
         try:
             async with asyncio.timeout(self._patience_s):
                 await self._free.acquire()
+                try:
+                    await self._places.acquire()
+                except BaseException:
+                    self._free.release()
+                    raise
         except TimeoutError:
             self._stands_still = True  # until a thread comes free, nobody else needs to wait in order to learn that
             raise Spent from None
@@ -84,3 +117,15 @@ class WebThreads:
         finally:
             getattr(chunks, "close", lambda: None)()  # Django ends its request here
         return Answer(**started, body=content)
+
+
+class _Lent:
+    """A place that is given back once, by whoever comes first."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places: asyncio.Semaphore | None = places
+
+    def give_back(self) -> None:
+        if self._places is not None:
+            self._places.release()
+            self._places = None

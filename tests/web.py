@@ -48,7 +48,7 @@ def serving(served: Any = None) -> Iterator[str]:
 @contextmanager
 def web_process(home: Path, **variables: str) -> Iterator[str]:
     """The URL of a process that serves the test's database; its log is in `home`."""
-    web = next(process for process in processes(Address.free(), None) if process.name == "web")
+    web = next(process for process in processes(Address.free(), None) if process.name == "web-1")
     assert web.ready_url is not None
     log = home / "web.log"
     everything = {**environment(), "PLATFORM_HOME": str(home), **web.env, **variables}

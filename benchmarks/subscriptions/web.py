@@ -23,7 +23,7 @@ class Web:
         """`application` takes the place of the platform's own."""
         address = Address.free()
         web = processes(address, None)[0]
-        argv = [application if word == "platform_site.asgi:application" else word for word in web.argv]
+        argv = [*web.argv, "--application", application]
         self.url = address.url
         self._port = address.port
         self._log = Log(home / "log" / "web.log", None)
@@ -35,7 +35,7 @@ class Web:
         self._process = next(
             process
             for process in psutil.Process().children(recursive=True)
-            if "uvicorn" in process.cmdline() and "guard.py" not in " ".join(process.cmdline())
+            if "platform_site.web" in process.cmdline() and "guard.py" not in " ".join(process.cmdline())
         )
         return self
 

@@ -1,6 +1,7 @@
 """The platform's processes by their roles, as /proc has them now.
 
-    web, keeper, inference, up, migrate       one each
+    web                                       several, which share a socket
+    keeper, inference, up, migrate            one each
     datasets parent, datasets sentinel, datasets pusher, datasets monitor      the parts of a cluster, and for `training`
     datasets idle worker, datasets busy worker                                 alike; busy is who has a child at work
     trainer, pipeline                         the child that a job's heavy work runs in
@@ -127,7 +128,7 @@ def _command(words: list[str], environment: list[bytes], name: str) -> str:
     for module, role in CHILDREN.items():
         if "-m" in words and words[words.index("-m") + 1] == module:
             return role
-    if "uvicorn" in words:
+    if "platform_site.web" in words:
         return "web"
     if "manage.py cluster" in " ".join(words):
         cluster = next((entry[15:].decode() for entry in environment if entry.startswith(b"Q_CLUSTER_NAME=")), "?")

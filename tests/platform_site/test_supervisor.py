@@ -289,7 +289,7 @@ def test_the_url_is_one_that_a_client_can_open() -> None:
 def test_an_inference_server_elsewhere_is_not_started_here() -> None:
     web, inference = Address("127.0.0.1", 8000), Address("127.0.0.1", 9000)
     local = {process.name: process for process in processes(web, inference)}
-    assert list(local) == ["web", "datasets", "training", "keeper", "inference"]
+    assert list(local) == ["web-1", "datasets", "training", "keeper", "inference"]
     assert all(process.env["INFERENCE_URL"] == inference.url for process in local.values())
     assert local["training"].env["Q_CLUSTER_NAME"] == "training"
     assert "inference" not in {process.name for process in processes(web, None)}
