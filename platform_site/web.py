@@ -51,7 +51,7 @@ def main() -> None:
 
 def count_on(number: int) -> None:
     """Have counters go on where the process before this one, of the same number, has stopped: its files are theirs."""
-    values.ValueClass = values.MultiProcessValue(lambda: number)
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
