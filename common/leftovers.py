@@ -26,7 +26,6 @@ from common.tenancy import operator
 logger = logging.getLogger(__name__)
 
 SETTLED = timedelta(minutes=1)  # the worker that ended a job may be just removing its folder
-ABANDONED_S = 3600.0
 EVENTS = "events.jsonl"
 
 
@@ -72,7 +71,7 @@ def remove_what_it_left(job: Job) -> None:
 
 
 def remove_leftovers(models: Iterable[type[Job]]) -> None:
-    """Remove what jobs that have ended left, and uploads that nobody has gone on sending for an hour."""
+    """Remove what jobs that have ended left."""
     folders = {folder.name: folder for folder in _entries(Path(settings.ATTEMPTS_ROOT)) if _has_settled(folder)}
     ids = [name for name in folders if is_id(name)]
     for model in models:
@@ -85,9 +84,6 @@ def remove_leftovers(models: Iterable[type[Job]]) -> None:
                 _remove(job)
     for folder in folders.values():
         shutil.rmtree(folder, ignore_errors=True)
-    for file in _entries(Path(settings.INCOMING_ROOT)):
-        if _age_s(file) > ABANDONED_S:
-            file.unlink(missing_ok=True)
 
 
 def _remove(job: Job) -> None:
@@ -102,10 +98,10 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _has_settled(folder: Path) -> bool:
-    return _age_s(folder) > SETTLED.total_seconds()
+    return age_s(folder) > SETTLED.total_seconds()
 
 
-def _age_s(path: Path) -> float:
+def age_s(path: Path) -> float:
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:  # its owner has just removed it

@@ -13,10 +13,11 @@ from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from common import blobs
-from common.leftovers import is_id
+from common.leftovers import age_s, is_id
 from common.tenancy import operator
 from common.timetable import every
-from datasets.models import Upload
+from datasets.models import Upload, UploadStatus
+from datasets.receive import partial
 
 ABANDONED = timedelta(hours=1)
 KEYS_AT_ONCE = 1000
@@ -35,13 +36,19 @@ def remove_files_that_no_upload_names() -> None:
 
 @every(timedelta(seconds=15), on_each_host=True, slow=True)
 def remove_bytes_that_no_upload_waits_for() -> None:
-    """What arrived for an organization that has been deleted since; its transfer, if there is one, finds out by itself."""
-    arrived = {file: file.name.partition(".")[0] for file in Path(settings.INCOMING_ROOT).glob("*.*")}
+    """What nobody has gone on sending, or came for an upload that has expired, or been deleted with its organization.
+
+    Pieces wait as long as their ticket is good; a transfer that is under way finds out by itself.
+    """
+    arrived = {file: file.name.partition(".")[0] for file in Path(settings.INCOMING_ROOT).glob("*")}
     ids = [upload for upload in arrived.values() if is_id(upload)]
     with operator():
-        known = {str(upload) for upload in Upload.objects.filter(pk__in=ids).values_list("pk", flat=True)}
+        known = {str(upload.pk): upload.status for upload in Upload.objects.filter(pk__in=ids)}
     for file, upload in arrived.items():
-        if is_id(upload) and upload not in known:
+        if file.suffix == partial.SUFFIX:
+            if known.get(upload) not in (UploadStatus.WAITING, UploadStatus.RECEIVING):
+                partial.remove_unless_held(file)
+        elif (is_id(upload) and upload not in known) or age_s(file) > ABANDONED.total_seconds():
             file.unlink(missing_ok=True)
 
 

@@ -31,6 +31,7 @@ strawberry.enum(UploadStatus, description="How far an upload has come.")
 @strawberry.enum(description="Ways to send a file's bytes to a ticket's url.")
 class UploadProtocol(Enum):
     PUT = "PUT"
+    TUS = "TUS"
 
 
 @strawberry.enum(description="The part of a version that a row is used for.")
@@ -68,7 +69,9 @@ class UploadType(ModelNode):
         return self.status  # type: ignore[return-value]
 
 
-@strawberry.type(description="Where to send a file's bytes: its one url takes a plain PUT.")
+@strawberry.type(
+    description="Where to send a file's bytes. Its one url takes a plain PUT, and tus 1.0 (HEAD, PATCH): it is a client's upload url."
+)
 class UploadTicket:
     upload: UploadType = strawberry.field(description="What the bytes will become.")
     url: str = strawberry.field(description="Send the bytes here; the address is the permission.")
@@ -81,7 +84,7 @@ class UploadTicket:
         return cls(
             upload=cast(UploadType, upload),
             url=url_for(upload),
-            protocols=[UploadProtocol.PUT],
+            protocols=[UploadProtocol.PUT, UploadProtocol.TUS],
             headers=JSON({}),
             expires_at=upload.expires_at,
         )

@@ -36,9 +36,10 @@ HEADERS = {
 }
 ADMIN_HEADERS = HEADERS | {b"content-security-policy": ADMIN_POLICY.encode()}
 
-# Where pages of the allow-list may ask from, and how.
-SHARED = {"/graphql": b"POST", "/graphql/stream": b"POST", "/uploads/": b"PUT"}
-SHARED_HEADERS = b"accept, authorization, content-type"
+# Where pages of the allow-list may ask from, by which methods, and with which headers.
+_API = (b"POST", b"accept, authorization, content-type")
+_TUS = (b"HEAD, PATCH, PUT, DELETE", b"content-type, tus-resumable, upload-offset, x-http-method-override")
+SHARED = {"/graphql": _API, "/graphql/stream": _API, "/uploads/": _TUS}
 PREFLIGHT_HOLDS_S = b"600"
 
 
@@ -51,18 +52,18 @@ def for_browsers(application: Application) -> Application:
             return
         path = scope.get("path", "")
         headers = ADMIN_HEADERS if path.startswith("/admin/") else HEADERS
-        method = _shared_method(path)
-        sharing = _sharing(scope) if method and settings.CORS_ORIGINS else {}
+        shared = SHARED.get("/uploads/" if path.startswith("/uploads/") else path)
+        sharing = _sharing(scope) if shared and settings.CORS_ORIGINS else {}
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": _completed(message.get("headers", ()), headers, sharing)}
             await send(message)
 
-        if method and b"access-control-allow-origin" in sharing and _is_preflight(scope):
+        if shared and b"access-control-allow-origin" in sharing and _is_preflight(scope):
             sharing = sharing | {
-                b"access-control-allow-methods": method,
-                b"access-control-allow-headers": SHARED_HEADERS,
+                b"access-control-allow-methods": shared[0],
+                b"access-control-allow-headers": shared[1],
                 b"access-control-max-age": PREFLIGHT_HOLDS_S,
             }
             await send_with_headers({"type": "http.response.start", "status": 204})
@@ -71,10 +72,6 @@ def for_browsers(application: Application) -> Application:
             await application(scope, receive, send_with_headers)
 
     return answer
-
-
-def _shared_method(path: str) -> bytes | None:
-    return SHARED.get("/uploads/" if path.startswith("/uploads/") else path)
 
 
 def _sharing(scope: Message) -> dict[bytes, bytes]:

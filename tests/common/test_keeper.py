@@ -54,17 +54,6 @@ def test_the_work_folder_of_an_ended_job_goes_and_that_of_another_stays(home: Pa
     assert [path.exists() for path in (kept, gone, stranger, just_ended)] == [True, False, False, True]
 
 
-def test_an_upload_that_nobody_goes_on_sending_goes(home: Path) -> None:
-    incoming = home / "incoming"
-    incoming.mkdir()
-    old, new = incoming / "old", incoming / "new"
-    for path, age_s in [(old, 3700), (new, 3500)]:
-        path.write_bytes(b"x")
-        aged(path, age_s)
-    remove_leftovers([])
-    assert (old.exists(), new.exists()) == (False, True)
-
-
 @contextmanager
 def another_leads() -> Iterator[None]:
     """The leader's lock is held as if by a keeper on another host."""

@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from common import blobs
 from common.tenancy import operator
 from datasets.models import Upload
-from datasets.schedules import remove_files_that_no_upload_names
+from datasets.schedules import remove_bytes_that_no_upload_waits_for, remove_files_that_no_upload_names
 from tests.cast import Person, make_person
 from tests.rows import make_upload
 
@@ -60,3 +60,15 @@ def test_a_query_is_asked_for_a_thousand_keys() -> None:
     with CaptureQueriesContext(connection) as queries:
         remove_files_that_no_upload_names()
     assert len([query for query in queries if "datasets_upload" in query["sql"]]) == 1
+
+
+def test_a_transfer_that_has_not_gone_on_for_an_hour_goes() -> None:
+    upload = make_upload(make_person("Alice"))
+    incoming = Path(settings.INCOMING_ROOT)
+    incoming.mkdir()
+    old, new, stray = (incoming / name for name in (f"{upload.pk}.old", f"{upload.pk}.new", "stray"))
+    for path, age_s in [(old, 3700), (new, 3500), (stray, 3700)]:
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - age_s, time.time() - age_s))
+    remove_bytes_that_no_upload_waits_for()
+    assert [path.exists() for path in (old, new, stray)] == [False, True, False]

@@ -14,9 +14,9 @@ from common import graphql
 from common.events import JobEvent
 from common.tenancy import TenantQuerySet
 from datasets import actions as datasets_actions
-from datasets import receive
 from datasets import schema as datasets_schema
 from datasets.models import Dataset
+from datasets.receive import arrival
 from inference import schema as inference_schema
 from platform_site import schema as merged
 from tests.isolation import layers, mistakes, urls
@@ -233,7 +233,7 @@ LEAKS = [
     # addresses
     Leak(
         "a ticket for another's upload is taken",
-        replaced(receive, "organizations_scope", mistakes.everybodys),
+        replaced(arrival, "organizations_scope", mistakes.everybodys),
         urls.check_uploads,
         "a ticket of ours for an upload of theirs as outsider: 400",
     ),

@@ -16,8 +16,8 @@ from common.errors import Invalid, NotAllowed, NotFound
 from common.jobs import JobStatus
 from common.tenancy import Principal
 from common.threads import in_thread
-from datasets import receive
 from datasets.models import DatasetVersion
+from datasets.receive import arrival
 from inference.actions import Permit
 from platform_site import graphql as views
 from tests.isolation.leak import Patch
@@ -142,7 +142,7 @@ def everybodys(organizations: Any) -> Iterator[None]:
 
 def any_ticket(patch: Patch, world: World) -> None:
     upload = world.theirs.waiting_upload
-    patch.setattr(receive, "ids_in", lambda token: (upload.organization_id, upload.pk))
+    patch.setattr(arrival, "ids_in", lambda token: (upload.organization_id, upload.pk))
 
 
 def policy(table: str, change: str) -> tuple[str, ...]:

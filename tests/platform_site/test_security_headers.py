@@ -77,15 +77,26 @@ def test_pages_of_the_allow_list_may_read_the_api(url: str, allowed: None, metho
     assert "access-control-allow-credentials" not in answer.headers
 
 
-@pytest.mark.parametrize(("path", "method"), [("/graphql", "POST"), ("/graphql/stream", "POST"), ("/uploads/x", "PUT")])
-def test_they_may_ask_first(url: str, allowed: None, path: str, method: str) -> None:
-    asked = {"Origin": APP, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization"}
+API_HEADERS = "accept, authorization, content-type"
+TUS_HEADERS = "content-type, tus-resumable, upload-offset, x-http-method-override"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods", "headers"),
+    [
+        ("/graphql", "POST", API_HEADERS),
+        ("/graphql/stream", "POST", API_HEADERS),
+        ("/uploads/x", "HEAD, PATCH, PUT, DELETE", TUS_HEADERS),
+    ],
+)
+def test_they_may_ask_first(url: str, allowed: None, path: str, methods: str, headers: str) -> None:
+    asked = {"Origin": APP, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     answer = ask(url, "OPTIONS", path, asked)
     assert (answer.status_code, answer.content) == (204, b"")
     assert {name: value for name, value in answer.headers.items() if name.startswith("access-control")} == {
         "access-control-allow-origin": APP,
-        "access-control-allow-methods": method,
-        "access-control-allow-headers": "accept, authorization, content-type",
+        "access-control-allow-methods": methods,
+        "access-control-allow-headers": headers,
         "access-control-expose-headers": "*",
         "access-control-max-age": "600",
     }
