@@ -43,6 +43,7 @@ class Installation:
             "TMPDIR": str(self.temporary),
             "INFERENCE_URL": NOWHERE,
             "BASE_MODEL": "platform/python-small",
+            "ATTEMPTS_PER_ADDRESS": "1000",  # the logins that wake the web's threads
             "DEVICE": "cpu",
         }
 
