@@ -19,14 +19,15 @@ BACK_WITHIN_S = 30.0
 ALL_GONE_WITHIN_S = 15.0
 
 
-def test_the_web_process_comes_back_and_runs_never_notice(
+def test_the_web_processes_come_back_and_runs_never_notice(
     platform: Installation, injector: Injector, team: Team
 ) -> None:
     run = team.start_run(steps=60, every=10)
     heard = team.begin(_sequences(team, run))
     team.wait_step(run, step=5)
     with Visitor(team, lambda: team.api.look(RUN, run)) as visitor:
-        injector.kill("web")
+        for web in platform.all("web"):
+            injector.kill(web)
         killed_at = time.monotonic()
         platform.wait_ready(BACK_WITHIN_S)
         ended = team.wait_trained(run)
