@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
@@ -77,8 +77,8 @@ def tenant(principal: Principal) -> Iterator[None]:
 @contextmanager
 def organizations_scope(organizations: Iterable[UUID]) -> Iterator[None]:
     """`tenant` for a worker, which knows whose job it holds: lazy QuerySets must be evaluated inside."""
-    value = "{" + ",".join(str(organization) for organization in organizations) + "}"
-    with _entered("tenant"):
+    value = _array(organizations)
+    with _entered("tenant", transaction.atomic()):
         _set_organizations(value)
         try:
             yield
@@ -87,9 +87,36 @@ def organizations_scope(organizations: Iterable[UUID]) -> Iterator[None]:
 
 
 @contextmanager
+def reading(principal: Principal) -> Iterator[None]:
+    """`tenant` for what only reads: each statement brings the scope along, and the scope ends with it.
+
+    Statements that are sent together are one transaction to PostgreSQL, so one exchange does for BEGIN, the setting, the
+    statement, and COMMIT. In a transaction that is open already, a test's say, the scope would outlast the statement:
+    there it is `tenant`'s as well.
+    """
+    scope = tenant(principal) if connection.in_atomic_block else _entered("tenant", nullcontext())
+    with scope, connection.execute_wrapper(_bringing(principal.organizations)):
+        yield
+
+
+BRINGING = "SET LOCAL app.organizations TO '%s';"
+
+
+def _bringing(organizations: Iterable[UUID]) -> Callable[..., Any]:
+    """Django's hook around each statement, which puts its scope before it."""
+    scope = BRINGING % _array(organizations)
+
+    def execute_in_scope(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        assert not many, "what reads inserts no rows"
+        return execute(scope + sql, params, many, context)
+
+    return execute_in_scope
+
+
+@contextmanager
 def operator() -> Iterator[None]:
     """One transaction that sees every organization's rows: claims, sweeps, look-ups of who somebody is, the admin."""
-    with _entered("operator"):
+    with _entered("operator", transaction.atomic()):
         with connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL ROLE {OPERATOR_ROLE}")
         try:
@@ -113,16 +140,21 @@ def _selected(sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def _entered(name: str) -> Iterator[None]:
+def _entered(name: str, transaction: AbstractContextManager[Any]) -> Iterator[None]:
     outer = _scope.get()
     if outer is not None:
         raise ScopeError(f"{name} scope inside {outer} scope")
     token = _scope.set(name)
     try:
-        with transaction.atomic():
+        with transaction:
             yield
     finally:
         _scope.reset(token)
+
+
+def _array(organizations: Iterable[UUID]) -> str:
+    """As PostgreSQL writes one; ids alone, so that it needs no quoting."""
+    return "{" + ",".join(str(organization) for organization in organizations) + "}"
 
 
 def _set_organizations(value: str) -> None:

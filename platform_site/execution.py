@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from uuid import uuid4
 
@@ -24,7 +24,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from common.errors import DomainError, Invalid, NotSignedIn, TooManyAttempts, Unavailable
 from common.graphql import WAITS, Context, Refusal, as_graphql_error
 from common.outages import told, will_pass
-from common.tenancy import in_scope, tenant
+from common.tenancy import Principal, in_scope, reading, tenant
 from common.text import shortened
 from platform_site.limits.documents import ALLOWED, in_our_words
 from platform_site.outage_log import sparingly_if_away
@@ -65,7 +65,7 @@ class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
         if kind is not OperationType.QUERY:
             return super().execute_operation(serially)
         try:
-            with self._scope():
+            with self._scope(reading):
                 return super().execute_operation(serially)
         except GraphQLError as error:
             return ExecutionResult(None, [error])
@@ -80,7 +80,7 @@ class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
         if parent_type is not self.schema.mutation_type:
             return execute(parent_type, source, field_details_list, path, position_context)
         waits = self._waits(parent_type, field_details_list)
-        with nullcontext() if waits else self._scope(path):
+        with nullcontext() if waits else self._scope(tenant, path):
             answer = execute(parent_type, source, field_details_list, path, position_context)
         if path.key not in self.context_value.refusals:
             self.context_value.has_changed_something = True
@@ -96,10 +96,10 @@ class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
             return super().complete_value(return_type, field_details_list, info, path, result, position_context)
 
     @contextmanager
-    def _scope(self, path: Any = None) -> Iterator[None]:
+    def _scope(self, of: Callable[[Principal], AbstractContextManager[None]], path: Any = None) -> Iterator[None]:
         """What breaks at its edges, as a commit may, is an error among the others: it is worded like them."""
         try:
-            with tenant(self.context_value.principal):
+            with of(self.context_value.principal):
                 yield
         except GraphQLError:
             raise

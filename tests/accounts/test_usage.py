@@ -320,7 +320,7 @@ def test_a_list_of_organizations_costs_as_many_queries_as_one(alice: Person) -> 
         for document in documents:
             with CaptureQueriesContext(connection) as queries:
                 answer = alice.data(document)
-            counts.append(len([query for query in queries if query["sql"].startswith("SELECT")]))
+            counts.append(len([query for query in queries if "SELECT" in query["sql"]]))
     assert counts[:2] == counts[2:]
     listed = [one["organization"] for one in answer["me"]["memberships"]]
     assert sorted((one["quota"]["storageBytes"], one["usage"]["storageBytes"]) for one in listed) == [

@@ -1,10 +1,14 @@
 """Row level security holds whatever the code forgets."""
 
+from itertools import product
+
 import pytest
-from django.db import IntegrityError, ProgrammingError, connection, transaction
+from django.db import DatabaseError, IntegrityError, ProgrammingError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from accounts.models import Organization
-from common.tenancy import ScopeError, in_scope, operator, tenant
+from common.tenancy import ScopeError, in_scope, operator, reading, tenant
 from datasets.models import Dataset, DatasetVersion, Upload
 from tests.cast import Person, current_role, make_person
 
@@ -61,11 +65,51 @@ def test_a_row_cannot_refer_to_another_organizations() -> None:
 
 def test_scopes_do_not_nest() -> None:
     alice = make_person("Alice")
-    for outer, inner in [(tenant, tenant), (tenant, operator), (operator, tenant)]:
-        arguments = {tenant: (alice.principal,), operator: ()}
+    arguments = {tenant: (alice.principal,), reading: (alice.principal,), operator: ()}
+    for outer, inner in product(arguments, repeat=2):
         with outer(*arguments[outer]), pytest.raises(ScopeError), inner(*arguments[inner]):
             pass
         assert not in_scope()
+
+
+def setting() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT coalesce(current_setting('app.organizations', true), '')")
+        value: str = cursor.fetchone()[0]
+    return value
+
+
+def test_what_only_reads_takes_one_exchange_for_each_statement_and_leaves_nothing_between_two() -> None:
+    alice, charlie = make_person("Alice"), make_person("Charlie")
+    make_dataset(alice, "a")
+    make_dataset(charlie, "c")
+    with CaptureQueriesContext(connection) as exchanges, reading(alice.principal):
+        assert [dataset.name for dataset in Dataset.objects.all()] == ["a"]
+        assert connection.connection.info.transaction_status == TRANSACTION_STATUS_IDLE
+        assert Dataset.objects.filter(name="c").first() is None
+    assert len(exchanges) == 2
+    assert setting() == ""
+    assert list(Dataset.objects.all()) == []
+
+
+def test_what_only_reads_goes_on_after_an_error() -> None:
+    alice = make_person("Alice")
+    make_dataset(alice, "a")
+    with reading(alice.principal):
+        with pytest.raises(DatabaseError), connection.cursor() as cursor:
+            cursor.execute("SELECT 1 / 0")
+        assert Dataset.objects.count() == 1
+    assert setting() == ""
+
+
+def test_what_only_reads_ends_with_its_block_also_inside_a_transaction() -> None:
+    alice = make_person("Alice")
+    make_dataset(alice, "a")
+    with transaction.atomic():
+        with reading(alice.principal):
+            assert Dataset.objects.count() == 1
+        assert setting() == ""
+        assert Dataset.objects.count() == 0
 
 
 def test_a_scope_ends_with_its_block_also_inside_a_transaction_and_after_an_error() -> None:

@@ -45,18 +45,19 @@ def fresh_connection() -> Iterator[None]:
 
 @pytest.mark.usefixtures("fresh_connection")
 @pytest.mark.parametrize(
-    ("name", "leak"),
+    ("name", "leak", "request_"),
     [
-        ("common.tenancy._set_organizations", set_for_the_session),
-        ("accounts.principals.selected_by_operator", selected_by_who_stays_operator),
+        ("common.tenancy.BRINGING", "SET app.organizations TO '%s';", "0, datasets as owner"),
+        ("common.tenancy._set_organizations", set_for_the_session, "10, cancelTrainingRun as owner"),
+        ("accounts.principals.selected_by_operator", selected_by_who_stays_operator, "0, datasets as owner"),
     ],
-    ids=["a scope that outlasts its transaction", "an operator who stays one"],
+    ids=["a scope that outlasts its statement", "a scope that outlasts its transaction", "an operator who stays one"],
 )
 def test_a_scope_that_stays_on_the_connection_is_found(
-    fresh: World, monkeypatch: pytest.MonkeyPatch, name: str, leak: Any
+    fresh: World, monkeypatch: pytest.MonkeyPatch, name: str, leak: Any, request_: str
 ) -> None:
     monkeypatch.setattr(name, leak)
-    with pytest.raises(AssertionError, match="after request 0, datasets as owner, the connection is"):
+    with pytest.raises(AssertionError, match=f"after request {request_}, the connection is"):
         check_turns(fresh, 20)
 
 

@@ -43,10 +43,10 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Known:
 
 
 def asked(person: Person, document: str, **variables: Any) -> tuple[Any, list[str]]:
-    """The answer, and what was read for it once it was clear who asks."""
+    """The answer, and what was read for it, each in its scope, once it was clear who asks."""
     with CaptureQueriesContext(connection) as captured:
         answer = person.data(document, **variables)
-    return answer, [query["sql"] for query in captured if query["sql"].startswith('SELECT "')]
+    return answer, [query["sql"] for query in captured if ';SELECT "' in query["sql"]]
 
 
 @pytest.mark.parametrize("document", PLAIN.values(), ids=PLAIN)

@@ -260,7 +260,7 @@ def test_a_page_begins_in_the_index_where_its_cursor_says(
         database.execute(
             "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
         )
-        database.execute(f"EXPLAIN {listed}")
+        database.execute("EXPLAIN " + listed.partition(";")[2])  # without its scope
         plan = [line for (line,) in database.fetchall()]
     (condition,) = [line for line in plan if "Index Cond" in line and "created_at" in line]
     assert f"(created_at {bound} " in condition
@@ -341,7 +341,7 @@ def test_a_list_costs_as_many_queries_at_1000_rows_as_at_10(alice: Person, field
             listed = alice.data(LISTS[field])[field]
         assert (listed["totalCount"], len(listed["edges"])) == (there, min(there, 100))
         assert all(value for edge in listed["edges"] for value in edge["node"].values())
-        counts.append(len([query for query in queries if query["sql"].startswith("SELECT")]))
+        counts.append(len([query for query in queries if "SELECT" in query["sql"]]))
     assert counts[0] == counts[1]
     assert counts[0] <= 12
 
