@@ -32,8 +32,9 @@ from accounts.models import (
 from accounts.quota_admin import QuotaInline, WithQuota
 from accounts.tokens import revoke_all
 from common.admin import ReadOnlyAdmin
+from common.confirming import confirmed
 
-CLOSED, RESTORED = "Deleted after the grace period", "Restored"
+CLOSED, RESTORED = "Will be deleted at the end of the grace period", "Restored"
 
 
 class NewUserForm(UserCreationForm):
@@ -92,7 +93,11 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
         fields = list(super().get_readonly_fields(request, obj))
         return fields if request.user.is_superuser else [*fields, "is_staff", "is_superuser", "groups"]
 
-    @action(description="Lock: sign out everywhere, and let nobody in", permissions=["operate"])
+    @action(description="Lock", permissions=["operate"])
+    @confirmed(
+        "Lock these accounts? Their sessions, and the API keys and invitations that they made, end for good, and nobody "
+        "comes in with their passwords until they are unlocked."
+    )
     def lock(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         self.operate(request, queryset, lambda actor, user: lock_user(actor=actor, user=user), "Locked")
 
@@ -101,16 +106,21 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
         self.operate(request, queryset, lambda actor, user: unlock_user(actor=actor, user=user), "Unlocked")
 
     @action(description="Sign out everywhere", permissions=["operate"])
+    @confirmed("Sign these people out everywhere? They log in again; their API keys go on working.")
     def sign_out(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         self.operate(
             request, queryset, lambda actor, user: sign_out_everywhere(actor=actor, user=user), "Signed out everywhere"
         )
 
-    @action(description="Close: delete after the grace period", permissions=["operate"])
+    @action(description="Close", permissions=["operate"])
+    @confirmed(
+        "Close these accounts? Their sessions, API keys, and invitations end at once; they are deleted at the end of the grace "
+        "period, with the organizations that nobody else belongs to, unless they are restored before."
+    )
     def close(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         self.operate(request, queryset, lambda actor, user: close_account(actor=actor, user=user), CLOSED)
 
-    @action(description="Restore, before it is deleted", permissions=["operate"])
+    @action(description="Restore", permissions=["operate"])
     def restore(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         self.operate(request, queryset, lambda actor, user: reopen_account(actor=actor, user=user), RESTORED)
 
@@ -137,11 +147,15 @@ class OrganizationAdmin(WithQuota, AuditedAdmin):
         """Organizations are closed."""
         return False
 
-    @action(description="Close: delete after the grace period", permissions=["operate"])
+    @action(description="Close", permissions=["operate"])
+    @confirmed(
+        "Close these organizations? Nothing of theirs begins any more, and they are deleted at the end of the grace "
+        "period with all that belongs to them, unless they are restored before."
+    )
     def close(self, request: HttpRequest, queryset: QuerySet[Organization]) -> None:
         self.operate(request, queryset, lambda actor, its: close_organization(actor=actor, organization=its), CLOSED)
 
-    @action(description="Restore, before it is deleted", permissions=["operate"])
+    @action(description="Restore", permissions=["operate"])
     def restore(self, request: HttpRequest, queryset: QuerySet[Organization]) -> None:
         self.operate(request, queryset, lambda actor, its: reopen_organization(actor=actor, organization=its), RESTORED)
 

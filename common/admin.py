@@ -18,6 +18,7 @@ from unfold.decorators import action, display
 from unfold.views import ChangeList
 
 from common import operations
+from common.confirming import confirmed
 from common.diagnosis import Diagnosis
 from common.errors import Invalid
 from common.job_report import Entry
@@ -113,10 +114,15 @@ class JobAdmin(ReadOnlyAdmin):
         return bool(request.user.is_active and request.user.is_superuser)
 
     @action(description="Cancel", permissions=["operate"])
+    @confirmed("Cancel these jobs? What they have done so far is kept, but they do not go on.")
     def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         self._operate(request, queryset, operations.cancel)
 
-    @action(description="Requeue: take from a worker that is gone or hangs", permissions=["operate"])
+    @action(description="Requeue", permissions=["operate"])
+    @confirmed(
+        "Take these jobs from their workers? That is for workers that are gone or hang: their processes are killed, and "
+        "others go on at the last checkpoint, or begin anew where there is none."
+    )
     def requeue_jobs(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         self._operate(request, queryset, operations.requeue)
 

@@ -56,8 +56,12 @@ def status(run: TrainingRun) -> str:
         return TrainingRun.objects.get(pk=run.pk).status
 
 
+def chosen(verb: str, *jobs: Any) -> dict[str, Any]:
+    return {"action": verb, "_selected_action": [str(job.pk) for job in jobs]}
+
+
 def act(client: Client, verb: str, *runs: TrainingRun) -> list[tuple[str, str]]:
-    answer = client.post(RUNS, {"action": verb, "_selected_action": [str(run.pk) for run in runs]})
+    answer = client.post(RUNS, chosen(verb, *runs) | {"confirmed": "yes"})
     assert answer.status_code == 302
     return [(message.level_tag, message.message) for message in get_messages(answer.wsgi_request)]
 
@@ -148,7 +152,7 @@ def test_requeue_takes_a_run_from_its_worker(operations: Client, alice: Person) 
 
 def test_versions_have_the_same_verbs(operations: Client, alice: Person) -> None:
     version = make_version(alice, status="QUEUED")
-    operations.post(VERSIONS, {"action": "cancel_jobs", "_selected_action": [str(version.pk)]})
+    operations.post(VERSIONS, chosen("cancel_jobs", version) | {"confirmed": "yes"})
     with operator():
         version.refresh_from_db()
     assert version.status == JobStatus.CANCELLED
@@ -158,7 +162,7 @@ def test_versions_have_the_same_verbs(operations: Client, alice: Person) -> None
 def test_staff_who_are_no_superusers_look_and_change_nothing(staff: Client, alice: Person, verb: str) -> None:
     run = running(alice)
     assert verb not in page(staff)
-    staff.post(RUNS, {"action": verb, "_selected_action": [str(run.pk)]})
+    staff.post(RUNS, chosen(verb, run) | {"confirmed": "yes"})
     with operator():
         assert TrainingRun.objects.filter(pk=run.pk, status="RUNNING", cancel_requested_at=None).exists()
 
