@@ -14,14 +14,13 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+import accounts.audit_admin  # noqa: F401
 from accounts.actions.closing import close_account, close_organization, reopen_account, reopen_organization
 from accounts.actions.users import lock_user, sign_out_everywhere, unlock_user
 from accounts.audited_admin import AuditedAdmin
 from accounts.member_forms import MemberInline, MembershipInline
 from accounts.models import (
     ApiKey,
-    AuditEntry,
-    AuditHead,
     Invitation,
     MailedToken,
     Membership,
@@ -66,7 +65,7 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
     ordering = ["-created_at"]
     list_display = ["email", "name", "is_active", "is_staff", "created_at", "last_login", "closes_at"]
     list_filter = ["is_active", "is_staff", ("closes_at", admin.EmptyFieldListFilter)]
-    search_fields = ["email", "name"]
+    search_fields = ["id", "email", "name"]
     readonly_fields = ["id", "is_active", "created_at", "last_login", "closes_at"]  # the buttons end the sessions, too
     filter_horizontal = []
     autocomplete_fields = ["groups"]
@@ -137,7 +136,7 @@ class GroupAdmin(DjangoGroupAdmin, AuditedAdmin):
 class OrganizationAdmin(WithQuota, AuditedAdmin):
     list_display = ["name", "slug", "created_at", "closes_at"]
     list_filter = [("closes_at", admin.EmptyFieldListFilter)]
-    search_fields = ["name", "slug"]
+    search_fields = ["id", "name", "slug"]
     fields = ["id", "name", "slug", "created_at", "closes_at", "usage"]
     readonly_fields = ["id", "created_at", "closes_at", "usage"]
     inlines = [MemberInline, QuotaInline]
@@ -166,7 +165,7 @@ class MembershipAdmin(ReadOnlyAdmin):
 
     list_display = ["organization", "user", "role", "created_at"]
     list_filter = ["role"]
-    search_fields = ["organization__name", "user__email"]
+    search_fields = ["=organization__id", "organization__name", "=user__id", "user__email"]
     list_select_related = ["organization", "user"]
 
 
@@ -174,7 +173,7 @@ class MembershipAdmin(ReadOnlyAdmin):
 class InvitationAdmin(AuditedAdmin, ReadOnlyAdmin):
     list_display = ["organization", "email", "role", "created_at", "expires_at", "accepted_at"]
     list_filter = ["role"]
-    search_fields = ["organization__name", "email"]
+    search_fields = ["id", "=organization__id", "organization__name", "email"]
     list_select_related = ["organization"]
     fields = ["organization", "email", "role", "invited_by", "created_at", "expires_at", "accepted_at"]
 
@@ -189,7 +188,7 @@ class ApiKeyAdmin(AuditedAdmin, ReadOnlyAdmin):
 
     list_display = ["prefix", "name", "organization", "role", "created_at", "last_used_at", "expires_at", "revoked_at"]
     list_filter = ["role"]
-    search_fields = ["prefix", "name", "organization__name"]
+    search_fields = ["id", "prefix", "name", "=organization__id", "organization__name", "created_by__email"]
     list_select_related = ["organization"]
     fields = [
         *("organization", "name", "prefix", "role", "created_by"),
@@ -201,27 +200,12 @@ class ApiKeyAdmin(AuditedAdmin, ReadOnlyAdmin):
         return ModelAdmin.has_delete_permission(self, request, obj)
 
 
-@admin.register(AuditEntry)
-class AuditEntryAdmin(ReadOnlyAdmin):
-    list_display = ["at", "organization_id", "sequence", "actor", "action", "target", "address"]
-    list_filter = ["action"]
-    search_fields = ["=organization_id", "=actor", "=target", "=address"]
-    ordering = ["-at"]
-    show_full_result_count = False
-
-
-@admin.register(AuditHead)
-class AuditHeadAdmin(ReadOnlyAdmin):
-    list_display = ["organization_id", "sequence", "hash"]
-    search_fields = ["=organization_id"]
-
-
 @admin.register(RefreshToken)
 class RefreshTokenAdmin(ReadOnlyAdmin):
     """Sessions: who is signed in since when. The tokens themselves are known by their hash alone."""
 
     list_display = ["user", "created_at", "expires_at", "used_at", "revoked_at"]
-    search_fields = ["user__email"]
+    search_fields = ["=family", "=user__id", "user__email"]
     list_select_related = ["user"]
     ordering = ["-created_at"]
     fields = ["user", "family", "begun_at", "created_at", "expires_at", "used_at", "revoked_at"]

@@ -13,7 +13,6 @@ from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html, format_html_join
-from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.views import ChangeList
 
@@ -24,6 +23,7 @@ from common.errors import Invalid
 from common.job_report import Entry
 from common.jobs import Job, JobStatus
 from common.lookup import short
+from common.searching import SearchedById
 from common.text import age, one_line
 
 STUCK = "stuck"
@@ -37,7 +37,7 @@ STATUS_COLOURS: dict[str, str] = {
 WHY_LIMIT = 120  # characters
 
 
-class ReadOnlyAdmin(ModelAdmin):
+class ReadOnlyAdmin(SearchedById):
     """History is looked at, not edited."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -100,7 +100,9 @@ class JobList(ChangeList):
 
 class JobAdmin(ReadOnlyAdmin):
     list_filter: ClassVar[list[Any]] = [StuckFilter, "status", "error_code"]
-    search_fields: ClassVar[list[str]] = ["id", "organization__name", "created_by__email"]
+    search_fields: ClassVar[list[str]] = [
+        *("id", "=organization__id", "organization__name", "created_by__email", "=error_code"),
+    ]
     list_select_related = ["organization", "created_by"]
     date_hierarchy = "created_at"
     list_fullwidth = True

@@ -36,7 +36,7 @@ class OutboxMessageAdmin(ReadOnlyAdmin):
 
     list_display = ["recipient", "event", "shown_state", "attempts", "due_at", "last_error", "created_at"]
     list_filter = [StateFilter]
-    search_fields = ["recipient", "event", "organization__name"]
+    search_fields = ["id", "recipient", "event", "=organization__id", "organization__name"]
     ordering = ["-created_at"]
     show_full_result_count = False
     fields = [

@@ -49,7 +49,7 @@ class AdapterAdmin(ReadOnlyAdmin):
         "created_at",
     ]
     list_filter = ["base_model_name"]
-    search_fields = ["id", "name", "digest", "organization__name"]
+    search_fields = ["id", "=training_run__id", "name", "digest", "=organization__id", "organization__name"]
     list_select_related = ["organization"]
 
     @display(description="Base test loss", ordering="base_test_loss")
