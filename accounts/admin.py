@@ -36,6 +36,17 @@ from common.confirming import confirmed
 CLOSED, RESTORED = "Will be deleted at the end of the grace period", "Restored"
 
 
+class ClosingFilter(admin.SimpleListFilter):
+    title = "about to be deleted"
+    parameter_name = "closing"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [("yes", "Yes"), ("no", "No")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(closes_at__isnull=self.value() == "no") if self.value() in {"yes", "no"} else queryset
+
+
 class NewUserForm(UserCreationForm):
     def clean_email(self) -> str:
         return User.objects.normalize_email(self.cleaned_data["email"])  # as at the sign-up, or nobody could log in
@@ -64,7 +75,7 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
     form, add_form, change_password_form = UserForm, NewUserForm, NewPasswordForm
     ordering = ["-created_at"]
     list_display = ["email", "name", "is_active", "is_staff", "created_at", "last_login", "closes_at"]
-    list_filter = ["is_active", "is_staff", ("closes_at", admin.EmptyFieldListFilter)]
+    list_filter = ["is_active", "is_staff", ClosingFilter]
     search_fields = ["id", "email", "name"]
     readonly_fields = ["id", "is_active", "created_at", "last_login", "closes_at"]  # the buttons end the sessions, too
     filter_horizontal = []
@@ -135,7 +146,7 @@ class GroupAdmin(DjangoGroupAdmin, AuditedAdmin):
 @admin.register(Organization)
 class OrganizationAdmin(WithQuota, AuditedAdmin):
     list_display = ["name", "slug", "created_at", "closes_at"]
-    list_filter = [("closes_at", admin.EmptyFieldListFilter)]
+    list_filter = [ClosingFilter]
     search_fields = ["id", "name", "slug"]
     fields = ["id", "name", "slug", "created_at", "closes_at", "usage"]
     readonly_fields = ["id", "created_at", "closes_at", "usage"]

@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from unfold.decorators import action, display
 from unfold.views import ChangeList
@@ -20,7 +21,7 @@ from common import operations
 from common.confirming import confirmed
 from common.diagnosis import Diagnosis
 from common.errors import Invalid
-from common.job_report import Entry
+from common.job_report import Entry, entry_of
 from common.jobs import Job, JobStatus
 from common.lookup import short
 from common.searching import SearchedById
@@ -65,12 +66,30 @@ class ReadOnlyAdmin(SearchedById):
 
 
 class EventAdmin(ReadOnlyAdmin):
-    list_display = ["at", "job", "sequence", "kind", "data"]
+    list_display = ["at", "of_job", "sequence", "kind", "said"]
     list_filter = ["kind"]
-    search_fields = ["job__id"]
+    search_fields = ["job__id", "=organization__id"]
     ordering = ["-id"]
     list_select_related = ["job"]
+    list_fullwidth = True
     show_full_result_count = False
+
+    @display(description="Job")
+    def of_job(self, event: Any) -> str:
+        return format_html('<a class="underline" href="{}">{}</a>', address_of(event.job), event.job)
+
+    @display(description="What")
+    def said(self, event: Any) -> str:
+        """A line of the log as it is, and of everything else its values by their names."""
+        return str(event.data.get("text") or ", ".join(f"{name} {_told(value)}" for name, value in event.data.items()))
+
+
+def address_of(row: Any) -> str:
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+
+
+def _told(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 class StuckFilter(admin.SimpleListFilter):
@@ -111,6 +130,23 @@ class JobAdmin(ReadOnlyAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return JobList
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        first = ["id", "diagnosis", "event_log"]
+        return [*first, *(name for name in super().get_fields(request, obj) if name not in first)]
+
+    @display(description="Why")
+    def diagnosis(self, job: Any) -> str:
+        """What the list says of it, and whole."""
+        entry = entry_of(job)
+        said = [str(job.status), "stuck" if entry.job.is_stuck else "", entry.why, *entry.holders]
+        return ", ".join(part for part in said if part)
+
+    @display(description="Events")
+    def event_log(self, job: Any) -> str:
+        log = job.event_model._meta
+        address = reverse(f"admin:{log.app_label}_{log.model_name}_changelist", query={"job__id__exact": job.pk})
+        return format_html('<a class="underline" href="{}">{} events</a>', address, job.last_sequence)
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active and request.user.is_superuser)

@@ -235,6 +235,13 @@ def test_an_account_is_closed_and_restored_and_never_deleted_at_once(admin: Clie
     assert User.objects.get(pk=alice.user.pk).closes_at is None
 
 
+def test_those_that_are_about_to_be_deleted_are_filtered(admin: Client, alice: Person, charlie: Person) -> None:
+    press(admin, "accounts/organization", "close", alice.organization)
+    for answer, its in [("yes", alice.organization), ("no", charlie.organization)]:
+        page = admin.get("/admin/accounts/organization/", {"closing": answer})
+        assert list(page.context["cl"].result_list) == [its]
+
+
 def test_staff_who_are_no_superusers_close_nothing(client: Client, alice: Person) -> None:
     from django.contrib.auth.models import Permission
 

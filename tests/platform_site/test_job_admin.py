@@ -19,10 +19,11 @@ from django.utils import timezone
 from accounts.models import User
 from common.claims import claim
 from common.clock import ServerClock
+from common.events import Event
 from common.jobs import JobStatus
 from common.tenancy import operator
 from tests.cast import PASSWORD, Person
-from tests.rows import make_run, make_version
+from tests.rows import make_adapter, make_run, make_version
 from training.models import TrainingRun
 
 RUNS = reverse("admin:training_trainingrun_changelist")
@@ -108,6 +109,41 @@ def test_stuck_jobs_are_marked_and_found(operations: Client, alice: Person) -> N
     assert "Long due" in html and "Just due" not in html
     assert "Queued, stuck" in html
     assert "Just due" in page(operations)
+
+
+def test_the_page_of_a_job_says_why_it_is_where_it_is_and_leads_to_its_events(
+    operations: Client, alice: Person
+) -> None:
+    run, other = make_run(alice, name="Waits"), make_run(alice, name="Another")
+    with operator():
+        for job in (run, other):
+            job.created()
+    html = operations.get(reverse("admin:training_trainingrun_change", args=[run.pk])).content.decode()
+    assert re.search("QUEUED, [^<]*no worker of queue training is heard", html)
+    (link,) = re.findall(r'href="([^"]+)">1 events</a>', html)
+    events = operations.get(link).context["cl"].result_list
+    assert [(event.job_id, event.kind) for event in events] == [(run.pk, "StatusChanged")]
+
+
+def test_events_are_read_as_text_and_lead_to_their_job(operations: Client, alice: Person) -> None:
+    run = make_run(alice)
+    with operator():
+        run.created()
+        lines = [
+            Event("LogLine", {"level": "INFO", "text": "<b>6 steps"}),
+            Event("StepLogged", {"step": 2, "loss": 0.1 + 0.2}),
+        ]
+        TrainingRun.objects.filter(pk=run.pk).advance(lines)
+    html = operations.get(reverse("admin:training_trainingrunevent_changelist")).content.decode()
+    for text in ("&lt;b&gt;6 steps", "loss 0.3, step 2", "reason -, status QUEUED"):
+        assert re.search(rf">\s*{re.escape(text)}\s*<", html), text
+    assert f'href="{reverse("admin:training_trainingrun_change", args=[run.pk])}"' in html
+
+
+def test_the_card_of_an_adapter_keeps_its_lines(operations: Client, alice: Person) -> None:
+    adapter = make_adapter(alice, make_run(alice, status="SUCCEEDED"), card="# Name\n\n| a | b |\n")
+    html = operations.get(reverse("admin:training_adapter_change", args=[adapter.pk])).content.decode()
+    assert '<pre class="whitespace-pre-wrap"># Name\n\n| a | b |\n</pre>' in html
 
 
 def test_the_list_of_runs_costs_as_many_queries_for_30_as_for_3(operations: Client, alice: Person) -> None:
