@@ -14,14 +14,13 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+import accounts.audit_admin  # noqa: F401
 from accounts.actions.closing import close_account, close_organization, reopen_account, reopen_organization
 from accounts.actions.users import lock_user, sign_out_everywhere, unlock_user
 from accounts.audited_admin import AuditedAdmin
 from accounts.member_forms import MemberInline, MembershipInline
 from accounts.models import (
     ApiKey,
-    AuditEntry,
-    AuditHead,
     Invitation,
     MailedToken,
     Membership,
@@ -32,8 +31,20 @@ from accounts.models import (
 from accounts.quota_admin import QuotaInline, WithQuota
 from accounts.tokens import revoke_all
 from common.admin import ReadOnlyAdmin
+from common.confirming import confirmed
 
-CLOSED, RESTORED = "Deleted after the grace period", "Restored"
+CLOSED, RESTORED = "Will be deleted at the end of the grace period", "Restored"
+
+
+class ClosingFilter(admin.SimpleListFilter):
+    title = "about to be deleted"
+    parameter_name = "closing"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [("yes", "Yes"), ("no", "No")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(closes_at__isnull=self.value() == "no") if self.value() in {"yes", "no"} else queryset
 
 
 class NewUserForm(UserCreationForm):
@@ -64,8 +75,8 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
     form, add_form, change_password_form = UserForm, NewUserForm, NewPasswordForm
     ordering = ["-created_at"]
     list_display = ["email", "name", "is_active", "is_staff", "created_at", "last_login", "closes_at"]
-    list_filter = ["is_active", "is_staff", ("closes_at", admin.EmptyFieldListFilter)]
-    search_fields = ["email", "name"]
+    list_filter = ["is_active", "is_staff", ClosingFilter]
+    search_fields = ["id", "email", "name"]
     readonly_fields = ["id", "is_active", "created_at", "last_login", "closes_at"]  # the buttons end the sessions, too
     filter_horizontal = []
     autocomplete_fields = ["groups"]
@@ -92,7 +103,11 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
         fields = list(super().get_readonly_fields(request, obj))
         return fields if request.user.is_superuser else [*fields, "is_staff", "is_superuser", "groups"]
 
-    @action(description="Lock: sign out everywhere, and let nobody in", permissions=["operate"])
+    @action(description="Lock", permissions=["operate"])
+    @confirmed(
+        "Lock these accounts? Their sessions, and the API keys and invitations that they made, end for good, and nobody "
+        "comes in with their passwords until they are unlocked."
+    )
     def lock(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         self.operate(request, queryset, lambda actor, user: lock_user(actor=actor, user=user), "Locked")
 
@@ -101,16 +116,21 @@ class UserAdmin(DjangoUserAdmin, AuditedAdmin):
         self.operate(request, queryset, lambda actor, user: unlock_user(actor=actor, user=user), "Unlocked")
 
     @action(description="Sign out everywhere", permissions=["operate"])
+    @confirmed("Sign these people out everywhere? They log in again; their API keys go on working.")
     def sign_out(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         self.operate(
             request, queryset, lambda actor, user: sign_out_everywhere(actor=actor, user=user), "Signed out everywhere"
         )
 
-    @action(description="Close: delete after the grace period", permissions=["operate"])
+    @action(description="Close", permissions=["operate"])
+    @confirmed(
+        "Close these accounts? Their sessions, API keys, and invitations end at once; they are deleted at the end of the grace "
+        "period, with the organizations that nobody else belongs to, unless they are restored before."
+    )
     def close(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         self.operate(request, queryset, lambda actor, user: close_account(actor=actor, user=user), CLOSED)
 
-    @action(description="Restore, before it is deleted", permissions=["operate"])
+    @action(description="Restore", permissions=["operate"])
     def restore(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         self.operate(request, queryset, lambda actor, user: reopen_account(actor=actor, user=user), RESTORED)
 
@@ -126,8 +146,8 @@ class GroupAdmin(DjangoGroupAdmin, AuditedAdmin):
 @admin.register(Organization)
 class OrganizationAdmin(WithQuota, AuditedAdmin):
     list_display = ["name", "slug", "created_at", "closes_at"]
-    list_filter = [("closes_at", admin.EmptyFieldListFilter)]
-    search_fields = ["name", "slug"]
+    list_filter = [ClosingFilter]
+    search_fields = ["id", "name", "slug"]
     fields = ["id", "name", "slug", "created_at", "closes_at", "usage"]
     readonly_fields = ["id", "created_at", "closes_at", "usage"]
     inlines = [MemberInline, QuotaInline]
@@ -137,11 +157,15 @@ class OrganizationAdmin(WithQuota, AuditedAdmin):
         """Organizations are closed."""
         return False
 
-    @action(description="Close: delete after the grace period", permissions=["operate"])
+    @action(description="Close", permissions=["operate"])
+    @confirmed(
+        "Close these organizations? Nothing of theirs begins any more, and they are deleted at the end of the grace "
+        "period with all that belongs to them, unless they are restored before."
+    )
     def close(self, request: HttpRequest, queryset: QuerySet[Organization]) -> None:
         self.operate(request, queryset, lambda actor, its: close_organization(actor=actor, organization=its), CLOSED)
 
-    @action(description="Restore, before it is deleted", permissions=["operate"])
+    @action(description="Restore", permissions=["operate"])
     def restore(self, request: HttpRequest, queryset: QuerySet[Organization]) -> None:
         self.operate(request, queryset, lambda actor, its: reopen_organization(actor=actor, organization=its), RESTORED)
 
@@ -152,7 +176,7 @@ class MembershipAdmin(ReadOnlyAdmin):
 
     list_display = ["organization", "user", "role", "created_at"]
     list_filter = ["role"]
-    search_fields = ["organization__name", "user__email"]
+    search_fields = ["=organization__id", "organization__name", "=user__id", "user__email"]
     list_select_related = ["organization", "user"]
 
 
@@ -160,7 +184,7 @@ class MembershipAdmin(ReadOnlyAdmin):
 class InvitationAdmin(AuditedAdmin, ReadOnlyAdmin):
     list_display = ["organization", "email", "role", "created_at", "expires_at", "accepted_at"]
     list_filter = ["role"]
-    search_fields = ["organization__name", "email"]
+    search_fields = ["id", "=organization__id", "organization__name", "email"]
     list_select_related = ["organization"]
     fields = ["organization", "email", "role", "invited_by", "created_at", "expires_at", "accepted_at"]
 
@@ -175,7 +199,7 @@ class ApiKeyAdmin(AuditedAdmin, ReadOnlyAdmin):
 
     list_display = ["prefix", "name", "organization", "role", "created_at", "last_used_at", "expires_at", "revoked_at"]
     list_filter = ["role"]
-    search_fields = ["prefix", "name", "organization__name"]
+    search_fields = ["id", "prefix", "name", "=organization__id", "organization__name", "created_by__email"]
     list_select_related = ["organization"]
     fields = [
         *("organization", "name", "prefix", "role", "created_by"),
@@ -187,27 +211,12 @@ class ApiKeyAdmin(AuditedAdmin, ReadOnlyAdmin):
         return ModelAdmin.has_delete_permission(self, request, obj)
 
 
-@admin.register(AuditEntry)
-class AuditEntryAdmin(ReadOnlyAdmin):
-    list_display = ["at", "organization_id", "sequence", "actor", "action", "target", "address"]
-    list_filter = ["action"]
-    search_fields = ["=organization_id", "=actor", "=target", "=address"]
-    ordering = ["-at"]
-    show_full_result_count = False
-
-
-@admin.register(AuditHead)
-class AuditHeadAdmin(ReadOnlyAdmin):
-    list_display = ["organization_id", "sequence", "hash"]
-    search_fields = ["=organization_id"]
-
-
 @admin.register(RefreshToken)
 class RefreshTokenAdmin(ReadOnlyAdmin):
     """Sessions: who is signed in since when. The tokens themselves are known by their hash alone."""
 
     list_display = ["user", "created_at", "expires_at", "used_at", "revoked_at"]
-    search_fields = ["user__email"]
+    search_fields = ["=family", "=user__id", "user__email"]
     list_select_related = ["user"]
     ordering = ["-created_at"]
     fields = ["user", "family", "begun_at", "created_at", "expires_at", "used_at", "revoked_at"]

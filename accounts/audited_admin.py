@@ -10,12 +10,12 @@ from django.contrib import messages
 from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
 
 from accounts import audit
 from accounts.actions.organizations import take_what_they_gave
 from accounts.models import ApiKey, Membership, Organization, Role, User
 from common.errors import DomainError
+from common.searching import SearchedById
 from common.tenancy import Principal
 
 
@@ -23,7 +23,7 @@ def acting(request: HttpRequest) -> Principal:
     return Principal(user_id=request.user.pk)
 
 
-class AuditedAdmin(ModelAdmin):
+class AuditedAdmin(SearchedById):
     """Each row that is added, changed, or deleted is an entry in its organization's log, or else in the platform's."""
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:

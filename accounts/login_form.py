@@ -15,6 +15,11 @@ INTO = "admin"
 
 
 class ThrottledAuthenticationForm(AuthenticationForm):
+    error_messages = {
+        **AuthenticationForm.error_messages,
+        "invalid_login": "The address or the password is not right, or the account is not one of the staff.",
+    }
+
     def clean(self) -> dict[str, Any]:
         typed = self.cleaned_data.get("username") or ""
         try:

@@ -62,7 +62,7 @@ class QuotaAdmin(ReadOnlyAdmin):
     """Organizations that have limits of their own, which their pages change."""
 
     list_display = ["organization", *LIMITS]
-    search_fields = ["organization__name", "organization__slug"]
+    search_fields = ["=organization__id", "organization__name", "organization__slug"]
     list_select_related = ["organization"]
 
 
@@ -70,6 +70,6 @@ class QuotaAdmin(ReadOnlyAdmin):
 class UsageEntryAdmin(ReadOnlyAdmin):
     list_display = ["organization", "kind", "key", "amount", "at", "lapses_at"]
     list_filter = ["kind"]
-    search_fields = ["organization__name", "=key"]
+    search_fields = ["=organization__id", "organization__name", "key__endswith"]
     list_select_related = ["organization"]
     show_full_result_count = False

@@ -12,17 +12,19 @@ from django.db.models import QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
 from django.utils.html import format_html, format_html_join
-from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.views import ChangeList
 
 from common import operations
+from common.confirming import confirmed
 from common.diagnosis import Diagnosis
 from common.errors import Invalid
-from common.job_report import Entry
+from common.job_report import Entry, entry_of
 from common.jobs import Job, JobStatus
 from common.lookup import short
+from common.searching import SearchedById
 from common.text import age, one_line
 
 STUCK = "stuck"
@@ -36,7 +38,7 @@ STATUS_COLOURS: dict[str, str] = {
 WHY_LIMIT = 120  # characters
 
 
-class ReadOnlyAdmin(ModelAdmin):
+class ReadOnlyAdmin(SearchedById):
     """History is looked at, not edited."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -64,12 +66,30 @@ class ReadOnlyAdmin(ModelAdmin):
 
 
 class EventAdmin(ReadOnlyAdmin):
-    list_display = ["at", "job", "sequence", "kind", "data"]
+    list_display = ["at", "of_job", "sequence", "kind", "said"]
     list_filter = ["kind"]
-    search_fields = ["job__id"]
+    search_fields = ["job__id", "=organization__id"]
     ordering = ["-id"]
     list_select_related = ["job"]
+    list_fullwidth = True
     show_full_result_count = False
+
+    @display(description="Job")
+    def of_job(self, event: Any) -> str:
+        return format_html('<a class="underline" href="{}">{}</a>', address_of(event.job), event.job)
+
+    @display(description="What")
+    def said(self, event: Any) -> str:
+        """A line of the log as it is, and of everything else its values by their names."""
+        return str(event.data.get("text") or ", ".join(f"{name} {_told(value)}" for name, value in event.data.items()))
+
+
+def address_of(row: Any) -> str:
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+
+
+def _told(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 class StuckFilter(admin.SimpleListFilter):
@@ -99,7 +119,9 @@ class JobList(ChangeList):
 
 class JobAdmin(ReadOnlyAdmin):
     list_filter: ClassVar[list[Any]] = [StuckFilter, "status", "error_code"]
-    search_fields: ClassVar[list[str]] = ["id", "organization__name", "created_by__email"]
+    search_fields: ClassVar[list[str]] = [
+        *("id", "=organization__id", "organization__name", "created_by__email", "=error_code"),
+    ]
     list_select_related = ["organization", "created_by"]
     date_hierarchy = "created_at"
     list_fullwidth = True
@@ -109,14 +131,36 @@ class JobAdmin(ReadOnlyAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return JobList
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        first = ["id", "diagnosis", "event_log"]
+        return [*first, *(name for name in super().get_fields(request, obj) if name not in first)]
+
+    @display(description="Why")
+    def diagnosis(self, job: Any) -> str:
+        """What the list says of it, and whole."""
+        entry = entry_of(job)
+        said = [str(job.status), "stuck" if entry.job.is_stuck else "", entry.why, *entry.holders]
+        return ", ".join(part for part in said if part)
+
+    @display(description="Events")
+    def event_log(self, job: Any) -> str:
+        log = job.event_model._meta
+        address = reverse(f"admin:{log.app_label}_{log.model_name}_changelist", query={"job__id__exact": job.pk})
+        return format_html('<a class="underline" href="{}">{} events</a>', address, job.last_sequence)
+
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active and request.user.is_superuser)
 
     @action(description="Cancel", permissions=["operate"])
+    @confirmed("Cancel these jobs? What they have done so far is kept, but they do not go on.")
     def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         self._operate(request, queryset, operations.cancel)
 
-    @action(description="Requeue: take from a worker that is gone or hangs", permissions=["operate"])
+    @action(description="Requeue", permissions=["operate"])
+    @confirmed(
+        "Take these jobs from their workers? That is for workers that are gone or hang: their processes are killed, and "
+        "others go on at the last checkpoint, or begin anew where there is none."
+    )
     def requeue_jobs(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         self._operate(request, queryset, operations.requeue)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.formats import localize
 from unfold.decorators import action, display
 
 from common.admin import ReadOnlyAdmin
@@ -34,10 +35,11 @@ class StateFilter(admin.SimpleListFilter):
 class OutboxMessageAdmin(ReadOnlyAdmin):
     """What was to be sent, and what became of it. Its text is its recipient's alone: it may hold a token."""
 
-    list_display = ["recipient", "event", "shown_state", "attempts", "due_at", "last_error", "created_at"]
+    list_display = ["created_at", "recipient", "event", "shown_state", "since", "attempts", "last_error"]
     list_filter = [StateFilter]
-    search_fields = ["recipient", "event", "organization__name"]
+    search_fields = ["id", "recipient", "event", "=organization__id", "organization__name"]
     ordering = ["-created_at"]
+    list_fullwidth = True
     show_full_result_count = False
     fields = [
         *("id", "kind", "organization", "event", "recipient", "subject", "created_at", "due_at", "attempts", "sent_at"),
@@ -48,6 +50,11 @@ class OutboxMessageAdmin(ReadOnlyAdmin):
     @display(description="State", label=STATE_COLOURS)
     def shown_state(self, message: OutboxMessage) -> tuple[str, str]:
         return message.state, message.state.label
+
+    @display(description="Sent, failed, or next try", ordering="due_at")
+    def since(self, message: OutboxMessage) -> str:
+        ended = message.sent_at or message.failed_at
+        return localize(ended) if ended else f"next try {localize(message.due_at)}"
 
     @action(description="Send again now", permissions=["send"])
     def send_again(self, request: HttpRequest, queryset: OutboxQuerySet) -> None:

@@ -14,7 +14,7 @@ STATUS_COLOURS = {UploadStatus.RECEIVING: "info", UploadStatus.COMPLETE: "succes
 @admin.register(Upload)
 class UploadAdmin(ReadOnlyAdmin):
     list_display = ["file_name", "organization", "size", "state", "created_by", "created_at"]
-    search_fields = ["id", "file_name", "organization__name", "sha256"]
+    search_fields = ["id", "file_name", "=organization__id", "organization__name", "created_by__email", "sha256"]
     list_select_related = ["organization", "created_by"]
 
     @display(description="Status", label=STATUS_COLOURS)
@@ -25,7 +25,7 @@ class UploadAdmin(ReadOnlyAdmin):
 @admin.register(Dataset)
 class DatasetAdmin(ReadOnlyAdmin):
     list_display = ["name", "organization", "created_by", "created_at"]
-    search_fields = ["id", "name", "organization__name"]
+    search_fields = ["id", "name", "=organization__id", "organization__name", "created_by__email"]
     list_select_related = ["organization", "created_by"]
 
 

@@ -166,6 +166,7 @@ WHITENOISE_AUTOREFRESH = not PRODUCTION
 # ---------------------------------------------------------------------------------------------- who
 
 AUTH_USER_MODEL = "accounts.User"
+LOGIN_REDIRECT_URL = "/admin/"  # who opens /admin/login/ itself names no page to go on to
 # Between the request to delete an organization or an account and its deletion.
 CLOSING_DAYS = environment.number("CLOSING_DAYS", 7, maximum=3650)
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
@@ -217,6 +218,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = ["platform_site.formats"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.html import format_html
 from unfold.decorators import display
 
 from common.admin import EventAdmin, JobAdmin, ReadOnlyAdmin
@@ -49,8 +51,16 @@ class AdapterAdmin(ReadOnlyAdmin):
         "created_at",
     ]
     list_filter = ["base_model_name"]
-    search_fields = ["id", "name", "digest", "organization__name"]
+    search_fields = ["id", "=training_run__id", "name", "digest", "=organization__id", "organization__name"]
     list_select_related = ["organization"]
+
+    def get_fields(self, request: HttpRequest, obj: Adapter | None = None) -> list[str]:
+        return ["shown_card" if name == "card" else name for name in super().get_fields(request, obj)]
+
+    @display(description="Card")
+    def shown_card(self, adapter: Adapter) -> str:
+        """Line by line: half of it is tables."""
+        return format_html('<pre class="whitespace-pre-wrap">{}</pre>', adapter.card)
 
     @display(description="Base test loss", ordering="base_test_loss")
     def rounded_base_test_loss(self, adapter: Adapter) -> str:

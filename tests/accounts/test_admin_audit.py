@@ -62,7 +62,7 @@ def membership(person: Person, role: Role | None = None, **more: Any) -> dict[st
 
 
 def press(admin: Client, page: str, button: str, *rows: Any) -> list[str]:
-    chosen = {"action": button, "_selected_action": [str(row.pk) for row in rows]}
+    chosen = {"action": button, "_selected_action": [str(row.pk) for row in rows], "confirmed": "yes"}
     answer = admin.post(f"/admin/{page}/", chosen, follow=True)
     assert answer.status_code == 200
     return [str(message) for message in answer.context["messages"]]
@@ -203,7 +203,9 @@ def test_runs_are_cancelled_and_requeued(admin: Client, alice: Person) -> None:
 def test_an_organization_is_closed_and_restored_and_never_deleted_at_once(admin: Client, alice: Person) -> None:
     organization = alice.organization
     assert admin.post(f"/admin/accounts/organization/{organization.pk}/delete/", {"post": "yes"}).status_code == 403
-    assert press(admin, "accounts/organization", "close", organization) == ["Alice's: deleted after the grace period."]
+    assert press(admin, "accounts/organization", "close", organization) == [
+        "Alice's: will be deleted at the end of the grace period."
+    ]
     assert fresh(organization).status == "CLOSING"
     assert press(admin, "accounts/organization", "close", organization) == [
         "Alice's: This organization is about to be deleted. To go on, have an owner send restoreOrganization."
@@ -217,7 +219,9 @@ def test_an_organization_is_closed_and_restored_and_never_deleted_at_once(admin:
 def test_an_account_is_closed_and_restored_and_never_deleted_at_once(admin: Client, alice: Person, bob: Person) -> None:
     dora = make_person("Dora")
     assert admin.post(f"/admin/accounts/user/{dora.user.pk}/delete/", {"post": "yes"}).status_code == 403
-    assert press(admin, "accounts/user", "close", dora.user) == ["dora@example.com: deleted after the grace period."]
+    assert press(admin, "accounts/user", "close", dora.user) == [
+        "dora@example.com: will be deleted at the end of the grace period."
+    ]
     assert (User.objects.get(pk=dora.user.pk).closes_at is not None, fresh(dora.organization).status) == (
         True,
         "CLOSING",
@@ -229,6 +233,13 @@ def test_an_account_is_closed_and_restored_and_never_deleted_at_once(admin: Clie
     (refused,) = press(admin, "accounts/user", "close", alice.user)
     assert "without an owner" in refused
     assert User.objects.get(pk=alice.user.pk).closes_at is None
+
+
+def test_those_that_are_about_to_be_deleted_are_filtered(admin: Client, alice: Person, charlie: Person) -> None:
+    press(admin, "accounts/organization", "close", alice.organization)
+    for answer, its in [("yes", alice.organization), ("no", charlie.organization)]:
+        page = admin.get("/admin/accounts/organization/", {"closing": answer})
+        assert list(page.context["cl"].result_list) == [its]
 
 
 def test_staff_who_are_no_superusers_close_nothing(client: Client, alice: Person) -> None:

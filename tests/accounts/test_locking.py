@@ -29,7 +29,7 @@ def admin(db: None, client: Client) -> Client:
 
 def press(admin: Client, button: str, *people: User) -> list[str]:
     """What the page says then."""
-    chosen = {"action": button, "_selected_action": [str(person.pk) for person in people]}
+    chosen = {"action": button, "_selected_action": [str(person.pk) for person in people], "confirmed": "yes"}
     page = admin.post("/admin/accounts/user/", chosen, follow=True)
     assert page.status_code == 200
     return [str(message) for message in page.context["messages"]]

@@ -19,10 +19,11 @@ from django.utils import timezone
 from accounts.models import User
 from common.claims import claim
 from common.clock import ServerClock
+from common.events import Event
 from common.jobs import JobStatus
 from common.tenancy import operator
 from tests.cast import PASSWORD, Person
-from tests.rows import make_run, make_version
+from tests.rows import make_adapter, make_run, make_version
 from training.models import TrainingRun
 
 RUNS = reverse("admin:training_trainingrun_changelist")
@@ -56,8 +57,12 @@ def status(run: TrainingRun) -> str:
         return TrainingRun.objects.get(pk=run.pk).status
 
 
+def chosen(verb: str, *jobs: Any) -> dict[str, Any]:
+    return {"action": verb, "_selected_action": [str(job.pk) for job in jobs]}
+
+
 def act(client: Client, verb: str, *runs: TrainingRun) -> list[tuple[str, str]]:
-    answer = client.post(RUNS, {"action": verb, "_selected_action": [str(run.pk) for run in runs]})
+    answer = client.post(RUNS, chosen(verb, *runs) | {"confirmed": "yes"})
     assert answer.status_code == 302
     return [(message.level_tag, message.message) for message in get_messages(answer.wsgi_request)]
 
@@ -106,6 +111,41 @@ def test_stuck_jobs_are_marked_and_found(operations: Client, alice: Person) -> N
     assert "Just due" in page(operations)
 
 
+def test_the_page_of_a_job_says_why_it_is_where_it_is_and_leads_to_its_events(
+    operations: Client, alice: Person
+) -> None:
+    run, other = make_run(alice, name="Waits"), make_run(alice, name="Another")
+    with operator():
+        for job in (run, other):
+            job.created()
+    html = operations.get(reverse("admin:training_trainingrun_change", args=[run.pk])).content.decode()
+    assert re.search("QUEUED, [^<]*no worker of queue training is heard", html)
+    (link,) = re.findall(r'href="([^"]+)">1 events</a>', html)
+    events = operations.get(link).context["cl"].result_list
+    assert [(event.job_id, event.kind) for event in events] == [(run.pk, "StatusChanged")]
+
+
+def test_events_are_read_as_text_and_lead_to_their_job(operations: Client, alice: Person) -> None:
+    run = make_run(alice)
+    with operator():
+        run.created()
+        lines = [
+            Event("LogLine", {"level": "INFO", "text": "<b>6 steps"}),
+            Event("StepLogged", {"step": 2, "loss": 0.1 + 0.2}),
+        ]
+        TrainingRun.objects.filter(pk=run.pk).advance(lines)
+    html = operations.get(reverse("admin:training_trainingrunevent_changelist")).content.decode()
+    for text in ("&lt;b&gt;6 steps", "loss 0.3, step 2", "reason -, status QUEUED"):
+        assert re.search(rf">\s*{re.escape(text)}\s*<", html), text
+    assert f'href="{reverse("admin:training_trainingrun_change", args=[run.pk])}"' in html
+
+
+def test_the_card_of_an_adapter_keeps_its_lines(operations: Client, alice: Person) -> None:
+    adapter = make_adapter(alice, make_run(alice, status="SUCCEEDED"), card="# Name\n\n| a | b |\n")
+    html = operations.get(reverse("admin:training_adapter_change", args=[adapter.pk])).content.decode()
+    assert '<pre class="whitespace-pre-wrap"># Name\n\n| a | b |\n</pre>' in html
+
+
 def test_the_list_of_runs_costs_as_many_queries_for_30_as_for_3(operations: Client, alice: Person) -> None:
     version = make_version(alice)
     counts = []
@@ -148,7 +188,7 @@ def test_requeue_takes_a_run_from_its_worker(operations: Client, alice: Person) 
 
 def test_versions_have_the_same_verbs(operations: Client, alice: Person) -> None:
     version = make_version(alice, status="QUEUED")
-    operations.post(VERSIONS, {"action": "cancel_jobs", "_selected_action": [str(version.pk)]})
+    operations.post(VERSIONS, chosen("cancel_jobs", version) | {"confirmed": "yes"})
     with operator():
         version.refresh_from_db()
     assert version.status == JobStatus.CANCELLED
@@ -158,7 +198,7 @@ def test_versions_have_the_same_verbs(operations: Client, alice: Person) -> None
 def test_staff_who_are_no_superusers_look_and_change_nothing(staff: Client, alice: Person, verb: str) -> None:
     run = running(alice)
     assert verb not in page(staff)
-    staff.post(RUNS, {"action": verb, "_selected_action": [str(run.pk)]})
+    staff.post(RUNS, chosen(verb, run) | {"confirmed": "yes"})
     with operator():
         assert TrainingRun.objects.filter(pk=run.pk, status="RUNNING", cancel_requested_at=None).exists()
 

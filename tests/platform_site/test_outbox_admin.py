@@ -60,6 +60,22 @@ def test_the_list_can_be_filtered_by_state(
     assert messages[state].event in page.content.decode()
 
 
+def test_the_list_says_when_each_was_sent_given_up_or_is_tried_again(
+    operations: Client, messages: dict[OutboxState, OutboxMessage]
+) -> None:
+    with operator():
+        waiting = OutboxMessage.objects.filter(
+            pk__in=[messages[OutboxState.WAITING].pk, messages[OutboxState.POSTPONED].pk]
+        )
+        waiting.update(due_at="2100-01-01T00:00:01Z")
+        OutboxMessage.objects.exclude(sent_at=None).update(sent_at="2026-01-02T03:04:05Z")
+        OutboxMessage.objects.exclude(failed_at=None).update(failed_at="2026-02-03T04:05:06Z")
+    html = operations.get(reverse(LIST)).content.decode()
+    nbsp = "\N{NO-BREAK SPACE}"
+    assert html.count(f"next try 2100-01-01 00:00:01{nbsp}UTC") == 2
+    assert f"2026-01-02 03:04:05{nbsp}UTC" in html and f"2026-02-03 04:05:06{nbsp}UTC" in html
+
+
 def test_failed_and_postponed_mails_are_tried_again_and_no_others(
     operations: Client, messages: dict[OutboxState, OutboxMessage]
 ) -> None:

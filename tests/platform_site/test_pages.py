@@ -15,6 +15,7 @@ from django.apps import apps
 from django.contrib import admin
 from django.contrib.staticfiles import finders
 from django.core.management import call_command
+from django.template.loader import get_template
 from django.test import Client
 from django.urls import reverse
 from graphql import parse, validate
@@ -113,6 +114,22 @@ def test_the_admins_styles_come_without_collectstatic(client: Client, settings: 
     assert not Path(settings.STATIC_ROOT).exists()
     response = client.get("/static/unfold/css/styles.css")
     assert (response.status_code, response["Content-Type"]) == (200, 'text/css; charset="utf-8"')
+
+
+@pytest.mark.parametrize("name", ["400", "403", "403_csrf", "404", "500"])
+def test_a_page_of_refusal_says_what_to_do_and_leads_back(client: Client, name: str) -> None:
+    page = Page(get_template(f"{name}.html").render())  # as Django does for a 500: with no request at hand
+    assert page.links == ["/", "/", "/admin/"]
+    assert page.inline_scripts == 0
+    for address in page.loads:
+        assert client.get(address).status_code == 200
+
+
+def test_who_mistypes_an_address_is_told_so_in_our_page(client: Client, db: None) -> None:
+    answer = client.get("/nothing")
+    assert (answer.status_code, answer.templates[0].name) == (404, "404.html")
+    refused = Client(enforce_csrf_checks=True).post("/admin/login/", {})
+    assert (refused.status_code, refused.templates[0].name) == (403, "403_csrf.html")
 
 
 # ------------------------------------------------------------------------------------------------ who may ask
@@ -245,6 +262,23 @@ def test_createsuperuser_makes_an_operator(client: Client, db: None, monkeypatch
     answer = client.post("/admin/login/?next=/admin/", {"username": "OPS@example.com", "password": PASSWORD})
     assert (answer.status_code, answer["Location"]) == (302, "/admin/")
     assert client.get("/admin/").status_code == 200
+
+
+def test_who_opens_the_login_page_itself_comes_to_the_list_of_pages(client: Client, db: None) -> None:
+    User.objects.create_superuser("ops@example.com", PASSWORD)
+    answer = client.post("/admin/login/", {"username": "ops@example.com", "password": PASSWORD}, follow=True)
+    assert (answer.redirect_chain, answer.status_code) == ([("/admin/", 302)], 200)
+
+
+def test_a_time_is_shown_to_the_second_and_with_its_zone(operations: Client) -> None:
+    with operator():
+        run = apps.get_model("training.TrainingRun").objects.first()
+    shown = f"{run.created_at:%Y-%m-%d %H:%M:%S}\N{NO-BREAK SPACE}UTC"
+    for address in (
+        reverse("admin:training_trainingrun_changelist"),
+        reverse("admin:training_trainingrun_change", args=[run.pk]),
+    ):
+        assert shown in operations.get(address).content.decode()
 
 
 def test_a_user_made_by_an_operator_can_log_in(operations: Client, anonymous: Callable[..., dict[str, Any]]) -> None:
