@@ -14,6 +14,7 @@ from common.tenancy import Principal
 class Permission(StrEnum):
     UPLOAD = "upload a file"
     PROCESS_DATASET = "make and cancel dataset versions"
+    DELETE_DATASET = "delete datasets"
     START_RUN = "start training runs"
     CANCEL_RUN = "cancel training runs"
     PREDICT = "ask an adapter"
@@ -32,9 +33,14 @@ _WORK = _LOOK | {
     Permission.CANCEL_RUN,
     Permission.PREDICT,
 }
-_ADMINISTER = _WORK | {Permission.MANAGE_MEMBERS, Permission.MANAGE_KEYS, Permission.READ_AUDIT_LOG}
+_ADMINISTER = _WORK | {
+    Permission.DELETE_DATASET,
+    Permission.MANAGE_MEMBERS,
+    Permission.MANAGE_KEYS,
+    Permission.READ_AUDIT_LOG,
+}
 _OWN = _ADMINISTER | {Permission.MANAGE_OWNERS, Permission.DELETE_ORGANIZATION}
-FOR_PEOPLE = _OWN - _WORK - {Permission.READ_AUDIT_LOG}
+FOR_PEOPLE = _OWN - _WORK - {Permission.DELETE_DATASET, Permission.READ_AUDIT_LOG}
 """What no API key may do, whatever its role: it would outlast whoever made it."""
 ROLES: dict[Role, frozenset[Permission]] = {
     Role.OWNER: _OWN,

@@ -10,17 +10,34 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q
 
+from accounts import audit
 from accounts.permissions import Permission, authorize
 from accounts.usage import require_left, reserve
 from accounts.usage_kinds import UsageKind
-from common.errors import Invalid, NotFound
+from common.clock import ServerClock
+from common.errors import DomainError, Invalid, NotFound
 from common.jobs import JobStatus, request_cancel
 from common.queues import ring
 from common.tenancy import Principal
 from common.text import plain_text
-from datasets.models import Dataset, DatasetVersion, Upload, UploadStatus
+from datasets.holds import DatasetDeleted
+from datasets.models import Dataset, DatasetVersion, Hold, Upload, UploadStatus
 from datasets.pipeline.fingerprint import fingerprint
 from datasets.pipeline.recipe import Recipe
+
+NAMED_USERS = 5
+
+
+class DatasetInUse(DomainError):
+    """Something needs its bytes; the message says what, and what to do."""
+
+    code = "DATASET_IN_USE"
+
+    def __init__(self, users: list[str]) -> None:
+        more = f", and {len(users) - NAMED_USERS:,} more" if len(users) > NAMED_USERS else ""
+        super().__init__(
+            f"In use by {'; '.join(users[:NAMED_USERS])}{more}. Wait until they have ended, or cancel them."
+        )
 
 
 @transaction.atomic
@@ -74,13 +91,46 @@ def process_dataset(*, actor: Principal, dataset: Dataset, upload: Upload | None
     Raises what create_dataset does.
     """
     authorize(actor, Permission.PROCESS_DATASET, dataset.organization_id)
-    Dataset.objects.select_for_update().get(pk=dataset.pk)  # two requests must not take one number
+    dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)  # two requests must not take one number
+    if dataset.deleted_at is not None:
+        raise DatasetDeleted("datasetId")
     if upload is None:
         upload = DatasetVersion.objects.filter(dataset=dataset).order_by("-number").select_related("upload")[0].upload
     if upload.organization_id != dataset.organization_id:
         raise NotFound
     hashed = _fingerprint(upload, recipe)
     return _finished(dataset.organization_id, hashed) or _queue_version(actor, dataset, upload, recipe, hashed)
+
+
+@transaction.atomic
+def delete_dataset(*, actor: Principal, dataset: Dataset) -> None:
+    """Delete a dataset's bytes; its rows stay, for the runs that name them. What is deleted stays so.
+
+    Raises NotAllowed, and DatasetInUse while a version of it is being made, or a run holds one.
+    """
+    authorize(actor, Permission.DELETE_DATASET, dataset.organization_id)
+    dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)  # whoever holds a version comes before or after
+    if dataset.deleted_at is not None:
+        return
+    if users := _users(dataset):
+        raise DatasetInUse(users)
+    DatasetVersion.objects.filter(dataset=dataset).update(storage_prefix="")
+    Dataset.objects.filter(pk=dataset.pk).update(deleted_at=ServerClock())
+    target = f"dataset:{dataset.pk}"
+    audit.record(dataset.organization_id, actor=actor.name, action="dataset.delete", target=target)
+
+
+def _users(dataset: Dataset) -> list[str]:
+    """What people call whatever uses it now."""
+    making = DatasetVersion.objects.filter(dataset=dataset, status__in=[JobStatus.QUEUED, JobStatus.RUNNING])
+    holds = Hold.objects.filter(version__dataset=dataset).order_by("pk")
+    return [
+        *(
+            f"version {number}, which is being made"
+            for number in making.order_by("number").values_list("number", flat=True)
+        ),
+        *holds.values_list("label", flat=True),
+    ]
 
 
 @transaction.atomic
@@ -93,6 +143,9 @@ def cancel_version(*, actor: Principal, version: DatasetVersion) -> DatasetVersi
 
 def _queue_version(actor: Principal, dataset: Dataset, upload: Upload, recipe: Recipe, hashed: str) -> DatasetVersion:
     require_left(dataset.organization_id, UsageKind.STORAGE_BYTES)
+    if not Upload.objects.select_for_update().get(pk=upload.pk).storage_key:  # whoever removes its bytes waits
+        message = "The bytes of this upload went with the dataset that was made of them; send the file again."
+        raise Invalid(message, code="UPLOAD_DELETED", field="uploadId")
     version = DatasetVersion.objects.create(
         organization_id=dataset.organization_id,
         created_by_id=actor.user_id,
@@ -121,7 +174,7 @@ def _finished(organization_id: UUID, hashed: str) -> DatasetVersion | None:
     """The version that this input and recipe have made before. The lock lets two equal requests make one between them."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))", [hashed, str(organization_id)])
-    same = DatasetVersion.objects.filter(organization_id=organization_id, fingerprint=hashed)
+    same = DatasetVersion.objects.filter(organization_id=organization_id, fingerprint=hashed, dataset__deleted_at=None)
     on_its_way = Q(status__in=[JobStatus.QUEUED, JobStatus.RUNNING], cancel_requested_at=None)
     found: DatasetVersion | None = same.filter(on_its_way | Q(status=JobStatus.SUCCEEDED)).first()
     return found

@@ -6,7 +6,7 @@ from django.contrib import admin
 from unfold.decorators import display
 
 from common.admin import EventAdmin, JobAdmin, ReadOnlyAdmin
-from datasets.models import Dataset, DatasetVersion, DatasetVersionEvent, Upload, UploadStatus
+from datasets.models import Dataset, DatasetVersion, DatasetVersionEvent, Hold, Upload, UploadStatus
 
 STATUS_COLOURS = {UploadStatus.RECEIVING: "info", UploadStatus.COMPLETE: "success", UploadStatus.EXPIRED: "warning"}
 
@@ -24,9 +24,16 @@ class UploadAdmin(ReadOnlyAdmin):
 
 @admin.register(Dataset)
 class DatasetAdmin(ReadOnlyAdmin):
-    list_display = ["name", "organization", "created_by", "created_at"]
+    list_display = ["name", "organization", "created_by", "created_at", "deleted_at"]
     search_fields = ["id", "name", "=organization__id", "organization__name", "created_by__email"]
     list_select_related = ["organization", "created_by"]
+
+
+@admin.register(Hold)
+class HoldAdmin(ReadOnlyAdmin):
+    list_display = ["label", "version", "organization"]
+    search_fields = ["holder", "label", "version__dataset__name", "organization__name"]
+    list_select_related = ["organization", "version__dataset"]
 
 
 @admin.register(DatasetVersion)

@@ -79,12 +79,21 @@ class Dataset(models.Model):  # type: ignore[django-manager-missing]
     created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     name = models.CharField(max_length=150)
+    deleted_at = models.DateTimeField(null=True, help_text="Its bytes go, its rows stay.")
+    bytes_removed_at = models.DateTimeField(null=True, help_text="When the keeper had removed its files.")
 
     objects = TenantQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
-        indexes = [models.Index(fields=["organization", "-created_at", "-id"], name="dataset_newest")]
+        indexes = [
+            models.Index(fields=["organization", "-created_at", "-id"], name="dataset_newest"),
+            models.Index(
+                fields=["deleted_at"],
+                condition=Q(deleted_at__isnull=False, bytes_removed_at=None),
+                name="dataset_with_bytes_to_remove",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -165,10 +174,14 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
     def artefacts(self) -> str:
         return blobs.key(self.organization_id, "versions", self.pk)
 
+    @property
+    def usage_key(self) -> str:
+        return f"version:{self.pk}"
+
     def ended(self) -> None:
         """Enter what it stores, and tell its creator, unless they ended it, or are likely to be looking at the screen still."""
         if self.status == JobStatus.SUCCEEDED and self.size_bytes is not None:
-            settle(self.organization_id, UsageKind.STORAGE_BYTES, self.size_bytes, key=f"version:{self.pk}")
+            settle(self.organization_id, UsageKind.STORAGE_BYTES, self.size_bytes, key=self.usage_key)
         waited = self.finished_at is not None and self.finished_at - self.created_at > LONG_WAIT
         if self.status == JobStatus.FAILED or (self.status == JobStatus.SUCCEEDED and waited):
             tell_creator(self, f"dataset_version_{self.status.lower()}")
@@ -180,3 +193,20 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
     def next_number(cls, dataset_id: UUID) -> int:
         highest: int | None = cls.objects.filter(dataset_id=dataset_id).aggregate(Max("number"))["number__max"]
         return (highest or 0) + 1
+
+
+class Hold(models.Model):
+    """Somebody uses a version and says so: its dataset is not deleted meanwhile."""
+
+    organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="+")
+    version = models.ForeignKey(DatasetVersion, on_delete=models.CASCADE, related_name="holds", db_constraint=False)
+    holder = models.CharField(max_length=100, help_text="Whoever holds it, by kind and id; once for each.")
+    label = models.CharField(max_length=200, help_text="What people call it.")
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["organization", "holder"], name="one_hold_of_each_holder")]
+
+    def __str__(self) -> str:
+        return self.label

@@ -16,6 +16,7 @@ from common import blobs
 from common.leftovers import age_s, is_id
 from common.tenancy import operator
 from common.timetable import every
+from datasets.deletion import remove_bytes_of_deleted_datasets
 from datasets.models import Upload, UploadStatus
 from datasets.receive import partial
 
@@ -50,6 +51,11 @@ def remove_bytes_that_no_upload_waits_for() -> None:
                 partial.remove_unless_held(file)
         elif (is_id(upload) and upload not in known) or age_s(file) > ABANDONED.total_seconds():
             file.unlink(missing_ok=True)
+
+
+@every(timedelta(seconds=15), slow=True)
+def remove_what_was_deleted() -> None:
+    remove_bytes_of_deleted_datasets()
 
 
 def _upload_keys(organization: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from strawberry import ID, argument
 
 from accounts.models import Organization
 from accounts.principals import sole_organization
+from accounts.types import Done
 from common.errors import Invalid
 from common.graphql import (
     BigInt,
@@ -48,6 +49,12 @@ ProcessDatasetPayload = Annotated[
 CancelDatasetVersionPayload = Annotated[
     DatasetVersionType | OperationInfo,
     strawberry.union("CancelDatasetVersionPayload", description="The version, or why not."),
+]
+
+
+DeleteDatasetPayload = Annotated[
+    Done | OperationInfo,
+    strawberry.union("DeleteDatasetPayload", description="Done, or why not: DATASET_IN_USE."),
 ]
 
 
@@ -144,14 +151,16 @@ class DatasetsQuery:
     def dataset_version(self, info: Info, id: Id) -> DatasetVersionType | None:
         return sought(info, id, models.DatasetVersion)  # type: ignore[return-value]
 
-    @strawberry_django.connection(KeysetConnection[DatasetType], description="Datasets, newest first.")
+    @strawberry_django.connection(
+        KeysetConnection[DatasetType], description="Datasets, newest first; without deleted ones."
+    )
     def datasets(
         self,
         info: Info,
         organization_id: Annotated[ID | None, argument(description="Only this organization's.")] = None,
         search: Annotated[str | None, argument(description="Only those with this in their name.")] = None,
     ) -> list[DatasetType]:
-        found = models.Dataset.objects.visible_to(info.context.actor)
+        found = models.Dataset.objects.visible_to(info.context.actor).filter(deleted_at=None)
         if organization_id is not None:
             found = found.filter(organization_id=model_id(organization_id, Organization))
         if search:
@@ -202,6 +211,13 @@ class DatasetsMutation:
     def cancel_dataset_version(self, info: Info, id: Id) -> CancelDatasetVersionPayload:
         version = resolve(info, id, models.DatasetVersion)
         return actions.cancel_version(actor=info.context.actor, version=version)  # type: ignore[return-value]
+
+    @mutation(
+        "Delete a dataset: the files of its versions, and of uploads that no other dataset was made from, for good."
+    )
+    def delete_dataset(self, info: Info, id: Id) -> DeleteDatasetPayload:
+        actions.delete_dataset(actor=info.context.actor, dataset=resolve(info, id, models.Dataset))
+        return Done()
 
 
 @strawberry.type

@@ -273,6 +273,9 @@ class DatasetType(ModelNode):
     name: str = strawberry_django.field(description="Its name.")
     organization: OrganizationType = strawberry_django.field(description="Whose it is.")
     created_at: datetime = strawberry_django.field(description="When it was made.")
+    deleted_at: datetime | None = strawberry_django.field(
+        description="When it was deleted. What there was of it can be read; its rows and files cannot."
+    )
 
     @strawberry_django.connection(KeysetConnection[DatasetVersionType], description="Its versions, newest first.")
     def versions(self) -> list[DatasetVersionType]:

@@ -14,6 +14,7 @@ from common.jobs import JobStatus, request_cancel
 from common.queues import ring
 from common.tenancy import Principal
 from common.text import plain_text
+from datasets.holds import hold
 from datasets.models import DatasetVersion
 from training import catalogue
 from training.models import TrainingRun
@@ -26,7 +27,7 @@ def start_run(
 ) -> TrainingRun:
     """Queue a fine-tuning run of `version`.
 
-    Raises NotAllowed, and Invalid: DATASET_NOT_READY, UNKNOWN_BASE_MODEL, BASE_MODEL_UNAVAILABLE, or a bad name.
+    Raises NotAllowed, and Invalid: DATASET_NOT_READY, DATASET_DELETED, UNKNOWN_BASE_MODEL, BASE_MODEL_UNAVAILABLE, or a bad name.
     Raises QuotaExceeded for a run too many, and where the month's minutes or the storage for its adapter are used up:
     how much of those it takes shows only in the end, so the last run may take more than was left.
     """
@@ -52,6 +53,7 @@ def start_run(
     for kind in (UsageKind.TRAINING_SECONDS, UsageKind.STORAGE_BYTES):
         require_left(run.organization_id, kind)
     reserve(run.organization_id, UsageKind.RUNS, 1, key=run.usage_key)
+    hold(version, holder=run.usage_key, label=f"training run {run.name}")
     run.created()
     ring(TrainingRun.queue)
     return run

@@ -18,6 +18,7 @@ from common import blobs
 from common.events import JobEvent
 from common.jobs import Job, JobStatus
 from common.tenancy import TenantQuerySet
+from datasets.holds import let_go
 
 
 class Executor(models.TextChoices):
@@ -76,8 +77,9 @@ class TrainingRun(Job):
         return f"step {self.step}/{self.total_steps}" if self.total_steps else ""
 
     def ended(self) -> None:
-        """Settle what it has used, and tell its creator, unless they ended it themselves."""
+        """Settle what it has used, let its data go, and tell its creator, unless they ended it themselves."""
         release(self.organization_id, UsageKind.RUNS, key=self.usage_key)
+        let_go(self.organization_id, holder=self.usage_key)
         if seconds := self.seconds_at_work():
             settle(self.organization_id, UsageKind.TRAINING_SECONDS, seconds, key=self.usage_key)
         for adapter in Adapter.objects.filter(training_run=self):

@@ -84,6 +84,7 @@ OPERATIONS = {
     "createDataset": open_to(Permission.PROCESS_DATASET, name="new"),
     "processDataset": open_to(Permission.PROCESS_DATASET),
     "cancelDatasetVersion": open_to(Permission.PROCESS_DATASET, id="DatasetVersion"),
+    "deleteDataset": open_to(Permission.DELETE_DATASET, id="Dataset", answers="DATASET_IN_USE"),
     "startTrainingRun": open_to(Permission.START_RUN),
     "cancelTrainingRun": open_to(Permission.CANCEL_RUN, id="TrainingRun"),
     "predict": open_to(Permission.PREDICT, answers="INFERENCE_UNAVAILABLE", prompt="def"),

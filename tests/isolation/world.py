@@ -30,7 +30,7 @@ from common import blobs
 from common.events import Event
 from common.models import OutboxMessage
 from common.tenancy import operator
-from datasets.models import Dataset, DatasetVersion, Upload
+from datasets.models import Dataset, DatasetVersion, Hold, Upload
 from datasets.pipeline.fingerprint import fingerprint
 from datasets.pipeline.recipe import Recipe
 from platform_site.schema import NODES
@@ -145,6 +145,7 @@ def _tenant(word: str, shared: User) -> Tenant:
     key = ApiKey.objects.create(**by, name=f"{word} key", prefix=f"ftk_{word}", secret_sha256=sha256_of(f"{word} key"))
     invitation = _mail_and_invite(by, word)
     Quota.objects.create(**of, storage_bytes=2**40)
+    Hold.objects.create(**of, version=version, holder=f"run:{word}", label=f"training run {word}")
     UsageEntry.objects.create(**of, kind=UsageKind.STORAGE_BYTES, key=f"upload:{word}", amount=len(CONTENT))
     nodes = [organization, colleague, invitation, upload, dataset, version, run, _adapter(of, run, word), key]
     nodes.append(_audit_entry(organization.pk, word))

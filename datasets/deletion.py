@@ -1,0 +1,60 @@
+"""The bytes of deleted datasets go; their rows stay, and say that they were deleted.
+
+Each step may be done again: what one turn of the keeper leaves undone the next one does.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from accounts.usage import release
+from accounts.usage_kinds import UsageKind
+from common import blobs
+from common.clock import ServerClock
+from common.outages import AWAY
+from common.tenancy import operator
+from datasets.models import Dataset, DatasetVersion, Upload
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 20
+
+
+def remove_bytes_of_deleted_datasets() -> None:
+    """Each dataset by itself: one whose files cannot be removed now holds up no other. Raises one of AWAY."""
+    with operator():
+        deleted = list(Dataset.objects.filter(deleted_at__isnull=False, bytes_removed_at=None)[:AT_ONCE])
+    for dataset in deleted:
+        try:
+            _remove_bytes(dataset)
+        except AWAY:
+            raise
+        except Exception:
+            logger.exception("The files of dataset %s could not be removed; it is gone on with.", dataset.pk)
+
+
+def _remove_bytes(dataset: Dataset) -> None:
+    """Its versions' files, and those of uploads that no other dataset was made from."""
+    with operator():
+        versions = list(DatasetVersion.objects.filter(dataset=dataset))
+    for version in versions:
+        blobs.delete_tree(version.artefacts)
+        with operator():
+            release(version.organization_id, UsageKind.STORAGE_BYTES, key=version.usage_key)
+    for upload_id in {version.upload_id for version in versions}:
+        if key := _forgotten_key(upload_id):
+            blobs.delete(key)  # if that fails, no upload names the file any more, and so it is found
+    with operator():
+        Dataset.objects.filter(pk=dataset.pk).update(bytes_removed_at=ServerClock())
+
+
+def _forgotten_key(upload_id: object) -> str:
+    """The key that an upload had until now; empty where a dataset needs it, or it had none."""
+    with operator():
+        # whoever makes a version of it holds its row, and has committed once we have it
+        upload = Upload.objects.select_for_update().get(pk=upload_id)
+        if DatasetVersion.objects.filter(upload=upload, dataset__deleted_at=None).exists():
+            return ""
+        Upload.objects.filter(pk=upload.pk).update(storage_key="")
+        release(upload.organization_id, UsageKind.STORAGE_BYTES, key=upload.usage_key)
+    return upload.storage_key
