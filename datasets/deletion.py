@@ -6,6 +6,7 @@ Each step may be done again: what one turn of the keeper leaves undone the next 
 from __future__ import annotations
 
 import logging
+from uuid import UUID
 
 from accounts.usage import release
 from accounts.usage_kinds import UsageKind
@@ -48,7 +49,7 @@ def _remove_bytes(dataset: Dataset) -> None:
         Dataset.objects.filter(pk=dataset.pk).update(bytes_removed_at=ServerClock())
 
 
-def _forgotten_key(upload_id: object) -> str:
+def _forgotten_key(upload_id: UUID) -> str:
     """The key that an upload had until now; empty where a dataset needs it, or it had none."""
     with operator():
         # whoever makes a version of it holds its row, and has committed once we have it
