@@ -38,7 +38,7 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     list_display = ["at", "organization", "sequence", "who", "action", "what", "address"]
     list_filter = ["action"]
     search_fields = ["=organization_id", "actor__endswith", "target__endswith", "=address"]
-    search_help_text = "An id of whoever did it, of what it was done to, or of the organization; an e-mail; an address."
+    search_help_text = "Id, e-mail, or network address"
     ordering = ["-at"]
     list_fullwidth = True
     show_full_result_count = False

@@ -135,7 +135,7 @@ class JobAdmin(ReadOnlyAdmin):
         first = ["id", "diagnosis", "event_log"]
         return [*first, *(name for name in super().get_fields(request, obj) if name not in first)]
 
-    @display(description="Why")
+    @display(description="State")
     def diagnosis(self, job: Any) -> str:
         """What the list says of it, and whole."""
         entry = entry_of(job)

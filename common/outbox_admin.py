@@ -35,7 +35,7 @@ class StateFilter(admin.SimpleListFilter):
 class OutboxMessageAdmin(ReadOnlyAdmin):
     """What was to be sent, and what became of it. Its text is its recipient's alone: it may hold a token."""
 
-    list_display = ["created_at", "recipient", "event", "shown_state", "since", "attempts", "last_error"]
+    list_display = ["created_at", "recipient", "shown_state", "since", "last_error", "event", "attempts"]
     list_filter = [StateFilter]
     search_fields = ["id", "recipient", "event", "=organization__id", "organization__name"]
     ordering = ["-created_at"]
@@ -51,7 +51,7 @@ class OutboxMessageAdmin(ReadOnlyAdmin):
     def shown_state(self, message: OutboxMessage) -> tuple[str, str]:
         return message.state, message.state.label
 
-    @display(description="Sent, failed, or next try", ordering="due_at")
+    @display(description="When", ordering="due_at")
     def since(self, message: OutboxMessage) -> str:
         ended = message.sent_at or message.failed_at
         return localize(ended) if ended else f"next try {localize(message.due_at)}"

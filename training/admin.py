@@ -60,7 +60,7 @@ class AdapterAdmin(ReadOnlyAdmin):
     @display(description="Card")
     def shown_card(self, adapter: Adapter) -> str:
         """Line by line: half of it is tables."""
-        return format_html('<pre class="whitespace-pre-wrap">{}</pre>', adapter.card)
+        return format_html('<pre style="white-space: pre-wrap">{}</pre>', adapter.card)
 
     @display(description="Base test loss", ordering="base_test_loss")
     def rounded_base_test_loss(self, adapter: Adapter) -> str:

@@ -143,7 +143,7 @@ def test_events_are_read_as_text_and_lead_to_their_job(operations: Client, alice
 def test_the_card_of_an_adapter_keeps_its_lines(operations: Client, alice: Person) -> None:
     adapter = make_adapter(alice, make_run(alice, status="SUCCEEDED"), card="# Name\n\n| a | b |\n")
     html = operations.get(reverse("admin:training_adapter_change", args=[adapter.pk])).content.decode()
-    assert '<pre class="whitespace-pre-wrap"># Name\n\n| a | b |\n</pre>' in html
+    assert '<pre style="white-space: pre-wrap"># Name\n\n| a | b |\n</pre>' in html
 
 
 def test_the_list_of_runs_costs_as_many_queries_for_30_as_for_3(operations: Client, alice: Person) -> None:
