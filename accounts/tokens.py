@@ -90,7 +90,8 @@ def issue_session(user: User, before: RefreshToken | None = None) -> IssuedSessi
 def read(access_token: str) -> AccessClaims:
     """What a token says; whether its session goes on is not looked up. Raises InvalidToken."""
     claims = _signed(access_token)
-    if claims.expires_at <= timezone.now() - timedelta(seconds=settings.SIMPLE_JWT["LEEWAY"]):
+    leeway_s: Any = settings.SIMPLE_JWT["LEEWAY"]
+    if claims.expires_at <= timezone.now() - timedelta(seconds=leeway_s):
         raise InvalidToken
     return claims
 

@@ -30,6 +30,7 @@ PARTS = ("model", "order_by", "low_mark", "high_mark", "select_related", "deferr
 CONDITIONS = ("where", "alias_map", "alias_refcount", "table_map", "used_aliases")
 BESIDE = ("base_table", "filter_is_sticky", "_lookup_joins", "_annotation_select_cache", HINT)
 """What is worked out of the others, and what says something of the next filter only."""
+UNKNOWN = object()
 AT_MOST = 8
 
 
@@ -65,8 +66,9 @@ class SQLCompiler(compiler.SQLCompiler):
         wordings: Wordings | None = getattr(self.query, HINT, None)
         if wordings is None or not with_limits or with_col_aliases or not _is_plain(self.query):
             return super().as_sql(with_limits, with_col_aliases)
+        conditions: Any = self.query.where
         try:
-            where, params = self.compile(self.query.where)
+            where, params = self.compile(conditions)
         except (EmptyResultSet, FullResultSet):  # there is nothing to ask, or no condition to ask it with
             return super().as_sql()
         parts = tuple(getattr(self.query, part) for part in PARTS)
@@ -88,13 +90,13 @@ class SQLCompiler(compiler.SQLCompiler):
 COLUMNS = ("select", "klass_info", "annotation_col_map", "col_count", "has_extra_select")
 
 
-def _is_plain(query: Query) -> bool:
+def _is_plain(query: Any) -> bool:
     """Whether it is one of PARTS and conditions on the model's own table, and in all else as new."""
     if [alias for alias, count in query.alias_refcount.items() if count] != [query.model._meta.db_table]:
         return False
     new = _new(query.model)
     return all(
-        name in PARTS or name in CONDITIONS or name in BESIDE or value == getattr(new, name)
+        name in PARTS or name in CONDITIONS or name in BESIDE or value == getattr(new, name, UNKNOWN)
         for name, value in vars(query).items()
     )
 
