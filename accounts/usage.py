@@ -85,21 +85,22 @@ def reserve(
         )
     if UsageEntry.objects.filter(organization_id=organization_id, kind=kind, key=key).exists():
         return
-    limit, used = _limit(organization_id, kind), _used(organization_id, kind)
+    limit, used = _limits(organization_id, kind)[kind], _used(organization_id, kind)[kind]
     if used + amount > limit:
         raise _exceeded(kind, limit, used)
     UsageEntry.objects.create(organization_id=organization_id, kind=kind, key=key, amount=amount, lapses_at=lapses_at)
 
 
-def require_left(organization_id: UUID, kind: UsageKind) -> None:
-    """Raise QuotaExceeded where nothing is left: for what shows only in the end how much it uses.
+def require_left(organization_id: UUID, *kinds: UsageKind) -> None:
+    """Raise QuotaExceeded where nothing is left of one: for what shows only in the end how much it uses.
 
     Nothing is reserved. What has begun before may use more than is left, and what begins at the same moment does not
     wait for it.
     """
-    limit, used = _limit(organization_id, kind), _used(organization_id, kind)
-    if used >= limit:
-        raise _exceeded(kind, limit, used)
+    limits, used = _limits(organization_id, *kinds), _used(organization_id, *kinds)
+    for kind in kinds:
+        if used[kind] >= limits[kind]:
+            raise _exceeded(kind, limits[kind], used[kind])
 
 
 def settle(organization_id: UUID, kind: UsageKind, used: int, *, key: str) -> None:
@@ -164,16 +165,17 @@ def remove_what_counts_no_more() -> int:
         return UsageEntry.objects.filter(long_ago | Q(lapses_at__lt=Now() - FORGOTTEN_FOR)).delete()[0]
 
 
-def _limit(organization_id: UUID, kind: UsageKind) -> int:
-    """As the ledger counts it."""
-    rule = _RULES[kind]
-    limit: int = getattr(quota_of(organization_id), rule.limit)
-    return limit * rule.unit
+def _limits(organization_id: UUID, *kinds: UsageKind) -> dict[UsageKind, int]:
+    """As the ledger counts them."""
+    quota = quota_of(organization_id)
+    rules = {kind: _RULES[kind] for kind in kinds}
+    return {kind: getattr(quota, rule.limit) * rule.unit for kind, rule in rules.items()}
 
 
-def _used(organization_id: UUID, kind: UsageKind) -> int:
-    entries = UsageEntry.objects.counting().filter(organization_id=organization_id, kind=kind)
-    return int(entries.aggregate(used=Sum("amount"))["used"] or 0)
+def _used(organization_id: UUID, *kinds: UsageKind) -> dict[UsageKind, int]:
+    entries = UsageEntry.objects.counting().filter(organization_id=organization_id, kind__in=kinds).order_by()
+    sums = dict(entries.values_list("kind").annotate(Sum("amount")))
+    return {kind: int(sums.get(kind, 0)) for kind in kinds}
 
 
 def _exceeded(kind: UsageKind, limit: int, used: int) -> QuotaExceeded:

@@ -169,8 +169,10 @@ class Job(models.Model):
         return self.status in ENDED
 
     def created(self) -> None:
-        """Write the first event of a job that was just inserted; the bell rings after the commit."""
-        type(self).objects.filter(pk=self.pk).advance([Event("StatusChanged", {"status": self.status, "reason": None})])
+        """Write the first event of a job that this transaction has inserted: nobody else knows it, so nothing is compared."""
+        self.last_sequence = 1
+        self.save(update_fields=["last_sequence"])
+        self.event_model.append(self, [Event("StatusChanged", {"status": self.status, "reason": None})])
 
 
 def job_models() -> list[type[Job]]:

@@ -26,6 +26,7 @@ from common.graphql import WAITS, Context, Refusal, as_graphql_error
 from common.outages import told, will_pass
 from common.tenancy import Principal, in_scope, reading, tenant
 from common.text import shortened
+from platform_site.columns import ASK, column
 from platform_site.limits.documents import ALLOWED, in_our_words
 from platform_site.outage_log import sparingly_if_away
 
@@ -76,6 +77,9 @@ class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
         self.fields += 1
         if self.fields > ALLOWED.answer_fields:
             raise as_graphql_error(ANSWER_TOO_LONG)  # so does each that is still to come, and takes no time
+        known = column(parent_type, field_details_list[0].node.name.value)
+        if known is not None and (answer := known.of(source)) is not ASK:
+            return answer
         execute: Any = super().execute_field
         if parent_type is not self.schema.mutation_type:
             return execute(parent_type, source, field_details_list, path, position_context)
@@ -89,11 +93,13 @@ class ScopedExecution(StrawberryGraphQLCoreExecutionContext):
     def complete_value(
         self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
-        is_answer = path.prev is None and info.parent_type is self.schema.mutation_type
-        if is_answer and isinstance(result, Refusal):
+        complete: Any = super().complete_value
+        if path.prev is not None or info.parent_type is not self.schema.mutation_type:
+            return complete(return_type, field_details_list, info, path, result, position_context)
+        if isinstance(result, Refusal):
             self.context_value.refusals[path.key] = result.refusal
-        with tenant(self.context_value.principal) if is_answer and not in_scope() else nullcontext():
-            return super().complete_value(return_type, field_details_list, info, path, result, position_context)
+        with nullcontext() if in_scope() else tenant(self.context_value.principal):
+            return complete(return_type, field_details_list, info, path, result, position_context)
 
     @contextmanager
     def _scope(self, of: Callable[[Principal], AbstractContextManager[None]], path: Any = None) -> Iterator[None]:

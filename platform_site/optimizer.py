@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from django.db.models import Model, QuerySet
 from graphql import FieldNode, GraphQLResolveInfo, OperationType, print_ast
 from strawberry_django.optimizer import DjangoOptimizerExtension, is_optimized
 from strawberry_django.queryset import get_queryset_config
+
+from platform_site.postgresql.compiler import HINT, Wordings
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Needs:
 
     related: tuple[str, ...]
     columns: tuple[str, ...]
+    wordings: Wordings = field(default_factory=Wordings, compare=False, repr=False)
+    """The SQL around the conditions."""
 
     def of(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         if self.related:
@@ -26,6 +30,7 @@ class Needs:
         if self.columns:
             rows = rows.only(*self.columns)
         get_queryset_config(rows).optimized = True
+        setattr(rows.query, HINT, self.wordings)
         return rows
 
 

@@ -50,8 +50,7 @@ def start_run(
         base_model_revision=base.revision,
         config=config.to_json(),
     )
-    for kind in (UsageKind.TRAINING_SECONDS, UsageKind.STORAGE_BYTES):
-        require_left(run.organization_id, kind)
+    require_left(run.organization_id, UsageKind.TRAINING_SECONDS, UsageKind.STORAGE_BYTES)
     reserve(run.organization_id, UsageKind.RUNS, 1, key=run.usage_key)
     hold(version, holder=run.usage_key, label=f"training run {run.name}")
     run.created()

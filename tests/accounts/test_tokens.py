@@ -20,7 +20,9 @@ from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from accounts import tokens
 from accounts.models import RefreshToken, User
 from accounts.principals import principal_of
 from accounts.tokens import InvalidToken
@@ -183,6 +185,27 @@ def test_a_token_that_is_not_valid_gets_the_one_answer(alice: Person, what: str)
 def test_a_clock_may_be_half_a_minute_off(alice: Person, claim: str) -> None:
     off_s = -25 if claim == "exp" else 25
     assert ask(f"Bearer {signed({**valid_claims(alice), claim: now() + off_s})}").status_code == 200
+
+
+def test_a_token_that_was_good_is_good_no_longer_than_it_says(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = tokens.read(alice.token)
+    for late_s, is_good in ((29, True), (30, False), (29, True)):
+        at = claims.expires_at + timedelta(seconds=late_s)
+        monkeypatch.setattr(timezone, "now", lambda at=at: at)
+        if is_good:
+            assert tokens.read(alice.token) == claims
+        else:
+            with pytest.raises(InvalidToken):
+                tokens.read(alice.token)
+
+
+def test_tokens_that_are_not_valid_are_not_kept(alice: Person) -> None:
+    tokens.read(alice.token)
+    kept = tokens._signed.cache_info().currsize
+    for what in ("another key", "expired", "garbage"):
+        with pytest.raises(InvalidToken):
+            tokens.read(FORGERIES[what](valid_claims(alice)))
+    assert tokens._signed.cache_info().currsize == kept
 
 
 def test_a_key_pair_is_of_no_use_either_way(alice: Person) -> None:
