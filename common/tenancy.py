@@ -127,6 +127,8 @@ def operator() -> Iterator[None]:
 
 def selected_by_operator(select: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """What one SELECT finds in an operator scope: one exchange with the database, where the scope takes four."""
+    if in_scope():
+        raise ScopeError("an operator's look inside a scope")
     if connection.in_atomic_block:  # the role would outlast the statement
         with operator():
             return _selected(select, parameters)

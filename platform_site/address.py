@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 BACKLOG = 2048  # connections that wait to be accepted
+NOT_HERE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # a name may stand for addresses that this machine has not all
 
 
 class CannotStart(Exception):
@@ -52,20 +53,29 @@ class Address:
         """
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         opened: list[socket.socket] = []
-        try:
-            for family, address in dict.fromkeys((each[0], each[4]) for each in found):
+        refused: CannotStart | None = None
+        for family, address in dict.fromkeys((each[0], each[4]) for each in found):
+            try:
                 opened.append(self._listener(family, address))
-        except CannotStart:
-            close_all(opened)
-            raise
+            except OSError as error:
+                refused = CannotStart(self._refusal(error, "PORT"))
+                if error.errno not in NOT_HERE:
+                    close_all(opened)
+                    raise refused from None
+        if not opened and refused is not None:
+            raise refused
         return opened
 
     def check_free(self, variable: str = "PORT") -> None:
         """Raise CannotStart if nobody could listen here now."""
         family, _, _, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
-        self._listener(family, address, variable).close()
+        try:
+            self._listener(family, address).close()
+        except OSError as error:
+            raise CannotStart(self._refusal(error, variable)) from None
 
-    def _listener(self, family: int, address: Any, variable: str = "PORT") -> socket.socket:
+    def _listener(self, family: int, address: Any) -> socket.socket:
+        """Raises OSError."""
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -73,9 +83,9 @@ class Address:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio has it
             listener.bind(address)
             listener.listen(BACKLOG)
-        except OSError as error:
+        except OSError:
             listener.close()
-            raise CannotStart(self._refusal(error, variable)) from None
+            raise
         return listener
 
     def _refusal(self, error: OSError, variable: str) -> str:

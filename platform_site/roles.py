@@ -192,14 +192,14 @@ def processes(
     }
     if inference is not None:
         env["INFERENCE_URL"] = inference.url
-    metrics = _folder(METRICS)
     descriptors = [listener.fileno() for listener in listeners]
+    counted = {"PROMETHEUS_MULTIPROC_DIR": str(_folder(METRICS))} if listeners else {}
     roles = [
         *(
             Process(
                 f"web-{number}",
                 [sys.executable, "-m", "platform_site.web", "--number", str(number), *map(str, descriptors)],
-                {**env, "PROMETHEUS_MULTIPROC_DIR": str(metrics)},
+                {**env, **counted},
                 ready_url=f"{web.url}/readyz",
                 stage=0,
                 stop_s=5,

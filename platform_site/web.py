@@ -1,14 +1,16 @@
 """`python -m platform_site.web [DESCRIPTOR...]`: a web process.
 
-The descriptors are of listening sockets that its supervisor holds and several web processes share: whoever is free takes
-the next connection, and those that wait outlive a process. Without any it listens at HOST and PORT by itself.
+The descriptors are of listening sockets that its supervisor holds and several web processes share: whoever comes to look
+first takes the next connection, and those that wait outlive a process. Without any it listens at HOST and PORT by itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
+from pathlib import Path
 
 import uvicorn
 from prometheus_client import values
@@ -16,8 +18,13 @@ from prometheus_client import values
 from common.beat import beat
 from platform_site.address import Address
 
+logger = logging.getLogger(__name__)
+
 APPLICATION = "platform_site.asgi:application"
 TICKS_A_BEAT = 20  # of 0.1 s
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+KINDS = ("counter", "histogram")  # of metrics that there are
+ROOM_BYTES = 2 << 20
 
 
 class Server(uvicorn.Server):
@@ -35,9 +42,11 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=1, help="which of several it is")
     parser.add_argument("descriptors", nargs="*", type=int, help="listening sockets; none: HOST and PORT")
     chosen = parser.parse_args()
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        count_on(chosen.number)
+    if METRICS_FOLDER in os.environ:
+        count_on(chosen.number, Path(os.environ[METRICS_FOLDER]))
     sockets = [socket.socket(fileno=each) for each in chosen.descriptors] or Address.from_environment().listen()
+    for each in sockets:
+        each.set_inheritable(False)
     config = uvicorn.Config(
         chosen.application,
         timeout_graceful_shutdown=3,  # open streams would hang a SIGTERM
@@ -49,8 +58,21 @@ def main() -> None:
     Server(config).run(sockets=sockets)
 
 
-def count_on(number: int) -> None:
-    """Have counters go on where the process before this one, of the same number, has stopped: its files are theirs."""
+def count_on(number: int, folder: Path) -> None:
+    """Have counters go on where the process before this one, of the same number, has stopped: its files are theirs.
+
+    Each file has all its room from the start: it is written as memory, and a full disk would be a SIGBUS. Where there is
+    no room by now, the process counts for itself alone.
+    """
+    try:
+        for kind in KINDS:
+            with (folder / f"{kind}_{number}.db").open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
+    except OSError as error:
+        logger.warning("Metrics are of this process alone: %s.", error.strerror)
+        del os.environ[METRICS_FOLDER]
+        values.ValueClass = values.MutexValue
+        return
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
 

@@ -18,7 +18,7 @@ from platform_site.frames import with_room
 
 PATIENCE_S = 10.0
 AT_WORK = 4
-LENT_S = 0.25
+LENT_S = 0.1
 
 
 class Spent(Exception):
@@ -62,7 +62,7 @@ class WebThreads:
     @property
     def are_spent(self) -> bool:
         """Whether a request that came now would be turned away."""
-        return self._stands_still or self._inside >= 2 * self.count
+        return (self._stands_still and self._free.locked()) or self._inside >= 2 * self.count
 
     async def answer(self, scope: dict[str, Any], body: bytes) -> Answer:
         """The whole of it: whoever reads slowly holds its few megabytes, and no thread. Raises Spent."""

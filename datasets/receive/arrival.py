@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from django.db.models import F
 from django.utils import timezone
 
 from accounts.models import Membership
 from accounts.usage import release, settle
 from accounts.usage_kinds import UsageKind
 from common import blobs
+from common.clock import ServerClock
 from common.tenancy import organizations_scope
 from datasets.models import Upload, UploadStatus
 from datasets.receive.answers import Refusal, not_found
@@ -28,7 +30,14 @@ def named_by(token: str) -> Upload:
     return upload
 
 
+def as_it_is_now(upload: Upload) -> Upload:
+    return _as_it_is_now(upload.organization_id, upload.pk)
+
+
 def require_waiting(upload: Upload) -> None:
+    """Refuse a complete one, and one that has expired or been given up, whose place is free for another."""
+    if upload.status is UploadStatus.EXPIRED:
+        raise not_found()
     if upload.status is UploadStatus.COMPLETE:
         message = "All bytes of this upload have arrived before; start another one."
         raise Refusal(409, "UPLOAD_COMPLETE", message)
@@ -36,7 +45,7 @@ def require_waiting(upload: Upload) -> None:
 
 def go_on(upload: Upload, received_bytes: int) -> None:
     """Say how far it has come."""
-    require_waiting(_as_it_is_now(upload.organization_id, upload.pk))
+    require_waiting(as_it_is_now(upload))
     report(upload, received_bytes)
 
 
@@ -53,27 +62,31 @@ def complete(upload: Upload, path: Path, sha256: str) -> None:
     if upload.expected_sha256 not in ("", sha256):
         message = "The bytes that arrived are not those that the upload was started for; send them again."
         raise Refusal(400, "SHA256_MISMATCH", message)
-    require_waiting(_as_it_is_now(upload.organization_id, upload.pk))
+    require_waiting(as_it_is_now(upload))
     key = blobs.key(upload.organization_id, "uploads", upload.pk, uuid4().hex)
     blobs.put(key, path, move=True)
     if not _say_complete(upload, sha256, key):
         blobs.delete(key)
-        require_waiting(_as_it_is_now(upload.organization_id, upload.pk))  # says why it is not
+        require_waiting(as_it_is_now(upload))  # says why it is not
         raise Refusal(409, "UPLOAD_COMPLETE", "Another transfer of this upload has finished first.")
 
 
 def give_up(upload: Upload) -> None:
-    """Nobody will send the rest: the ticket expires now, and what was reserved for it is free."""
+    """Nobody will send the rest: the ticket expires, by whatever clock, and what was reserved for it is free."""
     with organizations_scope([upload.organization_id]):
         waiting = Upload.objects.filter(pk=upload.pk, completed_at=None)
-        if waiting.update(expires_at=timezone.now(), received_bytes=0):
+        if waiting.update(expires_at=F("created_at"), received_bytes=0):
             release(upload.organization_id, UsageKind.STORAGE_BYTES, key=upload.usage_key)
+            return
+    require_waiting(as_it_is_now(upload))
 
 
 def _say_complete(upload: Upload, sha256: str, key: str) -> bool:
     """Whether it was this transfer that made it complete."""
     with organizations_scope([upload.organization_id]):
-        waiting = Upload.objects.filter(pk=upload.pk, completed_at=None, organization__closes_at=None)
+        waiting = Upload.objects.filter(
+            pk=upload.pk, completed_at=None, expires_at__gt=ServerClock(), organization__closes_at=None
+        )
         won = waiting.update(
             received_bytes=upload.size_bytes, sha256=sha256, completed_at=timezone.now(), storage_key=key
         )

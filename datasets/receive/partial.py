@@ -9,10 +9,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 from datasets.models import Upload
 from datasets.receive.answers import Refusal
@@ -44,9 +46,9 @@ def held(upload: Upload) -> Iterator[IO[bytes]]:
             file.close()
             message = "Another request is sending this upload; ask with HEAD how far it has come."
             raise Refusal(423, "LOCKED", message) from None
-        if os.fstat(file.fileno()).st_nlink:
+        if _is_at(path_of(upload), file):
             break
-        file.close()  # somebody completed or removed it between our two looks
+        file.close()  # somebody removed it between our two looks
     with file:
         yield file
 
@@ -56,9 +58,27 @@ def remove_unless_held(path: Path) -> None:
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
+            if _is_at(path, file):
+                path.unlink()
     except (FileNotFoundError, BlockingIOError):
         pass
+
+
+def another_name_of(path: Path) -> Path:
+    """The same bytes under a name that storage may take away: the file stays until the upload says that they are stored."""
+    beside = path.with_suffix(f".{uuid4().hex}")
+    try:
+        os.link(path, beside)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, beside)
+    return beside
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def sha256_of(path: Path) -> str:

@@ -24,10 +24,16 @@ BUFFER_BYTES = 1 << 20
 REPORT_EVERY_S = 0.5
 
 _threads = ThreadPoolExecutor(4, thread_name_prefix="uploads")  # what they write must hold nobody else up
+_finishers = ThreadPoolExecutor(2, thread_name_prefix="finished-uploads")  # a file of gigabytes is read once more
 
 
 async def off_the_loop(function: Callable[[], T]) -> T:
     return await in_thread(function, _threads)
+
+
+async def at_leisure(function: Callable[[], T]) -> T:
+    """`off_the_loop`, for what may take as long as reading a whole file does."""
+    return await in_thread(function, _finishers)
 
 
 def incoming() -> Path:
@@ -79,11 +85,14 @@ class Spool:
 
         def write() -> None:
             self.digest.update(block)
-            self._file.write(block)
+            left = memoryview(block)
+            while left:  # the last free bytes of a disk take a part, without an error
+                taken = self._file.write(left)
+                self.size += taken
+                left = left[taken:]
 
         if block:
             await off_the_loop(write)
-            self.size += len(block)
 
     def _sync(self) -> None:
         """On the disk before anybody is told that it is there."""

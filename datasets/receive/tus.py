@@ -15,9 +15,9 @@ from django.conf import settings
 from datasets.models import Upload, UploadStatus
 from datasets.receive import partial
 from datasets.receive.answers import Headers, Message, Receive, Refusal
-from datasets.receive.arrival import complete, give_up, report, require_waiting
+from datasets.receive.arrival import as_it_is_now, complete, give_up, report, require_waiting
 from datasets.receive.places import a_place_of
-from datasets.receive.spool import Spool, off_the_loop
+from datasets.receive.spool import Spool, at_leisure, off_the_loop
 
 VERSION = b"1.0.0"
 SILENCE_S = 15.0  # what has arrived stays, so that there is little to lose by giving a silent client up
@@ -41,13 +41,7 @@ async def head(upload: Upload, scope: Message) -> Headers:
     headers = dict(scope["headers"])
     if b"tus-resumable" in headers:  # a person who looks with curl need not say so
         require_version(headers)
-    if upload.status is UploadStatus.COMPLETE:
-        offset = upload.size_bytes
-    else:
-        offset = await off_the_loop(lambda: partial.size_of(upload))
-        if offset == upload.size_bytes:
-            with partial.held(upload):
-                await _finish(upload)
+    offset = await _how_far(upload)
     length = (b"upload-length", str(upload.size_bytes).encode())
     return (*_offset(offset), length, (b"cache-control", b"no-store"), *_expiry(upload))
 
@@ -63,6 +57,7 @@ async def patch(upload: Upload, scope: Message, receive: Receive) -> Headers:
         raise Refusal(400, "WRONG_OFFSET", NO_SUCH_NUMBER, RESUMABLE)
     require_waiting(upload)
     with a_place_of(upload.organization_id), partial.held(upload) as file:
+        require_waiting(await off_the_loop(lambda: as_it_is_now(upload)))  # whoever held it before may have ended it
         return await _append(upload, file, int(offset), receive)
 
 
@@ -74,7 +69,7 @@ async def delete(upload: Upload, scope: Message) -> Headers:
     def remove() -> None:
         with partial.held(upload):
             give_up(upload)
-            partial.path_of(upload).unlink()
+            partial.path_of(upload).unlink(missing_ok=True)
 
     await off_the_loop(remove)
     return RESUMABLE
@@ -84,6 +79,20 @@ def require_version(headers: dict[bytes, bytes]) -> None:
     if headers.get(b"tus-resumable") != VERSION:
         said = (*RESUMABLE, (b"tus-version", VERSION))
         raise Refusal(412, "WRONG_VERSION", "This is tus 1.0.0: say so in the header Tus-Resumable.", said)
+
+
+async def _how_far(upload: Upload) -> int:
+    if upload.status is UploadStatus.COMPLETE:
+        return upload.size_bytes
+    there = await off_the_loop(lambda: partial.size_of(upload))
+    if there < upload.size_bytes:
+        return there
+    with a_place_of(upload.organization_id), partial.held(upload) as file:
+        now = await off_the_loop(lambda: as_it_is_now(upload))
+        there = file.seek(0, os.SEEK_END)
+        if now.status is not UploadStatus.COMPLETE and there == upload.size_bytes:
+            await _finish(upload)
+        return upload.size_bytes if now.status is UploadStatus.COMPLETE else there
 
 
 async def _append(upload: Upload, file: IO[bytes], offset: int, receive: Receive) -> Headers:
@@ -104,13 +113,21 @@ async def _append(upload: Upload, file: IO[bytes], offset: int, receive: Receive
 async def _finish(upload: Upload, sha256: str | None = None) -> None:
     """Store what has arrived. Where it is refused for good nothing of it stays; else the next request may try again."""
     path = partial.path_of(upload)
+
+    def store() -> None:
+        beside = partial.another_name_of(path)
+        try:
+            complete(upload, beside, sha256 or partial.sha256_of(path))
+        finally:
+            beside.unlink(missing_ok=True)
+
     try:
-        await off_the_loop(lambda: complete(upload, path, sha256 or partial.sha256_of(path)))
+        await at_leisure(store)
     except Refusal:
         path.unlink(missing_ok=True)
         await off_the_loop(lambda: report(upload, 0))
         raise
-    path.unlink(missing_ok=True)  # storage in a cloud has copied it
+    path.unlink(missing_ok=True)
 
 
 def _offset(offset: int) -> Headers:

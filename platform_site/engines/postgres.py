@@ -26,7 +26,7 @@ UNSHARE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 
 SETTINGS = {
     "listen_addresses": "",
-    "max_connections": "200",
+    "max_connections": "400",
     "fsync": "on",
     "synchronous_commit": "on",
     "wal_level": "minimal",

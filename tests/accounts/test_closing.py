@@ -117,6 +117,7 @@ def mutations(alice: Person, bob: Person) -> dict[str, str]:
         "createDataset": f'input: {{{organization}, name: "d", uploadId: "{global_id(upload)}"}}',
         "processDataset": f'input: {{datasetId: "{global_id(make_dataset(alice))}", uploadId: "{global_id(upload)}"}}',
         "cancelDatasetVersion": f'id: "{global_id(queued)}"',
+        "deleteDataset": f'id: "{global_id(make_dataset(alice))}"',
         "startTrainingRun": f'input: {{datasetVersionId: "{global_id(version)}"}}',
         "cancelTrainingRun": f'id: "{global_id(run)}"',
         "predict": f'input: {{adapterId: "{global_id(adapter)}", prompt: "def"}}',

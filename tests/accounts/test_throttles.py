@@ -186,7 +186,7 @@ def test_operators_sign_in_at_the_same_rate(ada: Person, place: str, settings: A
     client = Client(REMOTE_ADDR=place)
     for _ in range(2):
         page = client.post("/admin/login/", {"username": ada.user.email, "password": "wrong"})
-        assert b"Please enter the correct email" in page.content
+        assert b"The address or the password is not right" in page.content
     page = client.post("/admin/login/", {"username": ada.user.email, "password": PASSWORD})
     assert (page.status_code, b"Too many attempts" in page.content) == (200, True)
     settings.LOGINS_PER_ACCOUNT = 100

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
+import io
 import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -18,6 +21,7 @@ import httpx
 import pytest
 from django.conf import settings
 from django.core.files.storage import default_storage
+from django.db import OperationalError
 from django.utils import timezone
 from tusclient.client import TusClient
 
@@ -25,7 +29,7 @@ from accounts.models import Membership, Role, UsageEntry
 from common import blobs
 from common.tenancy import operator
 from datasets.models import Upload
-from datasets.receive import partial, tus
+from datasets.receive import arrival, partial, tus
 from datasets.schedules import remove_bytes_that_no_upload_waits_for
 from tests.cast import Person, make_person
 from tests.datasets.uploading import CONTENT, SHA256, WAITING, left_over, start, state, stored
@@ -234,6 +238,89 @@ def test_storage_that_fails_at_the_end_costs_nothing_of_what_has_arrived(
     assert state(ada, ticket) == arriving(ada, len(CONTENT))
     assert offset_of(client, ticket) == len(CONTENT)
     assert (the_bytes(), left_over()) == (CONTENT, [])
+
+
+@pytest.mark.parametrize("where", ["_say_complete", "report"])
+def test_a_database_that_is_away_at_the_end_costs_nothing_of_what_has_arrived(
+    ada: Person, client: httpx.Client, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    ticket = start(ada)
+    send(client, ticket, CONTENT[:9], 0)
+
+    def away(*_: object) -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tus if where == "report" else arrival, where, away)
+        assert send(client, ticket, CONTENT[9:], 9).status_code == 503
+    assert offset_of(client, ticket) == len(CONTENT)
+    assert (the_bytes(), left_over()) == (CONTENT, [])
+
+
+def test_a_disk_that_takes_a_part_of_a_piece_has_that_part_and_no_more(
+    ada: Person, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does whose last free bytes it is, which is no error."""
+    ticket = start(ada)
+    really = partial.held
+
+    class Reluctant(io.FileIO):
+        def write(self, block: Any) -> int:
+            if self.tell() >= 20:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(bytes(block)[:4])
+
+    @contextmanager
+    def held(upload: Upload) -> Iterator[Any]:
+        with really(upload) as file, Reluctant(file.name, "ab") as reluctant:
+            yield reluctant
+
+    with monkeypatch.context() as full:
+        full.setattr(partial, "held", held)
+        refused = send(client, ticket, CONTENT, 0)
+        assert (refused.status_code, refused.json()["code"]) == (507, "DISK_FULL")
+    assert (offset_of(client, ticket), state(ada, ticket)["status"]) == (20, "RECEIVING")
+    assert send(client, ticket, CONTENT[20:], 20).status_code == 204
+    assert the_bytes() == CONTENT
+
+
+def test_one_that_is_put_while_it_is_given_up_is_refused(ada: Person, client: httpx.Client) -> None:
+    """Its place is free for another by then."""
+    ticket = start(ada)
+
+    def chunks() -> Iterator[bytes]:
+        yield CONTENT[:9]
+        assert client.delete(path_of(ticket), headers=VERSION).status_code == 204
+        yield CONTENT[9:]
+
+    with httpx.Client(base_url=client.base_url, trust_env=False) as other:
+        headers = {"Content-Length": str(len(CONTENT))}
+        assert other.put(path_of(ticket), content=chunks(), headers=headers).status_code == 404
+    assert (stored(), left_over()) == ([], [])
+    with operator():
+        assert not UsageEntry.objects.exists()
+
+
+def test_whoever_comes_just_after_the_end_finds_it_complete(
+    ada: Person, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last piece's request ends between another's look at the file and its turn to hold it."""
+    ticket = start(ada)
+    send(client, ticket, CONTENT[:9], 0)
+    really, overtaken = partial.size_of, []
+
+    def size_of(upload: Upload) -> int:
+        size = really(upload)
+        if not overtaken:
+            overtaken.append(1)
+            size = len(CONTENT)
+            with httpx.Client(base_url=client.base_url, trust_env=False) as other:
+                assert send(other, ticket, CONTENT[9:], 9).status_code == 204
+        return size
+
+    monkeypatch.setattr(partial, "size_of", size_of)
+    assert offset_of(client, ticket) == len(CONTENT)
+    assert (the_bytes(), state(ada, ticket)["sha256"]) == (CONTENT, SHA256)
 
 
 def test_one_that_is_given_up_is_gone_and_its_place_is_free(ada: Person, client: httpx.Client) -> None:

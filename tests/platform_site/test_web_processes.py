@@ -18,8 +18,9 @@ from platform_site.address import Address, close_all
 from platform_site.engines.place import ROOT
 from platform_site.guard import descendants
 from platform_site.log import Log
-from platform_site.roles import processes
+from platform_site.roles import METRICS, processes
 from platform_site.supervisor import Supervisor
+from platform_site.web import KINDS, ROOM_BYTES
 from tests.processes import environment
 from tests.web import soon
 
@@ -82,6 +83,10 @@ def test_whoever_comes_while_processes_die_is_answered_and_counters_go_on(site: 
         assert site.get("/static/platform/icon.svg").status_code == 200
     assert site.counted() == 21  # of both processes, whichever is asked; this question is one itself
     first, second = site.pids()
+    metrics = list((Path(settings.HOME) / METRICS).iterdir())
+    assert {file.name for file in metrics} == {f"{kind}_{number}.db" for kind in KINDS for number in (1, 2)}
+    for file in metrics:  # with all the room that it has: a full disk is no fault of memory
+        assert file.stat().st_blocks * 512 >= file.stat().st_size == ROOM_BYTES
 
     os.kill(first, signal.SIGKILL)
     for _ in range(20):

@@ -110,3 +110,15 @@ async def test_those_that_wait_are_still_no_more_than_there_are_threads() -> Non
     assert [(await each).status for each in waiting] == [200, 200]
     assert not threads.are_spent
     assert (await ask(threads, "/later")).status == 200
+
+
+async def test_a_loop_that_stood_still_turns_nobody_away_once_it_goes_on() -> None:
+    """Whoever waited has waited too long by then, and nobody is at work any more whose end would say that all is well."""
+    threads = WebThreads(wsgi(lambda path: time.sleep(0.1) if path == "/first" else None), 1, patience_s=0.2)
+    first, second = ask(threads, "/first"), ask(threads, "/second")
+    await asyncio.sleep(0.02)
+    time.sleep(0.5)
+    assert (await first).status == 200
+    await asyncio.gather(second, return_exceptions=True)
+    assert not threads.are_spent
+    assert (await ask(threads, "/third")).status == 200
