@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from common.child import Attempt, ChildError
 from datasets.pipeline.columns import Columns, resolve_columns
@@ -20,9 +23,9 @@ from datasets.pipeline.progress import Progress, StepReport, sorted_counts
 from datasets.pipeline.python_source import read_python
 from datasets.pipeline.recipe import ColumnMapping, Format, Recipe
 from datasets.pipeline.recognise import recognise
-from datasets.pipeline.rows import Parsed, Rejection, excerpt
+from datasets.pipeline.rows import Chunk, Outcome, Parsed, Rejection, excerpt
 from datasets.pipeline.shards import VersionWriter
-from datasets.pipeline.steps import AssignSplit, ExactDedup, Outcome, Validate
+from datasets.pipeline.steps import AssignSplit, ExactDedup, Validate
 
 SAMPLED_ROWS = 10_000
 
@@ -54,10 +57,10 @@ class Run:
         self.progress.start(self.reports["parse"])
         with self._timed("parse"):
             source_format = self._recognise()
-            batches = self._batches(source_format)
-            columns, sampled = self._columns(source_format, batches)
+            chunks = self._chunks(source_format)
+            columns, read = self._columns(source_format, chunks)
         writer = VersionWriter(self.attempt.folder / "version")
-        self._through_steps(columns, sampled, batches, writer)
+        self._through_steps(columns, chain(read, chunks), writer)
         rows_kept = self.reports["store"].rows_kept
         if rows_kept == 0:
             raise self._no_usable_rows()
@@ -97,7 +100,7 @@ class Run:
         self.attempt.events.log(f"Reading {excerpt(self.file_name, 100)} as {found}.")
         return found
 
-    def _batches(self, source_format: Format) -> Iterator[Parsed]:
+    def _chunks(self, source_format: Format) -> Iterator[Chunk]:
         mapped = tuple(name for name in self.recipe.to_json()["columns"].values() if name)
         if source_format is Format.JSONL:
             return read_jsonl(self.source)
@@ -107,26 +110,24 @@ class Run:
             return read_csv(self.source, mapped)
         return read_python(self.source, self.file_name, self.skipped)
 
-    def _columns(self, source_format: Format, batches: Iterator[Parsed]) -> tuple[Columns, list[Parsed]]:
-        """The columns, by the first batch that has rows, and the batches read until then."""
-        read: list[Parsed] = []
+    def _columns(self, source_format: Format, chunks: Iterator[Chunk]) -> tuple[Columns, list[Chunk]]:
+        """The columns, by the first chunk that has records, and what was read until then."""
+        read: list[Chunk] = []
         if source_format is Format.PYTHON:
             if self.recipe.columns != ColumnMapping():
                 raise ChildError("COLUMN_UNKNOWN", "Python source has no columns to map. Leave the columns out.")
             return Columns(prompt="prompt", completion="completion", group="group"), read
-        for batch in batches:
-            read.append(batch)
-            if batch.records:
-                sample = [record.fields for record in batch.records[:SAMPLED_ROWS]]
+        for chunk in chunks:
+            sample = chunk.sample(SAMPLED_ROWS)
+            if sample:
                 columns = resolve_columns(self.recipe.columns, sample)
                 chosen = ", ".join(f"{role} from '{excerpt(name, 60)}'" for role, name in columns.to_json().items())
                 self.attempt.events.log(f"Columns: {chosen}.")
-                return columns, read
+                return columns, [*read, chunk]
+            read.append(_Unreadable(chunk))
         return Columns(), read
 
-    def _through_steps(
-        self, columns: Columns, sampled: list[Parsed], batches: Iterator[Parsed], writer: VersionWriter
-    ) -> None:
+    def _through_steps(self, columns: Columns, chunks: Iterator[Chunk], writer: VersionWriter) -> None:
         recipe = self.recipe
         validate = Validate(columns, recipe.min_characters, recipe.max_characters).begin()
         dedup = ExactDedup().begin() if recipe.exact_dedup else None
@@ -134,35 +135,38 @@ class Run:
         for name, report in self.reports.items():
             if name != "parse" and (name != "dedup_exact" or dedup):
                 self.progress.start(report)
-        for batch in self._parsed(sampled, batches):
+        for batch, progress in self._parsed(columns, chunks):
             rejections = list(batch.rejections)
-            if batch.records:
-                rows = self._step("validate", validate, batch.records, rejections)
-                rows = self._step("dedup_exact", dedup or (lambda same: Outcome(same, [])), rows, rejections)
-                rows = self._step("split", assign, rows, rejections)
+            records = batch.rows.num_rows + len(batch.unfit)
+            if records:
+                rows = self._step("validate", validate, batch, records, rejections)
+                rows = self._step("dedup_exact", dedup or Outcome, rows, rows.num_rows, rejections)
+                rows = self._step("split", assign, rows, rows.num_rows, rejections)
                 with self._timed("store"):
                     writer.add(rows)
                     self.reports["store"].count(rows.num_rows, rows.num_rows, [])
             with self._timed("store"):
                 writer.reject(self._in_order(rejections))
-            self.progress.advance(batch.progress)
+            self.progress.advance(progress)
 
-    def _parsed(self, sampled: list[Parsed], batches: Iterator[Parsed]) -> Iterator[Parsed]:
-        waiting = iter(sampled)
+    def _parsed(self, columns: Columns, chunks: Iterator[Chunk]) -> Iterator[tuple[Parsed, float]]:
         while True:
             self.attempt.check_stop()
             with self._timed("parse"):
-                batch = next(waiting, None) or next(batches, None)
-            if batch is None:
-                return
-            kept, rejections = len(batch.records), batch.rejections
-            self.reports["parse"].count(kept + len(rejections), kept, rejections)
-            yield batch
+                chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                batch = chunk.parsed(columns)
+            kept = batch.rows.num_rows + len(batch.unfit)
+            self.reports["parse"].count(kept + len(batch.rejections), kept, batch.rejections)
+            yield batch, chunk.progress
 
-    def _step(self, name: str, apply: Callable[[Any], Outcome], rows: Any, rejections: list[Rejection]) -> Any:
+    def _step(
+        self, name: str, apply: Callable[[Any], Outcome], batch: Any, rows_in: int, rejections: list[Rejection]
+    ) -> pa.Table:
         with self._timed(name):
-            outcome = apply(rows)
-        self.reports[name].count(len(rows), outcome.kept.num_rows, outcome.rejections)
+            outcome = apply(batch)
+        self.reports[name].count(rows_in, outcome.kept.num_rows, outcome.rejections)
         rejections += outcome.rejections
         return outcome.kept
 
@@ -209,6 +213,20 @@ class Run:
             yield
         finally:
             self.reports[name].seconds += time.perf_counter() - begun
+
+
+class _Unreadable:
+    """A chunk without a record that can be read: parsed at once, so that its bytes need not be kept."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.progress = chunk.progress
+        self._parsed = chunk.parsed(Columns())
+
+    def sample(self, _: int) -> list[Mapping[str, Any]]:
+        return []
+
+    def parsed(self, _: Columns) -> Parsed:
+        return self._parsed
 
 
 _SKIPPED_WORDS = {
