@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -100,6 +102,11 @@ class Rejection(NamedTuple):
     source: str | None = None
 
 
+def rejection_table(rejections: list[Rejection]) -> pa.Table:
+    columns = {name: [getattr(rejection, name) for rejection in rejections] for name in REJECTIONS.names}
+    return pa.Table.from_pydict(columns, schema=REJECTIONS)
+
+
 class Example(NamedTuple):
     """Something that a step did to a row, as its user would see it."""
 
@@ -127,6 +134,28 @@ class Parsed:
     unfit: list[Rejection]  # records that make no row: a step that looks at rows tells of them
     rejections: list[Rejection]
     fields_of: Callable[[int], Mapping[str, Any]]  # a row's record as it stands in the upload, by the row's position
+
+    @property
+    def records(self) -> int:
+        return self.rows.num_rows + len(self.unfit)
+
+
+def joined(batches: list[Parsed]) -> Parsed:
+    """One batch of several."""
+    if len(batches) == 1:
+        return batches[0]
+    starts = [0, *accumulate(batch.rows.num_rows for batch in batches)]
+
+    def fields_of(place: int) -> Mapping[str, Any]:
+        batch = bisect_right(starts, place) - 1
+        return batches[batch].fields_of(place - starts[batch])
+
+    return Parsed(
+        pa.concat_tables([batch.rows for batch in batches]).combine_chunks(),
+        [one for batch in batches for one in batch.unfit],
+        [one for batch in batches for one in batch.rejections],
+        fields_of,
+    )
 
 
 class Chunk(Protocol):
