@@ -36,3 +36,11 @@ def digests(rows: pa.Table) -> pa.FixedSizeBinaryArray:
 def _digests(keys: pa.StringArray) -> list[bytes]:
     seen, sha256 = memoryview(keys.buffers()[2]), hashlib.sha256
     return [sha256(seen[begin:end]).digest()[:DIGEST_BYTES] for begin, end in pairwise(bounds_of(keys).tolist())]
+
+
+def keys_of(rows: pa.Table) -> list[bytes]:
+    """The digests of rows that have them, as bytes."""
+    column = rows["digest"].combine_chunks()
+    first = column.offset * DIGEST_BYTES
+    data = bytes(column.buffers()[1] or b"")[first : first + len(column) * DIGEST_BYTES]
+    return [data[place : place + DIGEST_BYTES] for place in range(0, len(data), DIGEST_BYTES)]

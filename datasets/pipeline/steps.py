@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets.pipeline.columns import Columns
-from datasets.pipeline.digests import DIGEST_BYTES, digests
+from datasets.pipeline.digests import DIGEST_BYTES, digests, keys_of
 from datasets.pipeline.recipe import Split
 from datasets.pipeline.rows import CONTENT, ROWS, Outcome, Parsed, Reason, Rejection, Unusable, excerpt, unfit
 
@@ -115,29 +115,24 @@ class ExactDedup:
 
 
 class _FirstPlaces:
-    """For each content the number of the first row that has it, and where that stands: about 200 bytes a row."""
+    """For each content the number of the first row that has it, and where that stands: under 200 bytes a row."""
 
     def __init__(self) -> None:
         self._first: dict[bytes, int] = {}
-        self._lines, self._sources = array("q"), array("i")
+        self._lines, self._sources = array("q"), array("i")  # of all rows, by their numbers
         self._names: dict[str | None, int] = {}
 
     def apply(self, rows: pa.Table) -> Outcome:
-        keep, rejections = [], []
-        first, lines, sources = self._first, self._lines, self._sources
-        names = rows["source"].to_pylist() if rows["source"].null_count < rows.num_rows else [None] * rows.num_rows
-        for place, (key, line, name) in enumerate(
-            zip(rows["digest"].to_pylist(), rows["line"].to_pylist(), names, strict=True)
-        ):
-            number = len(lines)
-            seen = first.setdefault(key, number)
-            keep.append(seen == number)
-            if seen == number:
-                lines.append(line)
-                sources.append(self._names.setdefault(name, len(self._names)))
-            else:
-                rejections.append(_duplicate(rows, place, self._place(seen)))
-        return Outcome(rows.filter(pa.array(keep, pa.bool_())) if rejections else rows, rejections)
+        start = len(self._lines)
+        numbers = range(start, start + rows.num_rows)
+        self._lines.frombytes(rows["line"].to_numpy().tobytes())
+        self._sources.extend(self._names.setdefault(name, len(self._names)) for name in _values(rows, "source"))
+        first = list(map(self._first.setdefault, keys_of(rows), numbers))
+        keep = np.fromiter(first, np.int64, len(first)) == np.arange(start, start + rows.num_rows)
+        if keep.all():
+            return Outcome(rows)
+        rejections = [_duplicate(rows, place, self._place(first[place])) for place in np.flatnonzero(~keep).tolist()]
+        return Outcome(rows.filter(pa.array(keep)), rejections)
 
     def _place(self, number: int) -> str:
         source, line = list(self._names)[self._sources[number]], self._lines[number]
@@ -160,24 +155,17 @@ class AssignSplit:
         return self._apply
 
     def _apply(self, rows: pa.Table) -> Outcome:
-        seed = hashlib.sha256(f"{self.split.seed}\0".encode())
-        by_group, by_content = seed.copy(), seed.copy()
-        by_group.update(b"group\0")
-        by_content.update(b"content\0")
-
-        def point(start: hashlib._Hash, key: bytes) -> int:
-            hasher = start.copy()
-            hasher.update(key)
-            return int.from_bytes(hasher.digest()[:4])
-
-        groups = rows["group"].to_pylist() if rows["group"].null_count < rows.num_rows else [None] * rows.num_rows
-        points = {group: point(by_group, group.encode()) for group in set(groups) if group is not None}
-        contents = rows["digest"].to_pylist()
-        drawn = [
-            point(by_content, content) if group is None else points[group]
-            for group, content in zip(groups, contents, strict=True)
-        ]
-        shares = np.array(drawn, np.uint32) / 2**32
+        prefix = f"{self.split.seed}\0".encode()
+        by_group, by_content = prefix + b"group\0", prefix + b"content\0"
+        groups = _values(rows, "group")
+        points = {group: _point(by_group + group.encode()) for group in set(groups) if group is not None}
+        drawn = b"".join(
+            [
+                _point(by_content + key) if group is None else points[group]
+                for group, key in zip(groups, keys_of(rows), strict=True)
+            ]
+        )
+        shares = np.frombuffer(drawn, ">u4") / 2**32
         places = np.searchsorted(self._bounds(), shares, side="right")
         names = pa.array(SPLITS, pa.string()).take(pa.array([*self._used()], pa.int8())).take(pa.array(places))
         return Outcome(rows.append_column(WITH_SPLIT.field("split"), names))
@@ -193,6 +181,16 @@ class AssignSplit:
             bound += getattr(self.split, SPLITS[place])
             bounds.append(bound)
         return bounds
+
+
+def _point(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()[:4]
+
+
+def _values(rows: pa.Table, name: str) -> list[str | None]:
+    column = rows[name]
+    values: list[str | None] = [None] * len(column) if column.null_count == len(column) else column.to_pylist()
+    return values
 
 
 def _duplicate(rows: pa.Table, place: int, kept: str) -> Rejection:
