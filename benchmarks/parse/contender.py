@@ -6,6 +6,7 @@ import csv
 import json
 import time
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,11 @@ def _csv_loop(path: Path) -> Found:
 
 def _pandas_json(path: Path) -> Found:
     """It takes no broken lines, and is given the file without them."""
-    import pandas as pd
-
-    return pd.read_json(path.with_suffix(".good"), lines=True), []
+    return import_module("pandas").read_json(path.with_suffix(".good"), lines=True), []
 
 
 def _pandas_csv(path: Path) -> Found:
-    import pandas as pd
-
-    return pd.read_csv(path, on_bad_lines="skip", encoding_errors="replace"), []
+    return import_module("pandas").read_csv(path, on_bad_lines="skip", encoding_errors="replace"), []
 
 
 _PARSERS: dict[str, dict[str, Callable[[Path], Found]]] = {
@@ -100,6 +97,8 @@ _PAIRS: dict[str, Callable[[Any], Iterable[tuple[str, str]]]] = {
         for table in tables
         for prompt, completion in zip(table["prompt"].to_pylist(), table["completion"].to_pylist(), strict=True)
     ),
-    "loop": lambda rows: ((str(row.get("prompt")), str(row.get("completion"))) for row in rows),
+    "loop": lambda rows: (
+        (str(row.get("prompt")), str(row.get("completion"))) for row in rows if isinstance(row, dict)
+    ),
     "pandas": lambda frame: zip(frame["prompt"], frame["completion"], strict=True),
 }

@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from datasets.pipeline.arrays import Bytes, strings, table
+from datasets.pipeline.arrays import Bytes, bytes_of, strings, table
 from datasets.pipeline.columns import Columns, chat_of
 from datasets.pipeline.rows import MAX_LINE_BYTES, Unusable
 
@@ -144,9 +144,9 @@ class Shape:
         values = {key: list(map(get, records)) for key, get in self._get.items()}
         fine = self._which_are_fine(values, keys_of[positions])
         content, group = _content(self._columns, values, fine), _groups(self._columns, values, fine)
-        for texts in content.values():
-            _refuse_nul(texts, fine)
         arrays = {role: strings(texts) for role, texts in content.items()}
+        for role, texts in content.items():
+            _refuse_nul(arrays[role], texts, fine)
         rows = table({**arrays, "group": group, "line": numbers[positions]}, len(positions))
         if fine.all():
             return Part(positions, rows)
@@ -186,7 +186,7 @@ def _keys_within(value: Any) -> int:
         item, depth = waiting.pop()
         if depth > MAX_DEPTH:
             return _REFUSED
-        inner = item
+        inner: Iterable[Any] = item
         if isinstance(item, dict):
             found += len(item)
             if any("\0" in key for key in item):
@@ -254,8 +254,9 @@ def _groups(columns: Columns, values: Mapping[str, list[Any]], fine: Flags) -> l
     return groups
 
 
-def _refuse_nul(texts: Sequence[str], fine: Flags) -> None:
-    if "\0" in "".join(texts):
+def _refuse_nul(array: pa.StringArray, texts: Sequence[str], fine: Flags) -> None:
+    seen = bytes_of(array)
+    if len(seen) and not seen.min():
         fine &= np.array(["\0" not in text for text in texts], np.bool_)
 
 
