@@ -44,6 +44,11 @@ awkward = st.text(
 @given(texts=st.lists(awkward, min_size=1, max_size=8))
 @example(texts=["a ", "\nb"])
 @example(texts=["\x7f"])
+@example(texts=["a", "e\u0301"])
+@example(texts=["\x85", "a"])
+@example(texts=["\u1100\u1161"])
+@example(texts=["\ufeff"])
+@example(texts=["\t\n"])
 @settings(max_examples=200, deadline=None)
 def test_a_batch_is_cleaned_like_each_of_its_texts(texts: list[str]) -> None:
     rows = table({"text": texts, "line": list(range(len(texts)))}, len(texts))
@@ -56,6 +61,12 @@ def test_a_batch_is_cleaned_like_each_of_its_texts(texts: list[str]) -> None:
 
 
 @given(texts=st.lists(awkward, min_size=1, max_size=4))
+@example(texts=["a", "e\u0301"])
+@example(texts=[" \n"])
+@example(texts=["\t\n"])
+@example(texts=["\r"])
+@example(texts=["\x0c"])
+@example(texts=["\x01"])
 @settings(max_examples=100, deadline=None)
 def test_so_is_a_batch_of_chats(texts: list[str]) -> None:
     chats = [
