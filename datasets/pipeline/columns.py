@@ -60,6 +60,16 @@ class Columns:
     def to_json(self) -> dict[str, str]:
         return {name: column for name, column in asdict(self).items() if column is not None}
 
+    def needed(self) -> set[str]:
+        """The columns without which there is no row."""
+        return self.texts() or ({self.messages} if self.messages else set())
+
+    def texts(self) -> set[str]:
+        """The columns that hold a row's text as it is."""
+        if self.prompt and self.completion:
+            return {self.prompt, self.completion}
+        return {self.text} if self.text else set()
+
     def row(self, fields: Mapping[str, Any]) -> dict[str, str | None]:
         """The row's content and group. Raises Unusable: MISSING_FIELD, WRONG_TYPE, NO_ANSWER, or a bad character."""
         row: dict[str, str | None] = {"group": self._group(fields)}
@@ -72,7 +82,7 @@ class Columns:
         elif self.text:
             row["text"] = _text(fields, self.text)
         elif self.messages:
-            row["messages"] = _messages(fields, self.messages)
+            row["messages"] = chat_of(fields, self.messages)
         return row
 
     def _group(self, fields: Mapping[str, Any]) -> str | None:
@@ -181,7 +191,7 @@ def _text(fields: Mapping[str, Any], column: str, place: str | None = None) -> s
     return value
 
 
-def _messages(fields: Mapping[str, Any], column: str) -> str:
+def chat_of(fields: Mapping[str, Any], column: str) -> str:
     """A chat as a JSON list of {role, content}; ShareGPT's from and value are taken, too, and a list within a string."""
     value = fields.get(column)
     if value is None:

@@ -8,20 +8,35 @@ from __future__ import annotations
 import csv
 import io
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from common.child import ChildError
-from datasets.pipeline.columns import recognises
+from datasets.pipeline.arrays import strings, table
+from datasets.pipeline.columns import Columns, recognises
 from datasets.pipeline.lines import is_blank, read_lines
-from datasets.pipeline.rows import MAX_LINE_BYTES, Parsed, Reason, Record, excerpt
+from datasets.pipeline.rows import (
+    BATCH_ROWS,
+    MAX_LINE_BYTES,
+    ROWS,
+    Parsed,
+    Reason,
+    Rejection,
+    Unusable,
+    excerpt,
+    parse_rejection,
+    unfit,
+)
 
 DELIMITERS = (",", ";", "\t", "|")
 MAX_COLUMNS = 1_000
 SNIFFED_RECORDS = 20
 
 
-def read_csv(path: Path, mapped: tuple[str, ...] = ()) -> Iterator[Parsed]:
+def read_csv(path: Path, mapped: tuple[str, ...] = ()) -> Iterator[CsvRecords]:
     """Batches of rows by the header's names. Raises ChildError for a header that cannot be used."""
     size = path.stat().st_size
     header: list[str] = []
@@ -83,13 +98,15 @@ def _check_header(header: list[str]) -> None:
         raise ChildError("DUPLICATE_COLUMN", f"The header has two columns named '{excerpt(twice, 60)}'. Rename one.")
 
 
-def _parse(lines: _PushBack, header: list[str], delimiter: str, *, ended: bool, progress: float) -> Iterator[Parsed]:
-    batch = Parsed(progress=progress)
+def _parse(
+    lines: _PushBack, header: list[str], delimiter: str, *, ended: bool, progress: float
+) -> Iterator[CsvRecords]:
+    batch = CsvRecords(header, progress)
     csv.field_size_limit(MAX_LINE_BYTES)
     while lines:
         if batch.is_full:
             yield batch
-            batch = Parsed(progress=progress)
+            batch = CsvRecords(header, progress)
         number, line = lines.peek()
         if is_blank(line) or len(line) > MAX_LINE_BYTES:
             lines.take()
@@ -115,8 +132,71 @@ def _parse(lines: _PushBack, header: list[str], delimiter: str, *, ended: bool, 
             field = next(name for name, value in zip(header, values, strict=True) if "\0" in value)
             batch.reject(number, Reason.NUL_CHARACTER, line, field=field)
         else:
-            batch.records.append(Record(number, dict(zip(header, values, strict=True))))
+            batch.add(number, values)
     yield batch
+
+
+class CsvRecords:
+    """Records of a table, and what is none of its lines."""
+
+    def __init__(self, header: list[str], progress: float) -> None:
+        self.progress = progress
+        self._header = header
+        self._lines: list[int] = []
+        self._values: list[list[str]] = []
+        self._rejections: list[Rejection] = []
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._lines) + len(self._rejections) >= BATCH_ROWS
+
+    def add(self, line: int, values: list[str]) -> None:
+        self._lines.append(line)
+        self._values.append(values)
+
+    def reject(self, line: int, reason: Reason, seen: bytes, *, field: str | None = None) -> None:
+        self._rejections.append(parse_rejection(line, reason, seen, field=field))
+
+    def sample(self, most: int) -> list[Mapping[str, Any]]:
+        return [self._fields(place) for place in range(min(most, len(self._lines)))]
+
+    def parsed(self, columns: Columns) -> Parsed:
+        if columns.messages:
+            return self._chats(columns)
+        prompts = self._column(columns.prompt)
+        if prompts and columns.context:
+            contexts = self._column(columns.context)
+            prompts = [f"{one}\n\n{more}" if more else one for one, more in zip(prompts, contexts, strict=True)]
+        content = {
+            "prompt": prompts,
+            "completion": self._column(columns.completion),
+            "text": self._column(columns.text),
+        }
+        arrays: dict[str, Any] = {role: strings(values) for role, values in content.items() if values}
+        if columns.group:
+            arrays["group"] = [value or None for value in self._column(columns.group)]
+        rows = table({**arrays, "line": self._lines}, len(self._lines))
+        return Parsed(rows, [], self._rejections, self._fields)
+
+    def _chats(self, columns: Columns) -> Parsed:
+        rows, places, without_row = [], [], []
+        for place, line in enumerate(self._lines):
+            try:
+                rows.append({**columns.row(self._fields(place)), "line": line})
+                places.append(place)
+            except Unusable as error:
+                without_row.append(unfit(line, error, self._fields(place)))
+        kept = pa.Table.from_pylist(rows, schema=ROWS)
+        return Parsed(kept, without_row, self._rejections, lambda row: self._fields(places[row]))
+
+    def _fields(self, place: int) -> dict[str, str]:
+        return dict(zip(self._header, self._values[place], strict=True))
+
+    def _column(self, name: str | None) -> list[str]:
+        if name is None:
+            return []
+        place = self._header.index(name)
+        return [values[place] for values in self._values]
 
 
 def _record(lines: _PushBack, delimiter: str, ended: bool) -> list[str]:

@@ -13,39 +13,38 @@ from pathlib import Path
 
 from common.child import ChildError
 from datasets.pipeline.columns import MESSAGES_NAMES
+from datasets.pipeline.json_rows import JsonRecords
 from datasets.pipeline.lines import BATCH_BYTES, BOM, is_blank
-from datasets.pipeline.objects import decode_object, decode_value
-from datasets.pipeline.rows import MAX_LINE_BYTES, Parsed, Reason, Record, Unusable, excerpt
+from datasets.pipeline.objects import decode_value
+from datasets.pipeline.rows import BATCH_ROWS, MAX_LINE_BYTES, Unusable, excerpt
+from datasets.pipeline.shapes import Shapes
 
 # A whole string, a quote that no other closes, or punctuation. Possessive, so that no input makes it backtrack.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 _KEY_BEFORE_ARRAY = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")\s*+:\s*+\Z', re.DOTALL)
 
 
-def read_json(path: Path) -> Iterator[Parsed]:
-    """Batches of rows. Raises ChildError where the document as a whole is not what it should be."""
+def read_json(path: Path) -> Iterator[JsonRecords]:
+    """Batches of records. Raises ChildError where the document as a whole is not what it should be."""
+    shapes = Shapes()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start, end = _rows_place(data)
-        batch, lines = Parsed(), _LineCounter(data)
+        lines = _LineCounter(data)
+        raws: list[bytes] = []
+        numbers: list[int] = []
         batch_start = start
         for begin, stop in _elements(data, start, end):
-            raw = data[begin : min(stop, begin + MAX_LINE_BYTES + 1)]
-            raw = raw[len(raw) - len(raw.lstrip()) :].rstrip()
+            raw = data[begin : min(stop, begin + MAX_LINE_BYTES + 1)].strip()
+            if stop - begin > MAX_LINE_BYTES:
+                raw = raw.ljust(MAX_LINE_BYTES + 1, b"\n")  # as long as it takes to be refused for its length
             if is_blank(raw):
                 continue
-            if batch.is_full or stop - batch_start >= BATCH_BYTES:
-                batch.progress = begin / len(data)
-                yield batch
-                batch, batch_start = Parsed(), begin
-            line = lines.at(begin + _leading_space(data, begin, stop))
-            try:
-                if stop - begin > MAX_LINE_BYTES:
-                    raise Unusable(Reason.LINE_TOO_LONG)
-                batch.records.append(Record(line, decode_object(raw)))
-            except Unusable as error:
-                batch.reject(line, error.reason, raw, field=error.field)
-        batch.progress = 1.0
-        yield batch
+            if len(raws) == BATCH_ROWS or (raws and stop - batch_start >= BATCH_BYTES):
+                yield JsonRecords(raws, numbers, begin / len(data), shapes)
+                raws, numbers, batch_start = [], [], begin
+            raws.append(raw)
+            numbers.append(lines.at(begin + _leading_space(data, begin, stop)))
+        yield JsonRecords(raws, numbers, 1.0, shapes)
 
 
 def _elements(data: mmap.mmap, start: int, end: int | None) -> Iterator[tuple[int, int]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from common.child import EventLog
-from datasets.pipeline.rows import Rejection
+from datasets.pipeline.rows import EXAMPLES, Example, Outcome, Rejection
 
 SECONDS_BETWEEN_EVENTS = 0.2
 
@@ -22,12 +23,17 @@ class StepReport:
     rows_changed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    examples: list[Example] = field(default_factory=list)
 
-    def count(self, rows_in: int, rows_kept: int, rejections: list[Rejection]) -> None:
+    def count(self, rows_in: int, rows_kept: int, rejections: Sequence[Rejection] = ()) -> None:
         assert rows_in == rows_kept + len(rejections), f"{self.name} lost rows: {rows_in} in, {rows_kept} kept"
         self.rows_in += rows_in
         self.rows_kept += rows_kept
         self.reasons.update([rejection.reason for rejection in rejections])
+
+    def note_changes(self, outcome: Outcome) -> None:
+        self.rows_changed += outcome.changed
+        self.examples += outcome.examples[: EXAMPLES - len(self.examples)]
 
     def to_json(self) -> dict[str, Any]:
         """The counts, without the time that they took: the same rows give the same JSON."""
@@ -62,7 +68,7 @@ class Progress:
         self._tell(report, 0.0)
 
     def advance(self, share: float) -> None:
-        """Tell of the step that has waited longest, if it has news; `share` of the upload is done."""
+        """Tell of the step that has waited longest, if it has news; `share` of its pass is done."""
         self._share = share
         if time.monotonic() - self._last < SECONDS_BETWEEN_EVENTS:
             return
@@ -76,9 +82,7 @@ class Progress:
         self._tell(report, self._share if status == "FAILED" else 1.0)
 
     def _has_news(self, report: StepReport) -> bool:
-        rows_in, rows_kept, share = self._told[report.name]
-        is_reading = report is self._reports[0]  # the others have news when a batch has gone through them
-        return (rows_in, rows_kept) != (report.rows_in, report.rows_kept) or (is_reading and share != self._share)
+        return self._told[report.name] != (report.rows_in, report.rows_kept, self._share)
 
     def _tell(self, report: StepReport, share: float) -> None:
         self._told.pop(report.name, None)  # told last: to the end of the order

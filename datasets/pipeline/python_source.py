@@ -8,7 +8,7 @@ import select
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,13 +16,45 @@ from typing import Any, Self
 from common.child import ChildError
 from datasets.pipeline import source_parser
 from datasets.pipeline.archive import open_archive
-from datasets.pipeline.rows import Parsed, Reason, Record, Unusable, excerpt
+from datasets.pipeline.arrays import table
+from datasets.pipeline.columns import Columns
+from datasets.pipeline.rows import Parsed, Reason, Rejection, Unusable, excerpt, parse_rejection
 
 MAX_DEATHS = 50
 WALL_SECONDS_PER_FILE = 60.0  # the parser's own limit is in CPU time; this one is for a machine that stands still
 
 
-def read_python(path: Path, file_name: str, skipped: dict[str, int]) -> Iterator[Parsed]:
+class Functions:
+    """Functions of source files, each with its file for its group, and what could not be read."""
+
+    def __init__(self) -> None:
+        self.progress = 1.0
+        self._columns: dict[str, list[Any]] = {name: [] for name in ("prompt", "completion", "group", "source", "line")}
+        self._rejections: list[Rejection] = []
+
+    def add(self, reply: dict[str, Any], group: str | None, source: str | None) -> None:
+        if "reason" in reply:
+            self.reject(reply["line"], Reason(reply["reason"]), reply["excerpt"], source)
+            return
+        for row in reply["rows"]:
+            values = (row["prompt"], row["completion"], group, source, row["line"])
+            for column, value in zip(self._columns.values(), values, strict=True):
+                column.append(value)
+
+    def reject(self, line: int, reason: Reason, seen: bytes | str, source: str | None) -> None:
+        self._rejections.append(parse_rejection(line, reason, seen, source=source))
+
+    def sample(self, most: int) -> list[Mapping[str, Any]]:
+        return [self._fields(place) for place in range(min(most, len(self._columns["line"])))]
+
+    def parsed(self, _: Columns) -> Parsed:
+        return Parsed(table(self._columns, len(self._columns["line"])), [], self._rejections, self._fields)
+
+    def _fields(self, place: int) -> dict[str, Any]:
+        return {name: self._columns[name][place] for name in ("prompt", "completion", "group")}
+
+
+def read_python(path: Path, file_name: str, skipped: dict[str, int]) -> Iterator[Functions]:
     """Batches of functions; `skipped` counts what is neither a row nor a rejection. Raises ChildError."""
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
@@ -30,18 +62,18 @@ def read_python(path: Path, file_name: str, skipped: dict[str, int]) -> Iterator
         yield from _read_zip(path, parser, skipped) if is_zip else _read_file(path, file_name, parser, skipped)
 
 
-def _read_file(path: Path, file_name: str, parser: Parser, skipped: dict[str, int]) -> Iterator[Parsed]:
-    batch = Parsed(progress=1.0)
+def _read_file(path: Path, file_name: str, parser: Parser, skipped: dict[str, int]) -> Iterator[Functions]:
+    batch = Functions()
     with path.open("rb") as file:
         data = file.read(source_parser.MAX_SOURCE_BYTES + 1)
     if len(data) > source_parser.MAX_SOURCE_BYTES:
-        batch.reject(1, Reason.FILE_TOO_LARGE, data)
+        batch.reject(1, Reason.FILE_TOO_LARGE, data, None)
     else:
         _add(batch, parser.parse(data), group=excerpt(file_name), source=None, skipped=skipped)
     yield batch
 
 
-def _read_zip(path: Path, parser: Parser, skipped: dict[str, int]) -> Iterator[Parsed]:
+def _read_zip(path: Path, parser: Parser, skipped: dict[str, int]) -> Iterator[Functions]:
     with open_archive(path) as archive:
         if not archive.members:
             holds = (
@@ -56,25 +88,21 @@ def _read_zip(path: Path, parser: Parser, skipped: dict[str, int]) -> Iterator[P
         total = sum(member.info.file_size for member in archive.members) or 1
         done = 0
         for member in archive.members:
-            batch = Parsed()
+            batch = Functions()
             try:
                 reply = parser.parse(archive.read(member))
                 _add(batch, reply, group=member.name, source=member.name, skipped=skipped)
             except Unusable as error:
-                batch.reject(1, error.reason, member.name, source=excerpt(member.name))
+                batch.reject(1, error.reason, member.name, excerpt(member.name))
             done += member.info.file_size
             batch.progress = done / total
             yield batch  # file by file: parsing is slow enough that each is worth showing
 
 
-def _add(batch: Parsed, reply: dict[str, Any], *, group: str, source: str | None, skipped: dict[str, int]) -> None:
-    if "reason" in reply:
-        batch.reject(reply["line"], Reason(reply["reason"]), reply["excerpt"], source=source)
-        return
-    skipped["FUNCTION_TOO_SMALL"] = skipped.get("FUNCTION_TOO_SMALL", 0) + reply["small"]
-    for row in reply["rows"]:
-        fields = {"prompt": row["prompt"], "completion": row["completion"], "group": group}
-        batch.records.append(Record(row["line"], fields, source))
+def _add(batch: Functions, reply: dict[str, Any], *, group: str, source: str | None, skipped: dict[str, int]) -> None:
+    batch.add(reply, group or None, source)
+    if "reason" not in reply:
+        skipped["FUNCTION_TOO_SMALL"] = skipped.get("FUNCTION_TOO_SMALL", 0) + reply["small"]
 
 
 class Parser:

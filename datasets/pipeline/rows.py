@@ -1,15 +1,23 @@
-"""What flows between the steps: records as parsed, rows as typed Arrow tables, and rejections."""
+"""What flows between the steps: pieces of an upload, rows as typed Arrow tables, and rejections."""
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
+if TYPE_CHECKING:
+    from datasets.pipeline.columns import Columns
+
 MAX_LINE_BYTES = 1_000_000
 MAX_EXCERPT_BYTES = 300
+EXAMPLES = 3  # of what a step did
 BATCH_ROWS = 20_000  # a megabyte of one-letter lines is half a million rows
 
 # Rows as the trainer reads them. A row has prompt and completion, or text, or messages (a JSON list of {role, content});
@@ -83,14 +91,6 @@ class Unusable(Exception):
         self.field = field
 
 
-class Record(NamedTuple):
-    """A row as it stands in the upload: its place, and its fields by the upload's names."""
-
-    line: int
-    fields: dict[str, Any]
-    source: str | None = None
-
-
 class Rejection(NamedTuple):
     """A row that was left out, with its place. The excerpt holds at most 300 bytes."""
 
@@ -102,22 +102,88 @@ class Rejection(NamedTuple):
     source: str | None = None
 
 
-@dataclass
-class Parsed:
-    """A batch from a reader; `progress` is the share of the upload read so far."""
+def rejection_table(rejections: list[Rejection]) -> pa.Table:
+    columns = {name: [getattr(rejection, name) for rejection in rejections] for name in REJECTIONS.names}
+    return pa.Table.from_pydict(columns, schema=REJECTIONS)
 
-    records: list[Record] = field(default_factory=list)
+
+class Example(NamedTuple):
+    """Something that a step did to a row, as its user would see it."""
+
+    line: int
+    source: str | None
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step made of a batch: in == kept + dropped; `examples` are the first few of the changed rows."""
+
+    kept: pa.Table
     rejections: list[Rejection] = field(default_factory=list)
-    progress: float = 0.0
+    changed: int = 0
+    examples: list[Example] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A batch as parsed: every record in it is a row, unfit, or a rejection."""
+
+    rows: pa.Table  # of ROWS
+    unfit: list[Rejection]  # records that make no row: a step that looks at rows tells of them
+    rejections: list[Rejection]
+    fields_of: Callable[[int], Mapping[str, Any]]  # a row's record as it stands in the upload, by the row's position
 
     @property
-    def is_full(self) -> bool:
-        return len(self.records) + len(self.rejections) >= BATCH_ROWS
+    def records(self) -> int:
+        return self.rows.num_rows + len(self.unfit)
 
-    def reject(
-        self, line: int, reason: Reason, seen: bytes | str, *, source: str | None = None, field: str | None = None
-    ) -> None:
-        self.rejections.append(Rejection(line, "parse", reason, excerpt(seen), field, source))
+
+def joined(batches: list[Parsed]) -> Parsed:
+    """One batch of several."""
+    if len(batches) == 1:
+        return batches[0]
+    starts = [0, *accumulate(batch.rows.num_rows for batch in batches)]
+
+    def fields_of(place: int) -> Mapping[str, Any]:
+        batch = bisect_right(starts, place) - 1
+        return batches[batch].fields_of(place - starts[batch])
+
+    return Parsed(
+        pa.concat_tables([batch.rows for batch in batches]).combine_chunks(),
+        [one for batch in batches for one in batch.unfit],
+        [one for batch in batches for one in batch.rejections],
+        fields_of,
+    )
+
+
+class Chunk(Protocol):
+    """A piece of an upload, read but not parsed; `progress` is the share of the upload read so far."""
+
+    progress: float
+
+    def sample(self, most: int) -> list[Mapping[str, Any]]:
+        """The fields of the first records, by the upload's names; none where no record can be read."""
+
+    def parsed(self, columns: Columns) -> Parsed: ...
+
+
+def parse_rejection(
+    line: int, reason: Reason, seen: bytes | str, *, source: str | None = None, field: str | None = None
+) -> Rejection:
+    return Rejection(line, "parse", reason, excerpt(seen), field, source)
+
+
+def unfit(line: int, error: Unusable, fields: Mapping[str, Any], source: str | None = None) -> Rejection:
+    """A record that has not what a row needs, shown as its user knows it."""
+    named = excerpt(error.field, 100) if error.field is not None else None
+    return Rejection(line, "validate", error.reason, excerpt(_shown(fields)), named, source)
+
+
+def _shown(fields: Mapping[str, Any]) -> str:
+    shown = {name: value[:300] if isinstance(value, str) else value for name, value in list(fields.items())[:20]}
+    return json.dumps(shown, ensure_ascii=False, default=str)
 
 
 # Control characters are shown as their pictures: a NUL cannot be stored, and an escape sequence is not echoed.

@@ -1,16 +1,26 @@
-"""The whole pipeline over one upload, batch by batch: memory is bounded by a batch and the index of the dedup."""
+"""The whole pipeline over one upload, in two passes.
+
+The first one parses, cleans, validates, and removes exact duplicates, batch by batch, and spools what it keeps. The second
+one goes over the spool, so that its steps can see all rows before they decide about one. Memory is bounded by a batch and
+the index of the dedup.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from common.child import Attempt, ChildError
+from datasets.pipeline.clean import Clean
 from datasets.pipeline.columns import Columns, resolve_columns
 from datasets.pipeline.csv_file import read_csv
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
@@ -20,11 +30,16 @@ from datasets.pipeline.progress import Progress, StepReport, sorted_counts
 from datasets.pipeline.python_source import read_python
 from datasets.pipeline.recipe import ColumnMapping, Format, Recipe
 from datasets.pipeline.recognise import recognise
-from datasets.pipeline.rows import Parsed, Rejection, excerpt
+from datasets.pipeline.rows import Chunk, Outcome, Parsed, Rejection, excerpt, joined
 from datasets.pipeline.shards import VersionWriter
-from datasets.pipeline.steps import AssignSplit, ExactDedup, Outcome, Validate
+from datasets.pipeline.spool import Spool, clear, spooled
+from datasets.pipeline.steps import WITH_DIGEST, AssignSplit, ExactDedup, Validate
 
 SAMPLED_ROWS = 10_000
+BATCH_RECORDS, BATCH_BYTES = 1_000, 1 << 18  # smaller ones, as of small files, are joined
+
+FIRST_PASS = ("parse", "clean", "validate", "dedup_exact")
+SECOND_PASS = ("split", "store")
 
 
 class Run:
@@ -37,7 +52,7 @@ class Run:
         self.file_name = str(attempt.orders["file_name"])
         self.skipped: dict[str, int] = {}
         self.first_rejections: dict[str, Rejection] = {}
-        self.reports = {name: StepReport(name) for name in ("parse", "validate", "dedup_exact", "split", "store")}
+        self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
         self.progress = Progress(attempt.events, list(self.reports.values()))
 
     def process(self) -> dict[str, Any]:
@@ -54,16 +69,18 @@ class Run:
         self.progress.start(self.reports["parse"])
         with self._timed("parse"):
             source_format = self._recognise()
-            batches = self._batches(source_format)
-            columns, sampled = self._columns(source_format, batches)
+            chunks = self._chunks(source_format)
+            columns, read = self._columns(source_format, chunks)
         writer = VersionWriter(self.attempt.folder / "version")
-        self._through_steps(columns, sampled, batches, writer)
+        try:
+            self._first_pass(source_format, columns, chain(read, chunks))
+            self._second_pass(writer)
+        finally:
+            clear(self.attempt.folder)
         rows_kept = self.reports["store"].rows_kept
-        if rows_kept == 0:
-            raise self._no_usable_rows()
         with self._timed("store"):
             files, splits = writer.close()
-        self._end_steps()
+        self._end(SECOND_PASS)
         self._tell_about(splits)
         outcome = {
             "format": source_format.value,
@@ -85,7 +102,10 @@ class Run:
                 "fingerprint": fingerprint(source_sha256, self.recipe),
                 "recipe": resolved,
                 "files": files,
-                "steps": [report.to_json() for report in self.reports.values()],
+                "steps": [
+                    {**report.to_json(), "examples": [example._asdict() for example in report.examples]}
+                    for report in self.reports.values()
+                ],
             }
         )
         steps = [{**report.to_json(), "seconds": round(report.seconds, 3)} for report in self.reports.values()]
@@ -97,7 +117,7 @@ class Run:
         self.attempt.events.log(f"Reading {excerpt(self.file_name, 100)} as {found}.")
         return found
 
-    def _batches(self, source_format: Format) -> Iterator[Parsed]:
+    def _chunks(self, source_format: Format) -> Iterator[Chunk]:
         mapped = tuple(name for name in self.recipe.to_json()["columns"].values() if name)
         if source_format is Format.JSONL:
             return read_jsonl(self.source)
@@ -107,64 +127,112 @@ class Run:
             return read_csv(self.source, mapped)
         return read_python(self.source, self.file_name, self.skipped)
 
-    def _columns(self, source_format: Format, batches: Iterator[Parsed]) -> tuple[Columns, list[Parsed]]:
-        """The columns, by the first batch that has rows, and the batches read until then."""
-        read: list[Parsed] = []
+    def _columns(self, source_format: Format, chunks: Iterator[Chunk]) -> tuple[Columns, list[Chunk]]:
+        """The columns, by the first chunk that has records, and what was read until then."""
+        read: list[Chunk] = []
         if source_format is Format.PYTHON:
             if self.recipe.columns != ColumnMapping():
                 raise ChildError("COLUMN_UNKNOWN", "Python source has no columns to map. Leave the columns out.")
             return Columns(prompt="prompt", completion="completion", group="group"), read
-        for batch in batches:
-            read.append(batch)
-            if batch.records:
-                sample = [record.fields for record in batch.records[:SAMPLED_ROWS]]
+        for chunk in chunks:
+            sample = chunk.sample(SAMPLED_ROWS)
+            if sample:
                 columns = resolve_columns(self.recipe.columns, sample)
                 chosen = ", ".join(f"{role} from '{excerpt(name, 60)}'" for role, name in columns.to_json().items())
                 self.attempt.events.log(f"Columns: {chosen}.")
-                return columns, read
+                return columns, [*read, chunk]
+            read.append(_Unreadable(chunk))
         return Columns(), read
 
-    def _through_steps(
-        self, columns: Columns, sampled: list[Parsed], batches: Iterator[Parsed], writer: VersionWriter
-    ) -> None:
+    def _first_pass(self, source_format: Format, columns: Columns, chunks: Iterator[Chunk]) -> None:
         recipe = self.recipe
+        clean = Clean(is_source=source_format is Format.PYTHON).begin()
         validate = Validate(columns, recipe.min_characters, recipe.max_characters).begin()
         dedup = ExactDedup().begin() if recipe.exact_dedup else None
-        assign = AssignSplit(recipe.split).begin()
-        for name, report in self.reports.items():
-            if name != "parse" and (name != "dedup_exact" or dedup):
-                self.progress.start(report)
-        for batch in self._parsed(sampled, batches):
+        self._start(("clean", "validate"))
+        if dedup:
+            self._start(("dedup_exact",))
+        spool = Spool(self.attempt.folder, WITH_DIGEST)
+        for batch in self._batches(columns, chunks):
             rejections = list(batch.rejections)
-            if batch.records:
-                rows = self._step("validate", validate, batch.records, rejections)
-                rows = self._step("dedup_exact", dedup or (lambda same: Outcome(same, [])), rows, rejections)
-                rows = self._step("split", assign, rows, rejections)
-                with self._timed("store"):
-                    writer.add(rows)
-                    self.reports["store"].count(rows.num_rows, rows.num_rows, [])
-            with self._timed("store"):
-                writer.reject(self._in_order(rejections))
-            self.progress.advance(batch.progress)
+            unfit = len(batch.unfit)  # cleaning leaves them to validation
+            rows = self._step("clean", clean, batch.rows, batch.rows.num_rows, rejections, passing=unfit)
+            rows = self._step("validate", validate, replace(batch, rows=rows), batch.records, rejections)
+            rows = self._step("dedup_exact", dedup or Outcome, rows, rows.num_rows, rejections)
+            spool.add(rows, self._in_order(rejections))
+        spool.close()
+        if not self.reports["dedup_exact"].rows_kept:
+            raise self._no_usable_rows()
+        self._end(FIRST_PASS)
 
-    def _parsed(self, sampled: list[Parsed], batches: Iterator[Parsed]) -> Iterator[Parsed]:
-        waiting = iter(sampled)
+    def _second_pass(self, writer: VersionWriter) -> None:
+        assign = AssignSplit(self.recipe.split).begin()
+        self._start(SECOND_PASS)
+        with spooled(self.attempt.folder, self._after_batch) as everything:
+            for rows, rejections in zip(everything.batches(), everything.rejections(), strict=True):
+                kept = self._step("split", assign, rows, rows.num_rows, rejections)
+                with self._timed("store"):
+                    writer.add(kept)
+                    self.reports["store"].count(kept.num_rows, kept.num_rows)
+                    writer.reject(self._in_order(rejections))
+
+    def _after_batch(self, share: float) -> None:
+        self.progress.advance(share)
+        self.attempt.check_stop()
+
+    def _batches(self, columns: Columns, chunks: Iterator[Chunk]) -> Iterator[Parsed]:
+        """What was parsed, in batches that are worth a step's while."""
+        waiting: list[Parsed] = []
+        records = size = 0
+        share = 0.0
+        for batch, share in self._parsed(columns, chunks):
+            waiting.append(batch)
+            records += batch.records + len(batch.rejections)
+            size += batch.rows.nbytes
+            if records >= BATCH_RECORDS or size >= BATCH_BYTES:
+                yield joined(waiting)
+                waiting, records, size = [], 0, 0
+            self.progress.advance(share)
+        if waiting:
+            yield joined(waiting)
+
+    def _parsed(self, columns: Columns, chunks: Iterator[Chunk]) -> Iterator[tuple[Parsed, float]]:
         while True:
             self.attempt.check_stop()
             with self._timed("parse"):
-                batch = next(waiting, None) or next(batches, None)
-            if batch is None:
-                return
-            kept, rejections = len(batch.records), batch.rejections
-            self.reports["parse"].count(kept + len(rejections), kept, rejections)
-            yield batch
+                chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                batch = chunk.parsed(columns)
+            self.reports["parse"].count(batch.records + len(batch.rejections), batch.records, batch.rejections)
+            yield batch, chunk.progress
 
-    def _step(self, name: str, apply: Callable[[Any], Outcome], rows: Any, rejections: list[Rejection]) -> Any:
+    def _step(
+        self,
+        name: str,
+        apply: Callable[[Any], Outcome],
+        batch: Any,
+        rows_in: int,
+        rejections: list[Rejection],
+        passing: int = 0,
+    ) -> pa.Table:
+        """Apply a step to a batch; `passing` records are none of its business and go on as they are."""
+        report = self.reports[name]
         with self._timed(name):
-            outcome = apply(rows)
-        self.reports[name].count(len(rows), outcome.kept.num_rows, outcome.rejections)
+            outcome = apply(batch)
+        report.count(rows_in + passing, outcome.kept.num_rows + passing, outcome.rejections)
+        report.note_changes(outcome)
         rejections += outcome.rejections
         return outcome.kept
+
+    def _start(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.progress.start(self.reports[name])
+
+    def _end(self, names: Iterable[str]) -> None:
+        for name in names:
+            skipped = name == "dedup_exact" and not self.recipe.exact_dedup
+            self.progress.end(self.reports[name], "SKIPPED" if skipped else "DONE")
 
     def _in_order(self, rejections: list[Rejection]) -> list[Rejection]:
         """In the order of the upload, whichever step it was."""
@@ -172,10 +240,6 @@ class Run:
         for rejection in rejections:
             self.first_rejections.setdefault(rejection.reason, rejection)
         return rejections
-
-    def _end_steps(self) -> None:
-        for name, report in self.reports.items():
-            self.progress.end(report, "SKIPPED" if name == "dedup_exact" and not self.recipe.exact_dedup else "DONE")
 
     def _tell_about(self, splits: dict[str, int]) -> None:
         for what, count in self.skipped.items():
@@ -209,6 +273,20 @@ class Run:
             yield
         finally:
             self.reports[name].seconds += time.perf_counter() - begun
+
+
+class _Unreadable:
+    """A chunk without a record that can be read: parsed at once, so that its bytes need not be kept."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.progress = chunk.progress
+        self._parsed = chunk.parsed(Columns())
+
+    def sample(self, _: int) -> list[Mapping[str, Any]]:
+        return []
+
+    def parsed(self, _: Columns) -> Parsed:
+        return self._parsed
 
 
 _SKIPPED_WORDS = {

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.child import sync_folder, write_whole
-from datasets.pipeline.rows import REJECTIONS, ROWS, Rejection
+from datasets.pipeline.rows import REJECTIONS, ROWS, Rejection, rejection_table
 from datasets.pipeline.steps import SPLITS
 
 ROW_GROUP_BYTES = 16 << 20
@@ -105,8 +105,7 @@ class VersionWriter:
         write_whole(self.folder / "manifest.json", content.encode())
 
     def _flush_rejections(self) -> None:
-        columns = {name: [getattr(rejection, name) for rejection in self._waiting] for name in REJECTIONS.names}
-        self._rejections.add(pa.Table.from_pydict(columns, schema=REJECTIONS))
+        self._rejections.add(rejection_table(self._waiting))
         self._rejections.end_row_group()
         self._waiting = []
 

@@ -1,6 +1,6 @@
 """The steps between parsing and storing. Each takes a batch and gives kept rows and rejections: in == kept + dropped.
 
-A step is a frozen dataclass of its choices; `begin` gives the function that is applied to one batch after another, with
+A step is a frozen dataclass of its choices. `begin` gives the function that is applied to one batch after another, with
 whatever it has to remember between them.
 """
 
@@ -8,32 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datasets.pipeline.columns import Columns
+from datasets.pipeline.digests import DIGEST_BYTES, digests, keys_of
 from datasets.pipeline.recipe import Split
-from datasets.pipeline.rows import CONTENT, ROWS, Reason, Record, Rejection, Unusable, excerpt
+from datasets.pipeline.rows import CONTENT, ROWS, Outcome, Parsed, Reason, Rejection, Unusable, excerpt, unfit
 
 SPLITS = ("train", "validation", "test")
-DIGEST_BYTES = 16
 
 # What rows carry from step to step beside what is stored.
 WITH_DIGEST = ROWS.append(pa.field("digest", pa.binary(DIGEST_BYTES), nullable=False))
 WITH_SPLIT = WITH_DIGEST.append(pa.field("split", pa.string(), nullable=False))
 
-
-@dataclass(frozen=True)
-class Outcome:
-    kept: pa.Table
-    rejections: list[Rejection]
+# What str.strip() takes for whitespace: not quite what Arrow does.
+_WHITESPACE = "".join(character for character in map(chr, range(0x3001)) if character.isspace())
 
 
 @dataclass(frozen=True)
 class Validate:
-    """Types and lengths: what comes out is a typed table with a digest of each row's content.
+    """Lengths: what comes out has a digest of each row's content.
 
     min_characters counts the completion, the text, or the contents of a chat, without surrounding whitespace; a prompt
     has to hold something, too. max_characters counts the whole row.
@@ -45,49 +45,63 @@ class Validate:
 
     name = "validate"
 
-    def begin(self) -> Callable[[list[Record]], Outcome]:
+    def begin(self) -> Callable[[Parsed], Outcome]:
         return self._apply
 
-    def _apply(self, records: list[Record]) -> Outcome:
-        kept, rejections = [], []
-        for record in records:
-            try:
-                row = self.columns.row(record.fields)
-                self._check_lengths(row)
-            except Unusable as error:
-                seen = excerpt(_shown(record))
-                rejections.append(Rejection(record.line, self.name, error.reason, seen, _named(error), record.source))
-                continue
-            content = {name: row.get(name) for name in CONTENT}
-            kept.append(
-                {
-                    **content,
-                    "group": row["group"],
-                    "source": record.source,
-                    "line": record.line,
-                    "digest": digest(content),
-                }
-            )
-        return Outcome(pa.Table.from_pylist(kept, schema=WITH_DIGEST), rejections)
+    def _apply(self, batch: Parsed) -> Outcome:
+        rows = batch.rows
+        bad = np.flatnonzero(~self._have_length(rows)).tolist()
+        rejections = [*batch.unfit, *(self._rejection(batch, place) for place in bad)]
+        if bad:
+            keep = np.ones(rows.num_rows, np.bool_)
+            keep[bad] = False
+            rows = rows.filter(pa.array(keep))
+        return Outcome(rows.append_column(WITH_DIGEST.field("digest"), digests(rows)), rejections)
 
-    def _check_lengths(self, row: dict[str, str | None]) -> None:
-        if row.get("prompt") is not None:
-            sizes = {"prompt": len(row["prompt"] or ""), "completion": len(row["completion"] or "")}
-            if not (row["prompt"] or "").strip():
-                raise Unusable(Reason.TOO_SHORT, self.columns.prompt)
+    def _have_length(self, rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """For each row whether it is neither too short nor too long."""
+        if rows["messages"].null_count < rows.num_rows:
+            return np.array([self._problem(row) is None for row in rows.select(CONTENT).to_pylist()], np.bool_)
+        fine = np.ones(rows.num_rows, np.bool_)
+        total = np.zeros(rows.num_rows, np.int64)
+        for name in ("prompt", "completion", "text"):
+            column = rows[name]
+            if column.null_count == rows.num_rows:
+                continue
+            least = 1 if name == "prompt" else max(self.min_characters, 1)
+            stripped = pc.utf8_length(pc.utf8_trim(column, characters=_WHITESPACE))
+            fine &= pc.greater_equal(stripped, least).to_numpy()
+            total += pc.utf8_length(column).to_numpy()
+        return fine & (total <= self.max_characters)
+
+    def _rejection(self, batch: Parsed, place: int) -> Rejection:
+        row = batch.rows.slice(place, 1).to_pylist()[0]
+        problem = self._problem(row)
+        assert problem
+        return unfit(row["line"], problem, batch.fields_of(place), row["source"])
+
+    def _problem(self, row: dict[str, str | None]) -> Unusable | None:
+        if row["prompt"] is not None:
+            sizes = {"prompt": len(row["prompt"]), "completion": len(row["completion"] or "")}
+            if not row["prompt"].strip():
+                return Unusable(Reason.TOO_SHORT, self.columns.prompt)
             learned, column = row["completion"] or "", self.columns.completion
-        elif row.get("text") is not None:
-            learned, column = row["text"] or "", self.columns.text
+        elif row["text"] is not None:
+            learned, column = row["text"], self.columns.text
             sizes = {"text": len(learned)}
         else:
-            contents = [message["content"] for message in json.loads(row["messages"] or "[]")]
+            chat = json.loads(row["messages"] or "[]")
+            if not any(message["role"] == "assistant" and message["content"].strip() for message in chat):
+                return Unusable(Reason.NO_ANSWER, self.columns.messages)  # cleaning may have left nothing of it
+            contents = [message["content"] for message in chat]
             learned, column = "\n".join(contents), self.columns.messages
             sizes = {"messages": sum(map(len, contents))}
         if len(learned.strip()) < max(self.min_characters, 1):
-            raise Unusable(Reason.TOO_SHORT, column)
+            return Unusable(Reason.TOO_SHORT, column)
         if sum(sizes.values()) > self.max_characters:
             longest = max(sizes, key=lambda name: sizes[name])
-            raise Unusable(Reason.TOO_LONG, getattr(self.columns, longest))
+            return Unusable(Reason.TOO_LONG, getattr(self.columns, longest))
+        return None
 
 
 @dataclass(frozen=True)
@@ -97,20 +111,32 @@ class ExactDedup:
     name = "dedup_exact"
 
     def begin(self) -> Callable[[pa.Table], Outcome]:
-        first_places: dict[bytes, str] = {}
+        return _FirstPlaces().apply
 
-        def apply(rows: pa.Table) -> Outcome:
-            rejections, keep = [], []
-            places = zip(rows["digest"].to_pylist(), rows["source"].to_pylist(), rows["line"].to_pylist(), strict=True)
-            for position, (key, source, line) in enumerate(places):
-                keep.append(key not in first_places)
-                if keep[-1]:
-                    first_places[key] = f"line {line}" if source is None else f"{source}, line {line}"
-                else:
-                    rejections.append(_duplicate(rows, position, first_places[key]))
-            return Outcome(rows.filter(pa.array(keep, pa.bool_())), rejections)
 
-        return apply
+class _FirstPlaces:
+    """For each content the number of the first row that has it, and where that stands: under 200 bytes a row."""
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, int] = {}
+        self._lines, self._sources = array("q"), array("i")  # of all rows, by their numbers
+        self._names: dict[str | None, int] = {}
+
+    def apply(self, rows: pa.Table) -> Outcome:
+        start = len(self._lines)
+        numbers = range(start, start + rows.num_rows)
+        self._lines.frombytes(rows["line"].to_numpy().tobytes())
+        self._sources.extend(self._names.setdefault(name, len(self._names)) for name in _values(rows, "source"))
+        first = list(map(self._first.setdefault, keys_of(rows), numbers))
+        keep = np.fromiter(first, np.int64, len(first)) == np.arange(start, start + rows.num_rows)
+        if keep.all():
+            return Outcome(rows)
+        rejections = [_duplicate(rows, place, self._place(first[place])) for place in np.flatnonzero(~keep).tolist()]
+        return Outcome(rows.filter(pa.array(keep)), rejections)
+
+    def _place(self, number: int) -> str:
+        source, line = list(self._names)[self._sources[number]], self._lines[number]
+        return f"line {line}" if source is None else f"{source}, line {line}"
 
 
 @dataclass(frozen=True)
@@ -129,49 +155,46 @@ class AssignSplit:
         return self._apply
 
     def _apply(self, rows: pa.Table) -> Outcome:
-        names = [self.of(group, key) for group, key in _groups(rows)]
-        return Outcome(rows.append_column(WITH_SPLIT.field("split"), [pa.array(names, pa.string())]), [])
+        prefix = f"{self.split.seed}\0".encode()
+        by_group, by_content = prefix + b"group\0", prefix + b"content\0"
+        groups = _values(rows, "group")
+        points = {group: _point(by_group + group.encode()) for group in set(groups) if group is not None}
+        drawn = b"".join(
+            [
+                _point(by_content + key) if group is None else points[group]
+                for group, key in zip(groups, keys_of(rows), strict=True)
+            ]
+        )
+        shares = np.frombuffer(drawn, ">u4") / 2**32
+        places = np.searchsorted(self._bounds(), shares, side="right")
+        names = pa.array(SPLITS, pa.string()).take(pa.array([*self._used()], pa.int8())).take(pa.array(places))
+        return Outcome(rows.append_column(WITH_SPLIT.field("split"), names))
 
-    def of(self, group: str | None, content: bytes) -> str:
-        key = b"content\0" + content if group is None else b"group\0" + group.encode()
-        point = int.from_bytes(hashlib.sha256(f"{self.split.seed}\0".encode() + key).digest()[:4]) / 2**32
-        last = max(name for name in range(3) if getattr(self.split, SPLITS[name]) > 0)  # takes what rounding leaves
-        bound = 0.0
-        for name in SPLITS[:last]:
-            bound += getattr(self.split, name)
-            if point < bound:
-                return name
-        return SPLITS[last]
+    def _used(self) -> range:
+        """Up to the last split that has a share: it takes what rounding leaves."""
+        return range(1 + max(place for place in range(3) if getattr(self.split, SPLITS[place]) > 0))
 
-
-def digest(content: dict[str, str | None]) -> bytes:
-    """A hash of a row's content alone, not of its place or group."""
-    hasher = hashlib.sha256()
-    for name in CONTENT:
-        value = content[name]
-        if value is not None:
-            data = value.encode()
-            hasher.update(b"%s\0%d\0" % (name.encode(), len(data)))
-            hasher.update(data)
-    return hasher.digest()[:DIGEST_BYTES]
-
-
-def _groups(rows: pa.Table) -> Iterator[tuple[str | None, bytes]]:
-    return zip(rows["group"].to_pylist(), rows["digest"].to_pylist(), strict=True)
+    def _bounds(self) -> list[float]:
+        """Where each split ends and the next one begins."""
+        bounds, bound = [], 0.0
+        for place in self._used()[:-1]:
+            bound += getattr(self.split, SPLITS[place])
+            bounds.append(bound)
+        return bounds
 
 
-def _duplicate(rows: pa.Table, position: int, kept: str) -> Rejection:
-    row = rows.slice(position, 1).to_pylist()[0]
+def _point(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()[:4]
+
+
+def _values(rows: pa.Table, name: str) -> list[str | None]:
+    column = rows[name]
+    values: list[str | None] = [None] * len(column) if column.null_count == len(column) else column.to_pylist()
+    return values
+
+
+def _duplicate(rows: pa.Table, place: int, kept: str) -> Rejection:
+    row = rows.slice(place, 1).to_pylist()[0]
     shown = next((row[name] for name in CONTENT if row[name] is not None), "")
     seen = excerpt(f"same as {kept}: {shown}")
     return Rejection(row["line"], ExactDedup.name, Reason.DUPLICATE, seen, None, row["source"])
-
-
-def _shown(record: Record) -> str:
-    """The beginning of a record, as the user would know it."""
-    shown = {name: value[:300] if isinstance(value, str) else value for name, value in list(record.fields.items())[:20]}
-    return json.dumps(shown, ensure_ascii=False, default=str)
-
-
-def _named(error: Unusable) -> str | None:
-    return excerpt(error.field, 100) if error.field is not None else None

@@ -120,7 +120,7 @@ def test_an_upload_becomes_a_version_that_can_be_looked_into(bob: Person) -> Non
         for row in version["preview"]
     )
     steps = {step["name"]: step for step in version["steps"]}
-    assert [step["status"] for step in version["steps"]] == ["DONE"] * 5
+    assert [step["status"] for step in version["steps"]] == ["DONE"] * 6
     assert all(step["rowsIn"] == step["rowsKept"] + step["rowsDropped"] for step in version["steps"])
     assert steps["dedup_exact"]["reasons"] == [{"key": "DUPLICATE", "count": 1}]
     assert [edge["node"]["line"] for edge in version["rejections"]["edges"]] == [41, 42, 43, 44]

@@ -85,6 +85,7 @@ def test_the_report_of_each_step(tmp_path: Path) -> None:
     ]
     assert seen == [
         ("parse", "DONE", 7, 6, [("NOT_JSON", 1)]),
+        ("clean", "DONE", 6, 6, []),
         ("validate", "DONE", 6, 3, [("WRONG_TYPE", 2), ("TOO_SHORT", 1)]),
         ("dedup_exact", "DONE", 3, 2, [("DUPLICATE", 1)]),
         ("split", "DONE", 2, 2, []),
@@ -105,7 +106,7 @@ def test_dedup_compares_content_alone_and_can_be_turned_off(tmp_path: Path) -> N
     assert process(tmp_path / "on", lines(*rows)).why == [(2, "DUPLICATE")]
     off = process(tmp_path / "off", lines(*rows), exact_dedup=False)
     assert off.result["rows_kept"] == 3
-    assert off.result["steps"][2]["status"] == "SKIPPED"
+    assert off.result["steps"][3]["status"] == "SKIPPED"
 
 
 def test_fields_cannot_be_shifted_into_one_another(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_progress_is_told_in_order_and_ends_at_one(tmp_path: Path) -> None:
     data = lines(*({"text": f"row {number}"} for number in range(50_000)))
     version = process(tmp_path, data)
     told = [event for event in version.events if event["kind"] == "StepProgressed"]
-    for name in ("parse", "validate", "dedup_exact", "split", "store"):
+    for name in ("parse", "clean", "validate", "dedup_exact", "split", "store"):
         of_step = [event for event in told if event["name"] == name]
         shares = [event["progress"] for event in of_step]
         assert shares == sorted(shares)

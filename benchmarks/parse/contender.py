@@ -1,0 +1,104 @@
+"""Parsers of an upload, each in a process of its own: what they keep, what they report, and the CPU time they take."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.parse.uploads import digest_of
+from datasets.pipeline.columns import Columns
+from datasets.pipeline.csv_file import read_csv
+from datasets.pipeline.jsonl import read_jsonl
+
+Found = tuple[Any, list[int]]  # (the rows in a form of one's own, numbers of lines that were refused)
+
+
+class Parser:
+    def __init__(self, name: str, jsonl: str, csv_file: str) -> None:
+        self._files = {"jsonl": Path(jsonl), "csv": Path(csv_file)}
+        self._read: dict[str, Callable[[Path], Found]] = _PARSERS[name]
+        self._pairs: Callable[[Any], Iterable[tuple[str, str]]] = _PAIRS[name]
+
+    def measure(self, kind: str) -> float:
+        """Seconds of CPU time, of all threads; what was parsed is held until the end."""
+        begun = time.process_time()
+        found = self._read[kind](self._files[kind])
+        took = time.process_time() - begun
+        del found
+        return took
+
+    def answer(self, kind: str) -> dict[str, Any]:
+        rows, refused = self._read[kind](self._files[kind])
+        return {"digest": digest_of(self._pairs(rows)), "refused": refused}
+
+
+def _ours(chunks: Iterable[Any]) -> Found:
+    """As a run does it: the first chunk tells how records are written."""
+    columns = Columns(prompt="prompt", completion="completion")
+    tables, refused = [], []
+    for number, chunk in enumerate(chunks):
+        if number == 0:
+            chunk.sample(10_000)
+        parsed = chunk.parsed(columns)
+        tables.append(parsed.rows)
+        refused += [one.line for one in (*parsed.rejections, *parsed.unfit)]
+    return tables, sorted(refused)
+
+
+def _json_loop(path: Path) -> Found:
+    rows, refused = [], []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                refused.append(number)
+    return rows, refused
+
+
+def _csv_loop(path: Path) -> Found:
+    """The csv module is told nothing of encodings, and finds what it can."""
+    rows, refused = [], []
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader)
+        line = reader.line_num + 1
+        for record in reader:
+            if len(record) == len(header):
+                rows.append(dict(zip(header, record, strict=True)))
+            else:
+                refused.append(line)
+            line = reader.line_num + 1
+    return rows, refused
+
+
+def _pandas_json(path: Path) -> Found:
+    """It takes no broken lines, and is given the file without them."""
+    return import_module("pandas").read_json(path.with_suffix(".good"), lines=True), []
+
+
+def _pandas_csv(path: Path) -> Found:
+    return import_module("pandas").read_csv(path, on_bad_lines="skip", encoding_errors="replace"), []
+
+
+_PARSERS: dict[str, dict[str, Callable[[Path], Found]]] = {
+    "platform": {"jsonl": lambda path: _ours(read_jsonl(path)), "csv": lambda path: _ours(read_csv(path))},
+    "loop": {"jsonl": _json_loop, "csv": _csv_loop},
+    "pandas": {"jsonl": _pandas_json, "csv": _pandas_csv},
+}
+_PAIRS: dict[str, Callable[[Any], Iterable[tuple[str, str]]]] = {
+    "platform": lambda tables: (
+        (prompt, completion)
+        for table in tables
+        for prompt, completion in zip(table["prompt"].to_pylist(), table["completion"].to_pylist(), strict=True)
+    ),
+    "loop": lambda rows: (
+        (str(row.get("prompt")), str(row.get("completion"))) for row in rows if isinstance(row, dict)
+    ),
+    "pandas": lambda frame: zip(frame["prompt"], frame["completion"], strict=True),
+}

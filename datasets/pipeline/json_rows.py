@@ -1,0 +1,77 @@
+"""Rows from pieces of JSON, each of which should be one record: those written alike in one go, the others one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from datasets.pipeline.columns import Columns
+from datasets.pipeline.lines import is_blank
+from datasets.pipeline.objects import decode_object
+from datasets.pipeline.rows import ROWS, Parsed, Rejection, Unusable, parse_rejection, unfit
+from datasets.pipeline.shapes import Part, Positions, Shapes
+
+
+class JsonRecords:
+    """Records as they stand in the upload, and their lines; blank ones are none."""
+
+    def __init__(self, raws: Sequence[bytes], lines: Sequence[int], progress: float, shapes: Shapes) -> None:
+        self.progress = progress
+        self._raws = raws
+        self._lines = np.asarray(lines, np.int64)
+        self._shapes = shapes
+
+    def sample(self, most: int) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        for raw in self._raws:
+            if len(found) == most:
+                break
+            try:
+                found.append(decode_object(raw))
+            except Unusable:
+                continue
+            self._shapes.learn(found[-1])
+        return found
+
+    def parsed(self, columns: Columns) -> Parsed:
+        parts, left = self._shapes.decode(self._raws, self._lines, columns)
+        strict = self._strictly(left, columns)
+        rows, positions = _joined([*parts, strict[0]])
+        return Parsed(rows, strict[1], strict[2], lambda place: decode_object(self._raws[positions[place]]))
+
+    def _strictly(self, left: Positions, columns: Columns) -> tuple[Part, list[Rejection], list[Rejection]]:
+        """(rows, what makes no row, what cannot be read) of the records at these positions, one by one."""
+        rows, places, without_row, rejections = [], [], [], []
+        for position, line in zip(left.tolist(), self._lines[left].tolist(), strict=True):
+            raw = self._raws[position]
+            if is_blank(raw):
+                continue
+            try:
+                fields = decode_object(raw)
+            except Unusable as error:
+                rejections.append(parse_rejection(line, error.reason, raw, field=error.field))
+                continue
+            self._shapes.learn(fields)
+            try:
+                rows.append({**columns.row(fields), "line": line})
+                places.append(position)
+            except Unusable as error:
+                without_row.append(unfit(line, error, fields))
+        part = Part(np.array(places, np.int64), pa.Table.from_pylist(rows, schema=ROWS))
+        return part, without_row, rejections
+
+
+def _joined(parts: Sequence[Part]) -> tuple[pa.Table, Positions]:
+    """All rows in the order of the upload, and where their records stand."""
+    filled = [part for part in parts if len(part.positions)]
+    if len(filled) == 1:
+        return filled[0].rows, filled[0].positions
+    if not filled:
+        return ROWS.empty_table(), np.empty(0, np.int64)
+    positions = np.concatenate([part.positions for part in filled])
+    order = np.argsort(positions, kind="stable")
+    rows = pa.concat_tables([part.rows for part in filled]).combine_chunks().take(pa.array(order))
+    return rows, positions[order]
