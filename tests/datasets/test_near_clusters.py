@@ -169,7 +169,7 @@ def test_of_a_thousand_documents_nearly_all_similar_pairs_are_joined_and_no_othe
 @pytest.mark.parametrize("part", ["replaced", "cut off"])
 def test_pairs_at_the_threshold_are_found_whatever_their_length(size: int, part: str) -> None:
     """Signatures take more rounds for shorter documents: it must not matter that one of the two is shorter."""
-    count = 300 if size < 1000 else 60
+    count = 200
     texts = []
     for pair in range(count):
         begin = pair * 10 * size
@@ -196,11 +196,11 @@ def test_the_bounds_of_batches_do_not_matter() -> None:
     assert found(index.clusters(taking(array))) == expected, "and it may be asked twice"
 
 
-def test_an_index_costs_173_bytes_a_document() -> None:
+def test_an_index_costs_205_bytes_a_document() -> None:
     index = NearIndex(NearDedup())
     index.add(pa.array(mutants(seed=1, families=20, size=5)))
     assert index.rows == 100
-    assert index.size_bytes == 100 * (42 * 4 + 5)
+    assert index.size_bytes == 100 * (42 * 4 + 32 + 5)
 
 
 @pytest.mark.parametrize("rows", [4_000, 20_000])
@@ -228,7 +228,7 @@ class Recorder:
 def test_documents_that_share_one_key_by_chance_are_compared_once_each() -> None:
     rows = 20_000
     texts = Recorder(rows, 24)
-    search = Search(texts.sizes, 0.7, 5, texts)
+    search = Search(NearDedup(), texts.sizes, np.zeros((rows, 4), np.uint64), texts)
     own = np.arange(rows, dtype=np.uint32)
     for band in range(42):
         search.look_through(band, lambda band: own * 0 if band == 5 else own, np.arange(rows))
@@ -240,7 +240,7 @@ def test_documents_that_share_one_key_by_chance_are_compared_once_each() -> None
 def test_documents_that_share_all_keys_and_nothing_else_are_given_up() -> None:
     rows = 600
     texts = Recorder(rows, 40)
-    search = Search(texts.sizes, 0.7, 5, texts)
+    search = Search(NearDedup(), texts.sizes, np.zeros((rows, 4), np.uint64), texts)
     for band in range(42):
         search.look_through(band, lambda _: np.zeros(rows, np.uint32), np.arange(rows))
     assert search.verified <= MAX_FAILURES * rows

@@ -1,10 +1,12 @@
-"""Band keys of documents: MinHash signatures, computed slot by slot and folded at once.
+"""Sketches of documents: MinHash signatures, computed slot by slot and at once folded into band keys.
 
 A signature is made as in Dahlgaard, Knudsen, Thorup, Fast Similarity Sketching (FOCS 2017): in round after round each shingle
 is thrown at one slot of the signature with a random rank, a slot keeps the least (round, rank) that it was hit by, and so two
 documents agree in a slot with a probability of their Jaccard similarity. Here the rounds end when a slot has been hit four
 times on average, or after 32; a slot that is empty then takes the value of another one, each slot asking the others in an
 order of its own (Shrivastava, Optimal Densification, ICML 2017). Four hits leave e^-4 of the slots empty.
+
+Of a slot one bit is kept as well: two documents agree in (1 + J) / 2 of their bits (Li, Koenig, b-Bit Minwise Hashing, WWW 2010).
 
 It costs some 1,000 throws a document where each of 252 permutations of 280 shingles would cost 70,000.
 """
@@ -27,7 +29,7 @@ THROWS_AT_A_TIME = 32 * 1024
 
 
 class Sketcher:
-    """Makes the band keys of documents, the same ones whatever other documents they come with."""
+    """Makes the sketches of documents, the same ones whatever other documents they come with."""
 
     def __init__(self, choices: NearDedup) -> None:
         self.bands, self.rows = choices.bands, choices.rows
@@ -37,9 +39,10 @@ class Sketcher:
         orders = mixed(np.arange(self._slots**2, dtype=np.uint64)).reshape(self._slots, -1)
         self._others = np.argsort(orders, axis=0)  # [attempt, slot]
 
-    def band_keys(self, shingles: Shingles) -> U32:
-        """(documents, bands); the row of a document without shingles means nothing."""
-        return self._folded(self._filled(self._thrown(shingles)))
+    def sketches(self, shingles: Shingles) -> tuple[U32, U64]:
+        """Keys, (documents, bands), and bits, (documents, words); those of a document without shingles mean nothing."""
+        signatures = self._filled(self._thrown(shingles))
+        return self._folded(signatures), _bits(signatures)
 
     def _thrown(self, shingles: Shingles) -> U32:
         counts = shingles.counts
@@ -85,3 +88,11 @@ class Sketcher:
         for row, factor in enumerate(self._folds):
             keys += banded[:, :, row] * factor
         return (mixed(keys) >> np.uint64(32)).astype(np.uint32)
+
+
+def _bits(signatures: U32) -> U64:
+    """The lowest bit of each slot."""
+    packed = np.packbits((signatures & np.uint32(1)).astype(np.uint8), axis=1)
+    words = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
+    words[:, : packed.shape[1]] = packed
+    return words.view(np.uint64)
