@@ -52,7 +52,8 @@ class NearIndex:
 
     @property
     def size_bytes(self) -> int:
-        return sum(array.nbytes for array in (*self._keys, *self._bits, *self._sizes, *self._searched))
+        kept: tuple[list[npt.NDArray], ...] = (self._keys, self._bits, self._sizes, self._searched)
+        return sum(array.nbytes for arrays in kept for array in arrays)
 
     def add(self, texts: pa.Array | pa.ChunkedArray) -> None:
         """Take in a batch of documents: strings or large strings. A null, or a text without tokens, is no near-duplicate."""

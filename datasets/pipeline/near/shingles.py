@@ -151,7 +151,7 @@ def _hashed(data: Bytes, begin: Ints, end: Ints) -> U64:
         hashes[left] = mixed(hashes[left] * ONCE + more)
         left = left[sizes[left] > place + WORD]
     for token in left:
-        hashes[token] = int.from_bytes(blake2b(data[begin[token] : end[token]], digest_size=WORD).digest())
+        hashes[token] = int.from_bytes(blake2b(data[begin[token] : end[token]].tobytes(), digest_size=WORD).digest())
     return hashes
 
 
