@@ -16,7 +16,7 @@ REQUIREMENTS = {
     "datasketch": ["datasketch==2.0.0", "xxhash==3.6.0"],
     "rensa": ["rensa==0.5.0"],
     "datatrove": ["datatrove[io,processing]==0.10.1", "spacy==3.8.18"],
-    "data_juicer": ["py-data-juicer==1.6.1"],
+    "data_juicer": ["py-data-juicer==1.6.1", "aiohttp==3.14.5"],
 }
 INSTALL_S = 1200
 

@@ -77,7 +77,7 @@ def _corpus(report: Report, chunks: int) -> Iterator[Path]:
 
 def _contender(name: str, interpreter: Path, path: Path) -> Actor:
     env = ONE_THREAD | {"PYTHONPATH": str(ROOT) if name == OURS else "", "DJANGO_SETTINGS_MODULE": ""}
-    return Actor.script(interpreter, SCRIPT, name, str(path), env=env)
+    return Actor.script(interpreter, SCRIPT, name, str(path.relative_to(ROOT)), env=env)
 
 
 def _check(report: Report, contenders: dict[str, Actor], path: Path) -> None:
