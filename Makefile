@@ -1,8 +1,8 @@
-# make demo | up | test | faults | bench | soak | lint        The README says what each is for.
+# make demo | up | test | faults | bench | bench-peers | soak | lint        The README says what each is for.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo up test faults bench soak lint format schema clean
+.PHONY: help setup setup-dev demo up test faults bench bench-peers soak lint format schema clean
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
@@ -34,6 +34,9 @@ faults: setup-dev ## all tests of faults, some of them long, then random faults 
 
 bench: setup ## the benchmarks, side by side with their peers (NAME=subscriptions for one of them)
 	@$(BIN)/python -m benchmarks $(NAME)
+
+bench-peers: setup ## the peers of the benchmarks that are programs of their own, each in an environment of its own below var/
+	@$(BIN)/python -m benchmarks.peers $(NAME)
 
 soak: setup $(LOCUST)/.installed ## half an hour of 200 tenants' load on a whole platform (SECONDS=120 for less, SEED for the same again)
 	@$(BIN)/python -m benchmarks.soak --locust $(LOCUST)/bin/python \

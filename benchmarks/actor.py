@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.memory import PeakMemory
@@ -31,13 +32,23 @@ class Actor:
 
     def __init__(self, target: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         """`target` is module:class; the class takes strings."""
-        self.command = " ".join(["python", "-m", "benchmarks.actor", target, *arguments])
+        self._start(["-m", "benchmarks.actor", target, *arguments], env)
+
+    @classmethod
+    def script(cls, python: Path, script: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Self:
+        """One that stands alone, in an environment of its own, and reads and writes the same lines."""
+        actor = cls.__new__(cls)
+        actor._start([str(script.relative_to(ROOT)), *arguments], env, python)
+        return actor
+
+    def _start(self, words: list[str], env: Mapping[str, str] | None, python: Path = Path(sys.executable)) -> None:
+        self.command = " ".join(["python", *words])
         self._env = env or {}
-        self._words = [target, *arguments]
+        self._words = [str(python), *words]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.actor", *self._words],
+            self._words,
             cwd=ROOT,
             env={**os.environ, **self._env},
             stdin=subprocess.PIPE,
