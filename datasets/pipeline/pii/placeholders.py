@@ -1,0 +1,78 @@
+"""What stands in the place of something: ours, by which masked text is known, and those that people write themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+
+from datasets.pipeline.pii.kinds import CODES, KINDS, Kind
+
+FEWEST_KEY_BYTES = 16
+_TAG_BYTES = 6
+_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")  # digits would be found anew
+_NUMBER = "999"  # no card, no country code, and no id of 15 digits begins so
+_NUMBER_DIGITS = 10
+
+_LONG = 120
+
+OURS = re.compile(rb"(?:%s)_[a-p]{%d}" % ("|".join(KINDS).encode(), 2 * _TAG_BYTES))
+OUR_NUMBERS = re.compile(rb"%s\d{2}\d{%d}" % (_NUMBER.encode(), _NUMBER_DIGITS))
+
+_NOT_A_VALUE = re.compile(
+    rb"(?i)x{4,}|\*{3,}|\.{3,}|-{4,}|_{4,}|example|your|my[_-]|change[_-]?(?:me|it|this)|place[_-]?holder|dummy|redacted|sample|"
+    rb"fake|insert|replace|todo|fixme|<|>|\{\{|\$\{|\{[a-z_.]*\}|%\(|%[sd]|0123456|1234567|abcdefg|deadbeef|(.)\1{7,}"
+)
+
+
+def is_masked(value: bytes) -> bool:
+    """Whether one of our own placeholders is in it."""
+    return OURS.search(value) is not None or OUR_NUMBERS.search(value) is not None
+
+
+def is_placeholder(value: bytes) -> bool:
+    """Whether a secret is none: masked already, or to be filled in by the reader. In long ones such words come by chance."""
+    return is_masked(value) or (len(value) <= _LONG and _NOT_A_VALUE.search(value) is not None)
+
+
+def entropy(value: bytes) -> float:
+    """Shannon's, in bits a byte."""
+    return -sum(count / len(value) * math.log2(count / len(value)) for count in Counter(value).values())
+
+
+class Placeholders:
+    """One for each value: the same value gives the same one under the same key, and without the key nobody can tell.
+
+    As a word it is the kind and twelve letters: PHONE_kfbpjcoamhdl. As a number it has fifteen digits: 999, two for the
+    kind's place in KINDS, and ten for the value. Both are a keyed BLAKE2b of kind and value: a hash without a key could be
+    tried with all telephone numbers there are.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        """Raises ValueError where the key has fewer than 16 bytes."""
+        if len(key) < FEWEST_KEY_BYTES:
+            raise ValueError(f"The key of placeholders must have {FEWEST_KEY_BYTES} bytes or more.")
+        self._key = hashlib.sha256(key).digest()
+
+    def word(self, kind: Kind, value: str) -> str:
+        return f"{kind}_{self._tag(kind, value).hex().translate(_LETTERS)}"
+
+    def number(self, kind: Kind, value: str) -> str:
+        tag = int.from_bytes(self._tag(kind, value)) % 10**_NUMBER_DIGITS
+        return f"{_NUMBER}{CODES[kind]:02}{tag:0{_NUMBER_DIGITS}}"
+
+    def _tag(self, kind: Kind, value: str) -> bytes:
+        named = f"{kind}\0{_same(kind, value)}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(named, digest_size=_TAG_BYTES, key=self._key).digest()
+
+
+def _same(kind: Kind, value: str) -> str:
+    """Spellings of one value as one: an address in capitals, a number with other separators."""
+    if kind is Kind.EMAIL:
+        return value.lower()
+    return _SEPARATORS.sub("", value) if kind in _NUMBERED else value
+
+
+_SEPARATORS = re.compile(r"[ .\-/()+]")
+_NUMBERED = frozenset(KINDS[CODES[Kind.IBAN] : CODES[Kind.EMAIL]]) | {Kind.PHONE}
