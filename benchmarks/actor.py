@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.memory import PeakMemory
@@ -29,15 +30,18 @@ class ActorFailed(Exception):
 class Actor:
     """Lives as long as the `with` block: the end of its standard input is the end of it, however this process ends."""
 
-    def __init__(self, target: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        """`target` is module:class; the class takes strings."""
-        self.command = " ".join(["python", "-m", "benchmarks.actor", target, *arguments])
+    def __init__(
+        self, target: str, *arguments: str, env: Mapping[str, str] | None = None, python: Path | None = None
+    ) -> None:
+        """`target` is module:class; the class takes strings. With an interpreter it is file:class, and knows no Django."""
+        script = ["benchmarks/plain.py"] if python else ["-m", "benchmarks.actor"]
+        self.command = " ".join(["python", *script, target, *arguments])
         self._env = env or {}
-        self._words = [target, *arguments]
+        self._words = [str(python or sys.executable), *script, target, *arguments]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.actor", *self._words],
+            self._words,
             cwd=ROOT,
             env={**os.environ, **self._env},
             stdin=subprocess.PIPE,

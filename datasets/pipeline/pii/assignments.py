@@ -10,20 +10,15 @@ from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.pii.placeholders import entropy, is_masked, is_placeholder
 from datasets.pipeline.pii.tokens import LEAST_ENTROPY
 
-_PASSWORDS = ("password", "passwd", "passphrase", "pwd", "passwort")
-_KEYS = ("secret", "token", "api_key", "apikey", "apiKey", "api-key", "access_key", "accesskey", "accessKey", "access-key", "auth_key", "credential", "private_token")  # fmt: skip
 PRIVATE_KEY_LITERAL, URL_LITERAL = "PRIVATE KEY", "://"
-
-
-def _spellings(word: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((word, word.upper(), word[0].upper() + word[1:], word.title().replace("_", ""))))
-
-
-NAME_LITERALS = tuple(dict.fromkeys(each for word in (*_PASSWORDS, *_KEYS) for each in _spellings(word)))
-
-_NAME = re.compile(
-    rb"(?i)(?P<password>passw(?:or)?[dt]|passphrase|pwd)|secret|token|api[_-]?key|access[_-]?key|auth_key|credential|private_token"
+NAME_LITERALS = (
+    *("passw", "PASSW", "Passw", "passphrase", "PASSPHRASE", "pwd", "PWD"),
+    *("secret", "SECRET", "Secret", "token", "TOKEN", "Token"),
+    *("api_key", "API_KEY", "apiKey", "ApiKey", "apikey", "APIKEY", "api-key"),
+    *("access_key", "ACCESS_KEY", "accessKey", "AccessKey"),
 )
+
+_NAME = re.compile(rb"(?i)(?P<password>passw(?:or[dt]|d)|passphrase|pwd)|secret|token|api[_-]?key|access_?key")
 # What may follow within the name, how it ends, and the sign: ..._KEY_2 = / "...": / ...: str = / ...=
 _SIGN = re.compile(
     rb"(?i)(?:[_-]?(?:access|key|token|secret|value|hash|salt|base|prod|dev|live|default|id|[0-9]{1,3})){0,3}"
@@ -47,9 +42,9 @@ _HEXADECIMAL_KEY = re.compile(rb"[0-9a-f]{32}")
 
 _URL = re.compile(rb"://([^\s:@/\"'`<>\\]{0,64}):(?P<value>[^\s@/\"'`<>\\]{3,128})@[A-Za-z0-9\[]")
 
-_BEGIN = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----")
+_BEGIN = re.compile(rb"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _MOST_PEM_BYTES = 20_000
-_END = b"-----END"
+_FRAME, _END = b"-----", b"-----END"
 _BODY = re.compile(rb"\\+[nrt]|(?P<value>[A-Za-z0-9+/=_]+)|[^A-Za-z0-9+/=_]")
 _LEAST_PEM_LINE = 16
 
@@ -65,7 +60,11 @@ def named_secret(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
         looks_right = _is_password if is_password and b"," not in sign[0] else _is_key
     elif value := _BARE.match(data, sign.end(), row_end):
         is_variable = name[0].isupper() and sign[0].endswith(b"=")  # of an environment: NAME=value
-        if b"," in sign[0] or not (is_variable or _is_no_identifier(value["value"])):
+        if (
+            b"," in sign[0]
+            or _NUMBER.fullmatch(value["value"])
+            or not (is_variable or _is_no_identifier(value["value"]))
+        ):
             return
         looks_right = _is_password if is_password and is_variable else _is_key
     if value and looks_right(value["value"]):
@@ -105,6 +104,7 @@ def _is_key(value: bytes) -> bool:
 
 _IDENTIFIER = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _DIGITS = re.compile(rb"[0-9]+")
+_NUMBER = re.compile(rb"[0-9.eE+_-]+")
 _LOWER, _UPPER, _DIGIT = re.compile(rb"[a-z]"), re.compile(rb"[A-Z]"), re.compile(rb"[0-9]")
 
 
@@ -130,19 +130,20 @@ def url_password(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
 
 def private_key(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
     r"""The lines of a key between BEGIN and END, one by one: they may be strings of their own, or one string with \n in it."""
-    frame = data.rfind(b"-----BEGIN ", max(0, position - 40), position)
-    begin = _BEGIN.match(data, frame, row_end) if frame >= 0 else None
+    head = data.rfind(b"-----BEGIN ", max(0, position - 40), position)
+    begin = _BEGIN.match(data, head, row_end) if head >= 0 else None
     if begin is None:
         return
     limit = min(row_end, begin.end() + _MOST_PEM_BYTES)
-    stop = data.find(_END, begin.end(), limit)
+    frame = data.find(_FRAME, begin.end(), limit)
+    is_whole = frame >= 0 and data.startswith(_END, frame)
     lines = [
         match.span("value")
-        for match in _BODY.finditer(data, begin.end(), limit if stop < 0 else stop)
+        for match in _BODY.finditer(data, begin.end(), limit if frame < 0 else frame)
         if match["value"]
     ]
     for start, end in lines:
-        if (end - start >= _LEAST_PEM_LINE or (stop >= 0 and (start, end) == lines[-1])) and not is_masked(
+        if (end - start >= _LEAST_PEM_LINE or (is_whole and (start, end) == lines[-1])) and not is_masked(
             data[start:end]
         ):
             yield Hit(start, end, Kind.PRIVATE_KEY)

@@ -33,7 +33,35 @@ _TOP_LEVEL = frozenset((*_COUNTRIES.split(), *_GENERIC.split()))
 # RFC 2606 and RFC 6761, and what people write instead.
 _RESERVED = frozenset({"example", "test", "invalid", "localhost", "local"})
 _PLACEHOLDERS = frozenset(
-    ["example", "domain", "yourdomain", "mydomain", "somedomain", "yourcompany", "company", "yoursite", "mysite", "website", "somewhere", "test", "foo", "bar", "baz", "foobar", "acme", "contoso", "fabrikam", "email", "host", "server", "sample", "xxx", "xyz", "abc", "placeholder"]
+    [
+        "example",
+        "domain",
+        "yourdomain",
+        "mydomain",
+        "somedomain",
+        "yourcompany",
+        "company",
+        "yoursite",
+        "mysite",
+        "website",
+        "somewhere",
+        "test",
+        "foo",
+        "bar",
+        "baz",
+        "foobar",
+        "acme",
+        "contoso",
+        "fabrikam",
+        "email",
+        "host",
+        "server",
+        "sample",
+        "xxx",
+        "xyz",
+        "abc",
+        "placeholder",
+    ]
 )
 
 

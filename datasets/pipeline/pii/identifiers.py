@@ -62,7 +62,7 @@ def _matches(
     data = runs.segment.data
     for start in starts.tolist():
         match = pattern.match(data, start) if start >= 0 else None
-        if match and begins(data, start) and ends(data, match.end()) and check(_compact(match[0])):
+        if match and _begins(data, start) and ends(data, match.end()) and check(_compact(match[0])):
             yield Hit(start, match.end(), kind)
 
 
@@ -70,7 +70,7 @@ def _ibans(runs: Runs, starts: Positions) -> Iterator[Hit]:
     data = runs.segment.data
     for start in starts.tolist():
         match = _IBAN.match(data, start)
-        if match is None or not begins(data, start):
+        if match is None or not _begins(data, start):
             continue
         length = checks.IBAN_LENGTHS[data[start : start + 2].decode()]
         end = _end_of(match[0], length)
@@ -84,6 +84,13 @@ def _end_of(text: bytes, length: int) -> int:
         if end - text.count(b" ", 0, end) == length:
             return end
     return 0
+
+
+def _begins(data: bytes, start: int) -> bool:
+    """Whether it begins here, and is neither the fraction of a number nor the end of a longer code."""
+    return begins(data, start) and not (
+        data[start - 1 : start] in (b".", b"-") and data[start - 2 : start - 1].isalnum()
+    )
 
 
 def _compact(text: bytes) -> str:

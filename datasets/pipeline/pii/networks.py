@@ -15,10 +15,9 @@ import numpy as np
 from datasets.pipeline.pii.domains import is_placeholder_domain, is_top_level
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
-from datasets.pipeline.pii.numbers import named
 from datasets.pipeline.pii.runs import Runs, byte_set
 from datasets.pipeline.pii.segments import Segment
-from datasets.pipeline.pii.surroundings import after_escape, before, begins, ends
+from datasets.pipeline.pii.surroundings import after_escape, before, begins, ends, mentions
 
 _LOCAL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-"
 _LOCAL_SET = byte_set(_LOCAL)
@@ -30,12 +29,15 @@ _MACHINES = re.compile(
 )
 
 _VERSION = re.compile(rb"(?i)(?:\bv|version|release|revision|build|\bver|[=~<>!^]=|\boid)[\w.\"']{0,3}[ :=\"'(]{0,4}$")
-_ADDRESS = named(
-    r"ip(?:v4)?(?:[ _-]?addr(?:ess)?)?|host|server|addr|address|remote|client|peer|gateway|dns|login|from|src|dst"
+_ADDRESS = frozenset(
+    b"ip ips ipv ipaddr ipaddress addr address host hostname server remote client peer gateway dns".split()
 )
-_SMALL = 20  # numbers of sections and of versions are small
-_INFRASTRUCTURE = frozenset(["1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9", "208.67.222.222", "208.67.220.220", "1.2.3.4"])
+_SMALL = 64  # numbers of sections and of versions are small
+_INFRASTRUCTURE = frozenset(
+    ["1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9", "208.67.222.222", "208.67.220.220", "1.2.3.4"]
+)
 _IPV6 = re.compile(rb"[23][0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){2,7}")
+_OF_IPV6 = [bytes([code]) for code in b"0123456789:"]
 _HEXADECIMAL = byte_set(b"0123456789ABCDEFabcdef")
 
 
@@ -90,6 +92,8 @@ def find_ipv4(runs: Runs) -> Iterator[Hit]:
 def _is_host(data: bytes, start: int, end: int) -> bool:
     if not begins(data, start) or not ends(data, end) or data[start - 1 : start] in (b".", b"-"):
         return False
+    if data[start - 1 : start] == b":" and data[start - 2 : start - 1] in _OF_IPV6:
+        return False
     if data[end : end + 1] in (b".", b"-") and data[end + 1 : end + 2].isalnum():
         return False
     text = data[start:end].decode()
@@ -102,7 +106,7 @@ def _is_host(data: bytes, start: int, end: int) -> bool:
     near = before(data, start, 24)
     if not address.is_global or address.is_multicast or _VERSION.search(near):
         return False
-    return any(part >= _SMALL for part in address.packed) or _ADDRESS.search(near) is not None
+    return any(part >= _SMALL for part in address.packed) or mentions(data, start, _ADDRESS)
 
 
 def find_ipv6(segment: Segment) -> Iterator[Hit]:
@@ -114,7 +118,10 @@ def find_ipv6(segment: Segment) -> Iterator[Hit]:
         match = _IPV6.match(segment.data, start)
         if match and begins(segment.data, start) and segment.data[start - 1 : start] not in (b":", b".", b"-"):
             text = match[0] if match[0].endswith(b"::") else match[0].rstrip(b":")
-            if text.count(b":") >= 3 and ends(segment.data, start + len(text)) and _is_global(text.decode()):
+            follows = segment.data[start + len(text) : start + len(text) + 2]
+            if text.count(b":") < 3 or (follows[:1] in (b":", b".") and follows[1:].isalnum()):
+                continue
+            if ends(segment.data, start + len(text)) and _is_global(text.decode()):
                 yield Hit(start, start + len(text), Kind.IPV6)
 
 

@@ -7,7 +7,6 @@ before it that names it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,9 +14,7 @@ from datasets.pipeline.pii import checks
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.pii.runs import Runs
-from datasets.pipeline.pii.surroundings import before, begins, ends
-
-CONTEXT_BYTES = 40
+from datasets.pipeline.pii.surroundings import begins, ends, mentions
 
 
 @dataclass(frozen=True)
@@ -26,21 +23,15 @@ class Shape:
     lengths: tuple[int, ...]
     separators: bytes
     check: checks.Check
-    context: re.Pattern[bytes] | None = None
+    context: frozenset[bytes] = frozenset()
 
 
-def named(words: str) -> re.Pattern[bytes]:
-    """One of the words, whatever its case, also as a part of an identifier in camel or snake case."""
-    begin = rb"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"
-    return re.compile(begin + rb"(?i:%s)(?![a-z])(?!(?<=[A-Z])[A-Z])" % words.encode())
-
-
-_CARD = named(r"card|visa|mastercard|amex|maestro|unionpay|pan|cc|credit")
-_SSN = named(r"ssn|social[ _-]?security|soc[ _-]?sec")
-_STEUER = named(r"steuer[ _-]?id|steuer\w*nummer|steueridnr|idnr|tin|tax[ _-]?id")
-_AADHAAR = named(r"aadhaar|aadhar|uidai|uid")
-_BSN = named(r"bsn|burgerservicenummer|sofi(?:nummer)?")
-_CPF = named(r"cpf")
+_CARD = frozenset(b"card cards cardnumber creditcard visa mastercard amex maestro unionpay pan cc credit".split())
+_SSN = frozenset(b"ssn social".split())
+_STEUER = frozenset(b"steuer steuerid idnr steueridnr steueridentifikationsnummer tin tax taxid".split())
+_AADHAAR = frozenset(b"aadhaar aadhar uidai".split())
+_BSN = frozenset(b"bsn burgerservicenummer sofi sofinummer".split())
+_CPF = frozenset({b"cpf"})
 
 SHAPES = (
     *(Shape(Kind.PAYMENT_CARD, (length,), b"", checks.payment_card) for length in (14, 15, 16)),
@@ -79,7 +70,7 @@ def _shaped(runs: Runs, shape: Shape) -> Iterator[Hit]:
     for start, end in zip(starts.tolist(), stops.tolist(), strict=True):
         if not alone(data, start, end) or not _even(data[start:end], shape):
             continue
-        if shape.context is not None and not shape.context.search(before(data, start, CONTEXT_BYTES)):
+        if shape.context and not mentions(data, start, shape.context):
             continue
         if shape.check(digits(data[start:end])):
             yield Hit(start, end, shape.kind)
@@ -101,6 +92,8 @@ def alone(data: bytes, start: int, end: int) -> bool:
         return False
     previous, earlier = data[start - 1 : start], data[start - 2 : start - 1]
     if start >= 2 and ((previous in b".-/+" and earlier.isalnum()) or (previous == b":" and earlier.isdigit())):
+        return False
+    if previous == b")" and data[start] in b"(+":  # what stands before ends with a bracket, or did before it was masked
         return False
     spaced = b" " in data[start:end]
     if spaced and previous == b" " and earlier.isdigit():

@@ -11,25 +11,31 @@ import phonenumbers
 
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
-from datasets.pipeline.pii.numbers import CONTEXT_BYTES, alone, digits, named
+from datasets.pipeline.pii.numbers import alone, digits
 from datasets.pipeline.pii.runs import Runs, byte_set
-from datasets.pipeline.pii.surroundings import WORD, before
+from datasets.pipeline.pii.surroundings import WORD, mentions
 
-# Where a number without a country code may be from; a word beside it says that it is one.
-REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "IN", "BR", "CH", "AT", "AU", "PL", "SE", "JP", "CN")
-FEWEST_DIGITS, MOST_DIGITS = 7, 15
+FEWEST_DIGITS, MOST_DIGITS = 7, 15  # ITU-T E.164
+MOST_NATIONAL_DIGITS = 12  # with the prefix of a long-distance call
+FEWEST_UNSEPARATED = 9  # an integer may have a sign, too
 MOST_GROUPS = 7
 
-_CONTEXT = named(
-    r"(?:tele)?phone(?:[ _-]?(?:number|no|num|nr))?|tel|cell(?:phone)?|mobile(?:[ _-]?(?:number|no|num|nr))?|mob|fax|call|dial|sms|"
-    r"text me|whatsapp|signal|reach (?:me|us|him|her|them)|ring|contact|hotline|handy|telefon(?:nummer)?|telefono|telefone|"
-    r"t(?:e|é)l(?:e|é)phone|t(?:e|é)l|m(?:o|ó)vil|tel(?:e|é)fono|celular|cellulare|rufnummer|mobil|portable|telefoon"
+_CONTEXT = frozenset(
+    (
+        "phone phones telephone phonenumber tel cell cellphone mobile mob fax call dial sms whatsapp reach ring hotline "
+        "handy telefon telefonnummer rufnummer mobil telefono telefone teléfono téléphone tél móvil movil celular cellulare "
+        "portable telefoon"
+    )
+    .encode()
+    .split()
 )
 _INTERNATIONAL = re.compile(rb"\+[1-9](?:[0-9]|[ .\-/()]{1,2}(?=[0-9(])){6,24}")
 _NATIONAL = re.compile(rb"\(?[0-9](?:[0-9]|[ .\-/()]{1,2}(?=[0-9(])){6,24}")
 _NORTH_AMERICAN = re.compile(rb"(?:\+?1[ .-]?)?(?:\([2-9]\d\d\)[ -]?|[2-9]\d\d-)[2-9]\d\d-\d{4}")
 _FICTION = re.compile(r"1?\d{3}55501\d\d")  # set aside for films and examples
-_LAST_GROUP = re.compile(rb"[ .\-/()]+[0-9]+$")
+_LAST_GROUP = re.compile(rb"[ (/][ .\-/()]?[0-9]+$")  # not the fraction of a number, nor the end of a date
+_DATE = re.compile(rb"(?:19|20)[0-9]{2}[-/.][0-9]{1,2}[-/.]|[0-9]{1,2}[-/.][0-9]{1,2}[-/.](?:19|20)?[0-9]{2}$")
+_DECIMAL = re.compile(rb"\.[0-9](?![0-9])|^[0-9]{1,3}(?:\.[0-9]{1,3}){3}$")  # or an address
 _BETWEEN = byte_set(b" .-/()")
 _AFTER_WORD = byte_set(bytes(WORD))
 
@@ -38,19 +44,45 @@ def find_phones(runs: Runs) -> Iterator[Hit]:
     if len(runs.starts) == 0:
         return
     data = runs.segment.data
-    plus = np.flatnonzero((runs.before == ord("+")) & ~_AFTER_WORD[runs.segment.at(runs.starts - 2)])
+    at, starts = runs.segment.at, runs.starts
+    within_word = _AFTER_WORD[at(starts - 2)] & (at(starts - 3) != ord("\\"))  # what an escape ends with is none
+    plus = np.flatnonzero((runs.before == ord("+")) & ~within_word)
     for start in (runs.starts[plus] - 1).tolist():
-        if (match := _INTERNATIONAL.match(data, start)) and (end := _end_of_valid(match[0], None)):
-            yield Hit(start, start + end, Kind.PHONE)
+        if end := _international(data, start):
+            yield Hit(start, end, Kind.PHONE)
     for start in _groups(runs).tolist():
         opened = start - (data[start - 1 : start] == b"(")
-        if (match := _NORTH_AMERICAN.match(data, opened)) and alone(data, opened, match.end()):
-            if not _FICTION.fullmatch(digits(match[0])) and _is_valid(match[0].decode(), "US"):
-                yield Hit(opened, match.end(), Kind.PHONE)
-        elif _CONTEXT.search(before(data, opened, CONTEXT_BYTES)) and (match := _NATIONAL.match(data, opened)):
-            end = _end_of_valid(match[0], REGIONS)
-            if end and alone(data, opened, opened + end):
-                yield Hit(opened, opened + end, Kind.PHONE)
+        if end := _north_american(data, opened) or _beside_a_word(data, opened):
+            yield Hit(opened, end, Kind.PHONE)
+
+
+def _international(data: bytes, start: int) -> int:
+    """Where the number ends; 0 where there is none. So it is of the two below."""
+    match = _INTERNATIONAL.match(data, start)
+    length = _valid_length(match[0]) if match else 0
+    if match is None or not length or not alone(data, start, start + length):
+        return 0
+    if match[0][1:length].isdigit() and length - 1 < FEWEST_UNSEPARATED:
+        return 0
+    return start + length
+
+
+def _north_american(data: bytes, start: int) -> int:
+    match = _NORTH_AMERICAN.match(data, start)
+    if match is None or not alone(data, start, match.end()) or _FICTION.fullmatch(digits(match[0])):
+        return 0
+    return match.end() if _is_valid(match[0].decode(), "US") else 0
+
+
+def _beside_a_word(data: bytes, start: int) -> int:
+    """The word says that it is one; which country's it is, and whether it is in use there, nobody says."""
+    match = _NATIONAL.match(data, start) if mentions(data, start, _CONTEXT) else None
+    if match is None or not alone(data, start, match.end()) or _DECIMAL.search(match[0]) or _DATE.match(match[0]):
+        return 0
+    number = digits(match[0])
+    if not FEWEST_DIGITS <= len(number) <= MOST_NATIONAL_DIGITS or len(set(number)) == 1 or _FICTION.fullmatch(number):
+        return 0
+    return match.end() if match[0].count(b"(") == match[0].count(b")") else 0
 
 
 def _groups(runs: Runs) -> np.ndarray:
@@ -67,21 +99,15 @@ def _groups(runs: Runs) -> np.ndarray:
     return runs.starts[fits & ~word_before]
 
 
-def _end_of_valid(text: bytes, regions: tuple[str, ...] | None) -> int:
-    """How much of the text is a number: without what follows after a space, where that alone is none. 0: nothing of it."""
+def _valid_length(text: bytes) -> int:
+    """How much of the text is a number: not what follows after a space, where only without it there is one."""
     for _ in range(MOST_GROUPS):
-        text = text.rstrip(b" .-/(") if text.count(b"(") > text.count(b")") else text
-        count = len(digits(text))
-        if count < FEWEST_DIGITS:
+        number = digits(text)
+        if len(number) < FEWEST_DIGITS or _DECIMAL.search(text):
             return 0
-        if count <= MOST_DIGITS and not _FICTION.fullmatch(digits(text)):
-            number = text.decode()
-            if any(_is_valid(number, region) for region in regions or (None,)):
-                return len(text)
-        shorter = _LAST_GROUP.sub(b"", text)
-        if shorter == text:
-            return 0
-        text = shorter
+        if len(number) <= MOST_DIGITS and not _FICTION.fullmatch(number) and _is_valid(text.decode(), None):
+            return len(text)
+        text = _LAST_GROUP.sub(b"", text)
     return 0
 
 

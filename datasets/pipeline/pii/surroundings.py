@@ -13,6 +13,8 @@ DIGITS = frozenset(b"0123456789")
 BACKSLASH = 92
 _ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[abfnrtv])")
 _LONGEST_ESCAPE = 6
+_WORDS = re.compile(rb"[A-Z]?[a-z\x80-\xff]+|[A-Z]+(?![a-z])")
+CONTEXT_BYTES = 40
 
 
 def begins(data: bytes, position: int) -> bool:
@@ -40,6 +42,11 @@ def before(data: bytes, position: int, length: int) -> bytes:
     """At most so many bytes of the same line, up to here."""
     start = max(0, position - length)
     return data[data.rfind(b"\n", start, position) + 1 or start : position]
+
+
+def mentions(data: bytes, position: int, words: frozenset[bytes], length: int = CONTEXT_BYTES) -> bool:
+    """Whether one of the words stands before, whatever its case, by itself or within a name in camel or snake case."""
+    return any(word.lower() in words for word in _WORDS.findall(before(data, position, length)))
 
 
 def _ends_escape(data: bytes, position: int) -> bool:

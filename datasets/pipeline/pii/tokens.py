@@ -16,6 +16,8 @@ from datasets.pipeline.pii.surroundings import begins, ends
 
 LEAST_ENTROPY = 3.0  # bits a byte; hexadecimal has at most 4, words of a language have less than 3 in so few letters
 
+TWILIO_HEAD = b"SK"  # too short to be among the literals: see secrets.py
+
 
 @dataclass(frozen=True)
 class Token:
@@ -41,6 +43,10 @@ class Token:
 
 def is_random(value: bytes) -> bool:
     return entropy(value) >= LEAST_ENTROPY and not is_placeholder(value)
+
+
+def _is_bearer(value: bytes) -> bool:
+    return any(48 <= code < 58 for code in value) and is_random(value)
 
 
 def _is_jwt(value: bytes) -> bool:
@@ -74,17 +80,17 @@ TOKENS = (
     _token(Kind.GITHUB_TOKEN, "github_pat_", rb"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}"),
     _token(
         Kind.GITLAB_TOKEN,
-        "glpat- gldt- glrt- glptt- glft- glcbt- glsoat-",
+        "glpat- gldt- glrt- glptt- glcbt-",
         rb"gl[a-z]{2,4}-[A-Za-z0-9_-]{20,64}(?:\.[a-z0-9.]{2,40})?",
     ),
-    _token(Kind.SLACK_TOKEN, "xoxb- xoxp- xoxa- xoxo- xoxe- xoxs- xoxr-", rb"xox[abeoprs]-[A-Za-z0-9.-]{10,255}"),
+    _token(Kind.SLACK_TOKEN, "xox", rb"xox[abeoprs]-[A-Za-z0-9.-]{10,255}"),
     _token(Kind.SLACK_TOKEN, "xapp-", rb"xapp-[0-9]-[A-Za-z0-9-]{20,255}"),
     _token(
         Kind.SLACK_TOKEN,
         "hooks.slack.com",
         rb"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9+/]{30,120})",
     ),
-    _token(Kind.STRIPE_KEY, "sk_live_ rk_live_ sk_test_ rk_test_", rb"[rs]k_(?:live|test)_[A-Za-z0-9]{16,255}"),
+    _token(Kind.STRIPE_KEY, "sk_live_ rk_live_ sk_test_", rb"[rs]k_(?:live|test)_[A-Za-z0-9]{16,255}"),
     _token(Kind.STRIPE_KEY, "whsec_", rb"whsec_[A-Za-z0-9+/]{24,64}={0,2}"),
     _token(Kind.GOOGLE_KEY, "AIza", rb"AIza[A-Za-z0-9_-]{35}"),
     _token(Kind.GOOGLE_KEY, "GOCSPX-", rb"GOCSPX-[A-Za-z0-9_-]{28}"),
@@ -92,18 +98,20 @@ TOKENS = (
     _token(Kind.ANTHROPIC_KEY, "sk-", rb"sk-ant-[a-z]{3,8}[0-9]{2}-[A-Za-z0-9_-]{20,255}"),
     _token(Kind.OPENAI_KEY, "sk-", rb"sk-(?:proj|svcacct|admin|None|or-v1)-[A-Za-z0-9_-]{20,255}"),
     _token(Kind.OPENAI_KEY, "sk-", rb"sk-[A-Za-z0-9]{32,64}"),
-    _token(Kind.HUGGING_FACE_TOKEN, "hf_ api_org_", rb"(?:hf|api_org)_[A-Za-z0-9]{34,40}"),
+    _token(Kind.HUGGING_FACE_TOKEN, "hf_", rb"hf_[A-Za-z0-9]{34,40}"),
     _token(Kind.NPM_TOKEN, "npm_", rb"npm_[A-Za-z0-9]{36}"),
     _token(Kind.PYPI_TOKEN, "pypi-", rb"pypi-A[A-Za-z0-9_-]{50,1000}"),
-    _token(Kind.TWILIO_KEY, "SK", rb"SK[0-9a-f]{32}"),
+    _token(Kind.TWILIO_KEY, TWILIO_HEAD.decode(), rb"SK[0-9a-f]{32}"),
     _token(Kind.SENDGRID_KEY, "SG.", rb"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"),
     _token(Kind.AZURE_KEY, "AccountKey=", rb"AccountKey=([A-Za-z0-9+/]{86}==)"),
     _token(Kind.AZURE_KEY, "SharedAccessKey=", rb"SharedAccessKey=([A-Za-z0-9+/]{43}=)"),
     _token(Kind.JWT, "eyJ", rb"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{16,1000}", _is_jwt),
-    _token(Kind.AUTHORIZATION, "Bearer bearer", rb"[Bb]earer[ ]{1,4}([A-Za-z0-9._~+/-]{20,4000}={0,2})", is_random),
+    _token(Kind.AUTHORIZATION, "Bearer bearer", rb"[Bb]earer[ ]{1,4}([A-Za-z0-9._~+/-]{20,4000}={0,2})", _is_bearer),
     _token(Kind.AUTHORIZATION, "Basic basic", rb"[Bb]asic[ ]{1,4}([A-Za-z0-9+/]{8,500}={0,2})", _is_basic),
 )
-TOKEN_LITERALS = tuple(dict.fromkeys(literal for token in TOKENS for literal in token.literals))
+TOKEN_LITERALS = tuple(
+    dict.fromkeys(literal for token in TOKENS if token.kind is not Kind.TWILIO_KEY for literal in token.literals)
+)
 
 
 def tokens_at(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
