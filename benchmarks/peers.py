@@ -1,4 +1,7 @@
-"""Peers that are not what we run: each has a virtual environment of its own below var/peers/."""
+"""Peers that are not what we run: each has a virtual environment of its own below var/peers/.
+
+`python -m benchmarks.peers` makes all of them beforehand.
+"""
 
 from __future__ import annotations
 
@@ -45,3 +48,11 @@ def _run(*command: str) -> None:
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         raise NotInstalled(" ".join(said)[-500:] or f"exit status {done.returncode}")
+
+
+if __name__ == "__main__":
+    for each in REQUIREMENTS:
+        try:
+            print(each, python_of(each).relative_to(ROOT))
+        except NotInstalled as error:
+            print(each, "is not installed:", error)

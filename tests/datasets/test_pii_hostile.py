@@ -38,6 +38,7 @@ HOSTILE = {
     "tokens of tokens": "-eyJ",
     "dots of tokens": ".eyJaaaaaaaa",
     "bearers": "Bearer ",
+    "humps": "password='a" + "A" * 380 + "1' ",
     "prefixes": "sk-",
     "accounts": "DE89 ",
     "backslashes": "\\",

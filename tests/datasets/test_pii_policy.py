@@ -55,6 +55,16 @@ def test_what_is_kept_stays_as_it_was() -> None:
     assert (only_secrets["prompt"][3] or "").startswith("password='PASSWORD_")
 
 
+def test_what_is_kept_hides_nothing_that_is_to_be_masked() -> None:
+    rows = {"text": pa.array(["password='joe@mail.ru'"])}
+    assert scrub(rows, Policy(), KEY).counts == {Kind.PASSWORD: 1}
+    assert (
+        texts(scrub(rows, Policy(secrets=Action.KEEP), KEY).columns)["text"][0]
+        == mask(rows["text"], find(rows["text"], frozenset({Kind.EMAIL})), KEY).to_pylist()[0]
+    )
+    assert texts(scrub(rows, Policy(Action.KEEP, Action.KEEP), KEY).columns) == texts(rows)
+
+
 def test_the_same_bytes_and_key_give_the_same_bytes() -> None:
     first, second = (texts(scrub(COLUMNS, Policy(), KEY).columns) for _ in range(2))
     assert first == second

@@ -30,7 +30,7 @@ _BARE = re.compile(
     rb"(?P<value>[A-Za-z0-9][A-Za-z0-9+/_.!@#$%^*~-]{7,200}={0,2})(?=[ \t]*(?:[\r\n,;)}&\]\"'`]|\\[rn\"']|$))"
 )
 
-_WORDS = re.compile(rb"[a-z]+(?:[ _.:/-][a-z]+)*|[A-Z]+(?:[ _.:/-][A-Z]+)*|[A-Z]?[a-z]+(?:[A-Z]+[a-z]*)+|[A-Z][a-z]+")
+_WORDS = re.compile(rb"[a-z]+(?:[ _.:/-][a-z]+)*|[A-Z]+(?:[ _.:/-][A-Z]+)*|[A-Z]?[a-z]+(?:[A-Z][a-z]*)+|[A-Z][a-z]+")
 _SYMBOL = re.compile(rb"[^A-Za-z0-9]")
 _REFERENCE = re.compile(rb"(?i)https?:|[/.~]|\$|%|[a-z_]+\(|(?:self|os|env|config|settings|process|ctx|context)[.\[]")
 _COMMON = frozenset(

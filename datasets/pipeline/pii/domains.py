@@ -66,7 +66,8 @@ _PLACEHOLDERS = frozenset(
 
 
 def is_top_level(label: str) -> bool:
-    return label.lower() in _TOP_LEVEL
+    """In one case throughout, or like a word: q@k.mT is a product of matrices, and no mail to Malta."""
+    return label.lower() in _TOP_LEVEL and (label.islower() or label.isupper() or label.istitle())
 
 
 def is_placeholder_domain(domain: str) -> bool:

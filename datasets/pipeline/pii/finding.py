@@ -60,7 +60,7 @@ def _hits(segment: Segment, kinds: frozenset[Kind]) -> Iterator[Hit]:
 
 def _named(segment: Segment, names: NameFinder) -> Iterator[Hit]:
     texts = [text[:-1] for text in segment.lines.to_pylist()]
-    for begin, text, spans in zip(segment.starts.tolist(), texts, names(texts), strict=False):
+    for begin, text, spans in zip(segment.starts[:-1].tolist(), texts, names(texts), strict=True):
         for start, end in spans:
             if 0 <= start < end <= len(text):
                 first, length = (len(text[a:b].encode()) for a, b in ((0, start), (start, end)))

@@ -58,7 +58,7 @@ def _email(data: bytes, at: int) -> Hit | None:
         return None
     name = _registered(domain[0].decode())
     end = at + 1 + len(name)
-    if not name or data[end : end + 1] in b"@(_" or _MACHINES.fullmatch(local.decode()) or is_placeholder_domain(name):
+    if not name or data[end : end + 1] in b"@([_" or _MACHINES.fullmatch(local.decode()) or is_placeholder_domain(name):
         return None
     return Hit(at - len(local), end, Kind.EMAIL)
 

@@ -50,7 +50,7 @@ def find_phones(runs: Runs) -> Iterator[Hit]:
     for start in (runs.starts[plus] - 1).tolist():
         if end := _international(data, start):
             yield Hit(start, end, Kind.PHONE)
-    for start in _groups(runs).tolist():
+    for start in np.union1d(_groups(runs), _three_three_four(runs)).tolist():
         opened = start - (data[start - 1 : start] == b"(")
         if end := _north_american(data, opened) or _beside_a_word(data, opened):
             yield Hit(opened, end, Kind.PHONE)
@@ -99,6 +99,14 @@ def _groups(runs: Runs) -> np.ndarray:
     return runs.starts[fits & ~word_before]
 
 
+def _three_three_four(runs: Runs) -> np.ndarray:
+    """Where the digits of a North American number may begin, whatever number stands before."""
+    count = max(0, len(runs.starts) - 2)
+    area, exchange, line = (runs.lengths[place : place + count] for place in range(3))
+    close = (runs.gaps[:count] <= 2) & (runs.gaps[1 : count + 1] == 1)
+    return runs.starts[:count][(area == 3) & (exchange == 3) & (line == 4) & close]
+
+
 def _valid_length(text: bytes) -> int:
     """How much of the text is a number: not what follows after a space, where only without it there is one."""
     for _ in range(MOST_GROUPS):
@@ -111,7 +119,7 @@ def _valid_length(text: bytes) -> int:
     return 0
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=10_000)
 def _is_valid(number: str, region: str | None) -> bool:
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(number, region))

@@ -15,13 +15,13 @@ _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")  # digits would
 _NUMBER = "999"  # no card, no country code, and no id of 15 digits begins so
 _NUMBER_DIGITS = 10
 
-_LONG = 120
+_LONG = 120  # bytes
 
 OURS = re.compile(rb"(?:%s)_[a-p]{%d}" % ("|".join(KINDS).encode(), 2 * _TAG_BYTES))
-OUR_NUMBERS = re.compile(rb"%s\d{2}\d{%d}" % (_NUMBER.encode(), _NUMBER_DIGITS))
+OUR_NUMBERS = re.compile(rb"(?<![0-9A-Za-z])%s[0-9]{%d}(?![0-9A-Za-z])" % (_NUMBER.encode(), 2 + _NUMBER_DIGITS))
 
 _NOT_A_VALUE = re.compile(
-    rb"(?i)x{4,}|\*{3,}|\.{3,}|-{4,}|_{4,}|example|your|my[_-]|change[_-]?(?:me|it|this)|place[_-]?holder|dummy|redacted|sample|"
+    rb"(?i)x{4,}|\*{3,}|\.{3,}|-{4,}|_{4,}|example|your|(?:^|[_-])my[_-]|change[_-]?(?:me|it|this)|place[_-]?holder|dummy|redacted|sample|"
     rb"fake|insert|replace|todo|fixme|<|>|\{\{|\$\{|\{[a-z_.]*\}|%\(|%[sd]|0123456|1234567|abcdefg|deadbeef|(.)\1{7,}"
 )
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 import pyarrow as pa
 
-from datasets.pipeline.pii.finding import NameFinder, find
+from datasets.pipeline.pii.finding import ALL, NameFinder, find
 from datasets.pipeline.pii.findings import Findings
 from datasets.pipeline.pii.kinds import KINDS, PERSONAL, SECRETS, Kind
 from datasets.pipeline.pii.masking import mask
@@ -66,7 +66,11 @@ def scrub(
         counts.update(findings.counts())
         shown += previews(columns[name], findings, key, preview_limit - len(shown))
     to_mask = policy.kinds(Action.MASK)
-    masked = {name: mask(columns[name], findings.of_kinds(to_mask), key) for name, findings in found.items()}
+    masked = {
+        # what is kept does not hide what overlaps it
+        name: mask(columns[name], findings if to_mask == ALL else find(columns[name], to_mask, names), key)
+        for name, findings in found.items()
+    }
     return Scrubbed(masked, _dropped(found.values(), policy.kinds(Action.DROP), rows), counts, shown)
 
 

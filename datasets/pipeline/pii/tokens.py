@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -52,7 +51,7 @@ def _is_bearer(value: bytes) -> bool:
 def _is_jwt(value: bytes) -> bool:
     try:
         header = json.loads(base64.urlsafe_b64decode(value.split(b".")[0] + b"=="))
-    except (ValueError, binascii.Error):
+    except (ValueError, RecursionError):
         return False
     return isinstance(header, dict) and "alg" in header and not is_masked(value)
 
@@ -61,7 +60,7 @@ def _is_basic(value: bytes) -> bool:
     """Whether it is `user:password` in base64."""
     try:
         user, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (ValueError, binascii.Error):
+    except ValueError:
         return False
     return (
         bool(user and colon and password)
@@ -83,7 +82,7 @@ TOKENS = (
         "glpat- gldt- glrt- glptt- glcbt-",
         rb"gl[a-z]{2,4}-[A-Za-z0-9_-]{20,64}(?:\.[a-z0-9.]{2,40})?",
     ),
-    _token(Kind.SLACK_TOKEN, "xox", rb"xox[abeoprs]-[A-Za-z0-9.-]{10,255}"),
+    _token(Kind.SLACK_TOKEN, "xox", rb"xox[abeoprs]-[A-Za-z0-9.-]{10,255}[A-Za-z0-9]"),
     _token(Kind.SLACK_TOKEN, "xapp-", rb"xapp-[0-9]-[A-Za-z0-9-]{20,255}"),
     _token(
         Kind.SLACK_TOKEN,
@@ -106,7 +105,12 @@ TOKENS = (
     _token(Kind.AZURE_KEY, "AccountKey=", rb"AccountKey=([A-Za-z0-9+/]{86}==)"),
     _token(Kind.AZURE_KEY, "SharedAccessKey=", rb"SharedAccessKey=([A-Za-z0-9+/]{43}=)"),
     _token(Kind.JWT, "eyJ", rb"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{16,1000}", _is_jwt),
-    _token(Kind.AUTHORIZATION, "Bearer bearer", rb"[Bb]earer[ ]{1,4}([A-Za-z0-9._~+/-]{20,4000}={0,2})", _is_bearer),
+    _token(
+        Kind.AUTHORIZATION,
+        "Bearer bearer",
+        rb"[Bb]earer[ ]{1,4}([A-Za-z0-9._~+/-]{20,4000}[A-Za-z0-9_~+/-]={0,2})",
+        _is_bearer,
+    ),
     _token(Kind.AUTHORIZATION, "Basic basic", rb"[Bb]asic[ ]{1,4}([A-Za-z0-9+/]{8,500}={0,2})", _is_basic),
 )
 TOKEN_LITERALS = tuple(
