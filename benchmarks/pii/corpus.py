@@ -18,7 +18,7 @@ from pydoc_data.topics import topics
 from benchmarks.pii.entities import ALNUM, MAKERS
 
 ROW_CHARACTERS = 2_000
-ENTITIES_EVERY, NEGATIVES_EVERY = 4, 3  # rows
+ENTITIES_EVERY, NEGATIVES_EVERY = 8, 4  # rows
 PROSE_SHARE = 0.25
 
 _SUSPECT = re.compile(

@@ -96,7 +96,7 @@ def alone(data: bytes, start: int, end: int) -> bool:
     if previous == b")" and data[start] in b"(+":  # what stands before ends with a bracket, or did before it was masked
         return False
     spaced = b" " in data[start:end]
-    if spaced and previous == b" " and earlier.isdigit():
+    if spaced and previous == b" " and earlier.isdigit() and data[start : start + 1] != b"(":
         return False
     following = data[end : end + 1]
     return not (data[end + 1 : end + 2].isdigit() and following in (b".-:/ " if spaced else b".-:/"))

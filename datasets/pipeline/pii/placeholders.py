@@ -37,8 +37,14 @@ def is_placeholder(value: bytes) -> bool:
 
 
 def entropy(value: bytes) -> float:
-    """Shannon's, in bits a byte."""
-    return -sum(count / len(value) * math.log2(count / len(value)) for count in Counter(value).values())
+    """Shannon's, in bits a byte, of the first 256 bytes."""
+    counts = Counter(value[:_MOST_COUNTED]).values()
+    total = min(len(value), _MOST_COUNTED)
+    return math.log2(total) - sum(map(_COUNT_BY_ITS_LOG.__getitem__, counts)) / total
+
+
+_MOST_COUNTED = 256
+_COUNT_BY_ITS_LOG = [0.0, *(count * math.log2(count) for count in range(1, _MOST_COUNTED + 1))]
 
 
 class Placeholders:
