@@ -50,6 +50,16 @@ PROSE = {
 }
 
 
+# Addresses that stand for none, or for no person: whether to find them is a choice, and nobody is judged by it.
+EITHER = "EITHER"
+ARGUABLE = (
+    "contact = 'user@example.com'",
+    "host = '192.168.0.17'; loopback = '127.0.0.1'",
+    "documentation = '192.0.2.44'",
+    "clone = 'git@github.com:org/repo.git'",
+)
+
+
 def negatives(r: random.Random) -> str:
     """A line that has nothing in it."""
     digest = hashlib.sha256(str(r.random()).encode()).hexdigest()
@@ -65,10 +75,6 @@ def negatives(r: random.Random) -> str:
             f"x = {r.random()}",
             "@functools.cached_property",
             "y = weights@inputs.T + bias",
-            "contact = 'user@example.com'",
-            "host = '192.168.0.17'; loopback = '127.0.0.1'",
-            "documentation = '192.0.2.44'",
-            "clone = 'git@github.com:org/repo.git'",
             "password = os.environ['DB_PASSWORD']",
             "api_key = 'your-api-key-here'",
             "token = get_token(request)",
@@ -106,6 +112,8 @@ def rows(size_bytes: int, seed: int) -> Iterator[tuple[str, list[tuple[int, int,
         extra = [(_sentence(r, PROSE if is_prose else CODE, kind, value), kind, value) for kind, value in planted]
         if number % NEGATIVES_EVERY == 0:
             extra += [(negatives(r), "", "") for _ in range(r.randint(1, 3))]
+            arguable = r.choice(ARGUABLE)
+            extra.append((arguable, EITHER, arguable))
         text, truth = _joined(r, lines, extra)
         yield text, truth
         made += len(text.encode())
@@ -120,8 +128,8 @@ def _joined(
     r: random.Random, lines: list[str], extra: list[tuple[str, str, str]]
 ) -> tuple[str, list[tuple[int, int, str]]]:
     pieces: list[tuple[str, str, str]] = [(line, "", "") for line in lines]
-    for line in extra:
-        pieces.insert(r.randint(0, len(pieces)), line)
+    for each in extra:
+        pieces.insert(r.randint(0, len(pieces)), each)
     truth, length = [], 0
     for line, kind, value in pieces:
         if kind:

@@ -117,11 +117,11 @@ def hugging_face_token(r: random.Random) -> str:
 
 
 def jwt(r: random.Random) -> str:
-    claims = [
+    claims: list[dict[str, object]] = [
         {"alg": "HS256", "typ": "JWT"},
         {"sub": _digits(r, 10), "name": r.choice(FIRST), "iat": r.randint(10**9, 2 * 10**9)},
     ]
-    return ".".join([*map(_encoded, claims), _of(r, ALNUM + "-_", 42) + r.choice(ALNUM)])
+    return ".".join([*(_encoded(claim) for claim in claims), _of(r, ALNUM + "-_", 42) + r.choice(ALNUM)])
 
 
 def password(r: random.Random) -> str:
