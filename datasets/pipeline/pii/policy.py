@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from datasets.pipeline.pii.kinds import KINDS, PERSONAL, SECRETS, Kind
 from datasets.pipeline.pii.masking import mask
 from datasets.pipeline.pii.preview import Preview, previews
 
-Column = pa.Array | pa.ChunkedArray
+Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 class Action(StrEnum):
