@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from datasets.pipeline.pii import Finding, Findings, Kind, find, mask
@@ -133,6 +133,8 @@ def test_spans_are_inside_their_rows_and_apart(rows: list[str | None]) -> None:
 
 
 @given(st.lists(TEXTS, max_size=5))
+@example(["(415) 555-2671@020 7946 0857"])  # the first one's placeholder says PHONE
+@example(["(415) 555-2671(415) 555-2671"])
 @MANY
 def test_in_masked_text_nothing_is_found(rows: list[str]) -> None:
     once = masked(*rows)
@@ -149,8 +151,11 @@ def test_rows_do_not_depend_on_their_neighbours(rows: list[str | None], data: st
     assert masked(*rows, key=KEY) == together
 
 
+NUMBERS = [value for value in VALUES if re.fullmatch(r"\+?[0-9]+", value)] + ["4111111111111111", "378282246310005"]
+
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), TEXTS, st.sampled_from(VALUES), st.integers(10**6, 10**19), st.floats(allow_nan=False)),
+    st.one_of(st.none(), st.booleans(), TEXTS, st.sampled_from(VALUES),
+        st.sampled_from(NUMBERS).map(int), st.integers(10**6, 10**19), st.floats(allow_nan=False)),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.one_of(TEXTS, st.just("password")), inner, max_size=4)),
     max_leaves=10,
 )  # fmt: skip
@@ -175,7 +180,6 @@ def test_json_is_still_json_of_the_same_shape(value: Any, ascii_only: bool, inde
     assert shape(json.loads(after, **pairs)) == shape(before)
 
 
-NUMBERS = [value for value in VALUES if re.fullmatch(r"\+?[0-9]+", value)] + ["4111111111111111", "378282246310005"]
 EXPRESSIONS = [
     value
     for value in VALUES

@@ -47,6 +47,7 @@ _MOST_PEM_BYTES = 20_000
 _FRAME, _END = b"-----", b"-----END"
 _BODY = re.compile(rb"\\+[nrt]|(?P<value>[A-Za-z0-9+/=_]+)|[^A-Za-z0-9+/=_]")
 _LEAST_PEM_LINE = 16
+_UNFRAMED = re.compile(rb"[A-Za-z0-9+/=_\s\"'`\\]*")  # as much as can be a key that is cut off
 
 
 def named_secret(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
@@ -137,13 +138,16 @@ def private_key(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
     limit = min(row_end, begin.end() + _MOST_PEM_BYTES)
     frame = data.find(_FRAME, begin.end(), limit)
     is_whole = frame >= 0 and data.startswith(_END, frame)
-    lines = [
-        match.span("value")
-        for match in _BODY.finditer(data, begin.end(), limit if frame < 0 else frame)
-        if match["value"]
-    ]
+    if not is_whole:
+        unframed = _UNFRAMED.match(data, begin.end(), limit if frame < 0 else frame)
+        limit = unframed.end() if unframed else begin.end()
+    lines = [match.span("value") for match in _BODY.finditer(data, begin.end(), frame if is_whole else limit)]
+    lines = [(start, end) for start, end in lines if end > start and _is_pem_line(data, start, end)]
     for start, end in lines:
-        if (end - start >= _LEAST_PEM_LINE or (is_whole and (start, end) == lines[-1])) and not is_masked(
-            data[start:end]
-        ):
+        if end - start >= _LEAST_PEM_LINE or (is_whole and (start, end) == lines[-1]):
             yield Hit(start, end, Kind.PRIVATE_KEY)
+
+
+def _is_pem_line(data: bytes, start: int, end: int) -> bool:
+    """And no number that happens to stand behind the frame, nor a placeholder."""
+    return data[start - 1 : start] != b"." and not data[start:end].isdigit() and not is_masked(data[start:end])

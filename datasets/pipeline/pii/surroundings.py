@@ -14,6 +14,7 @@ BACKSLASH = 92
 _ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[abfnrtv])")
 _LONGEST_ESCAPE = 6
 _WORDS = re.compile(rb"[A-Z]?[a-z\x80-\xff]+|[A-Z]+(?![a-z])")
+_OUR_WORDS = re.compile(rb"[A-Z_]{1,20}_[a-p]{12}(?![a-z])")  # a placeholder, or its end, says nothing of what follows
 CONTEXT_BYTES = 40
 
 
@@ -46,7 +47,8 @@ def before(data: bytes, position: int, length: int) -> bytes:
 
 def mentions(data: bytes, position: int, words: frozenset[bytes], length: int = CONTEXT_BYTES) -> bool:
     """Whether one of the words stands before, whatever its case, by itself or within a name in camel or snake case."""
-    return any(word.lower() in words for word in _WORDS.findall(before(data, position, length)))
+    text = _OUR_WORDS.sub(b"", before(data, position, length))
+    return any(word.lower() in words for word in _WORDS.findall(text))
 
 
 def _ends_escape(data: bytes, position: int) -> bool:
