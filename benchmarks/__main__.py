@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-NAMES = ("api", "claims", "dispatch", "hostile", "ids", "near_dedup", "parse", "pipeline", "subscriptions")
+NAMES = ("api", "claims", "dispatch", "hostile", "ids", "near_dedup", "parse", "pii", "pipeline", "subscriptions")
 
 
 def main(arguments: list[str]) -> int:

@@ -30,9 +30,12 @@ class ActorFailed(Exception):
 class Actor:
     """Lives as long as the `with` block: the end of its standard input is the end of it, however this process ends."""
 
-    def __init__(self, target: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        """`target` is module:class; the class takes strings."""
-        self._start(["-m", "benchmarks.actor", target, *arguments], env)
+    def __init__(
+        self, target: str, *arguments: str, env: Mapping[str, str] | None = None, python: Path | None = None
+    ) -> None:
+        """`target` is module:class; the class takes strings. With an interpreter it is file:class, and knows no Django."""
+        script = ["benchmarks/plain.py"] if python else ["-m", "benchmarks.actor"]
+        self._start([*script, target, *arguments], env, python or Path(sys.executable))
 
     @classmethod
     def script(cls, python: Path, script: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Self:
@@ -41,7 +44,7 @@ class Actor:
         actor._start([str(script.relative_to(ROOT)), *arguments], env, python)
         return actor
 
-    def _start(self, words: list[str], env: Mapping[str, str] | None, python: Path = Path(sys.executable)) -> None:
+    def _start(self, words: list[str], env: Mapping[str, str] | None, python: Path) -> None:
         self.command = " ".join(["python", *words])
         self._env = env or {}
         self._words = [str(python), *words]

@@ -16,6 +16,8 @@ REQUIREMENTS = {
     "datasketch": ["datasketch==2.0.0", "xxhash==3.6.0"],
     "rensa": ["rensa==0.5.0"],
     "datatrove": ["datatrove[io,processing]==0.10.1", "spacy==3.8.18"],
+    "presidio": ["presidio-analyzer==2.2.366", "presidio-anonymizer==2.2.366"],
+    "scrubadub": ["scrubadub==2.0.1", "setuptools<81"],
     "data_juicer": ["py-data-juicer==1.6.1", "aiohttp==3.14.5"],
 }
 INSTALL_S = 1200

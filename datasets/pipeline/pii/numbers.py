@@ -1,0 +1,102 @@
+"""Numbers that are told by their shape: cards, and the national ids that consist of digits.
+
+A shape says how many digits stand together, what separates them, and what has to be true of them all. A number that is
+too common for its check digit to tell (nine bare digits are a BSN by chance in one case of eleven) needs a word
+before it that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from datasets.pipeline.pii import checks
+from datasets.pipeline.pii.findings import Hit
+from datasets.pipeline.pii.kinds import Kind
+from datasets.pipeline.pii.runs import Runs
+from datasets.pipeline.pii.surroundings import begins, ends, mentions
+
+
+@dataclass(frozen=True)
+class Shape:
+    kind: Kind
+    lengths: tuple[int, ...]
+    separators: bytes
+    check: checks.Check
+    context: frozenset[bytes] = frozenset()
+
+
+_CARD = frozenset(b"card cards cardnumber creditcard visa mastercard amex maestro unionpay pan cc credit".split())
+_SSN = frozenset(b"ssn social".split())
+_STEUER = frozenset(b"steuer steuerid idnr steueridnr steueridentifikationsnummer tin tax taxid".split())
+_AADHAAR = frozenset(b"aadhaar aadhar uidai".split())
+_BSN = frozenset(b"bsn burgerservicenummer sofi sofinummer".split())
+_CPF = frozenset({b"cpf"})
+
+SHAPES = (
+    *(Shape(Kind.PAYMENT_CARD, (length,), b"", checks.payment_card) for length in (14, 15, 16)),
+    *(Shape(Kind.PAYMENT_CARD, (length,), b"", checks.payment_card, _CARD) for length in (13, 17, 18, 19)),
+    Shape(Kind.PAYMENT_CARD, (4, 4, 4, 4), b" -", checks.payment_card),
+    Shape(Kind.PAYMENT_CARD, (4, 4, 4, 4, 3), b" -", checks.payment_card),
+    Shape(Kind.PAYMENT_CARD, (4, 6, 5), b" -", checks.payment_card),
+    Shape(Kind.PAYMENT_CARD, (4, 6, 4), b" -", checks.payment_card),
+    Shape(Kind.SSN, (3, 2, 4), b"-", checks.ssn),
+    Shape(Kind.SSN, (3, 2, 4), b" ", checks.ssn, _SSN),
+    Shape(Kind.SSN, (9,), b"", checks.ssn, _SSN),
+    Shape(Kind.STEUER_ID, (2, 3, 3, 3), b" ", checks.steuer_id),
+    Shape(Kind.STEUER_ID, (11,), b"", checks.steuer_id, _STEUER),
+    Shape(Kind.INSEE, (15,), b"", checks.insee),
+    Shape(Kind.INSEE, (13, 2), b" ", checks.insee),
+    Shape(Kind.INSEE, (1, 2, 2, 2, 3, 3, 2), b" ", checks.insee),
+    Shape(Kind.AADHAAR, (4, 4, 4), b" -", checks.aadhaar),
+    Shape(Kind.AADHAAR, (12,), b"", checks.aadhaar, _AADHAAR),
+    Shape(Kind.BSN, (9,), b"", checks.bsn, _BSN),
+    Shape(Kind.BSN, (4, 2, 3), b". ", checks.bsn, _BSN),
+    Shape(Kind.CPF, (3, 3, 3, 2), b".-", checks.cpf),
+    Shape(Kind.CPF, (11,), b"", checks.cpf, _CPF),
+)
+
+
+def find_numbers(runs: Runs, kinds: frozenset[Kind]) -> Iterator[Hit]:
+    for shape in SHAPES:
+        if shape.kind in kinds:
+            yield from _shaped(runs, shape)
+
+
+def _shaped(runs: Runs, shape: Shape) -> Iterator[Hit]:
+    data = runs.segment.data
+    first = runs.shaped(shape.lengths, shape.separators)
+    starts, stops = runs.starts[first], runs.ends[first + len(shape.lengths) - 1]
+    for start, end in zip(starts.tolist(), stops.tolist(), strict=True):
+        if not alone(data, start, end) or not _even(data[start:end], shape):
+            continue
+        if shape.context and not mentions(data, start, shape.context):
+            continue
+        if shape.check(digits(data[start:end])):
+            yield Hit(start, end, shape.kind)
+
+
+def digits(text: bytes) -> str:
+    return text.translate(None, delete=b" .-/()+").decode()
+
+
+def _even(text: bytes, shape: Shape) -> bool:
+    """The same separator throughout; a CPF has two points and a hyphen."""
+    between = text.translate(None, delete=b"0123456789")
+    return between == b"..-" if shape.kind is Kind.CPF and between else len(set(between)) <= 1
+
+
+def alone(data: bytes, start: int, end: int) -> bool:
+    """Whether the number is no part of a longer one, of a version, of a decimal fraction, or of a word."""
+    if not begins(data, start) or not ends(data, end):
+        return False
+    previous, earlier = data[start - 1 : start], data[start - 2 : start - 1]
+    if start >= 2 and ((previous in b".-/+" and earlier.isalnum()) or (previous == b":" and earlier.isdigit())):
+        return False
+    if previous == b")" and data[start] in b"(+":  # what stands before ends with a bracket, or did before it was masked
+        return False
+    spaced = b" " in data[start:end]
+    if spaced and previous == b" " and earlier.isdigit() and data[start : start + 1] != b"(":
+        return False
+    following = data[end : end + 1]
+    return not (data[end + 1 : end + 2].isdigit() and following in (b".-:/ " if spaced else b".-:/"))

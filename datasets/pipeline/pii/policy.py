@@ -1,0 +1,85 @@
+"""What becomes of rows in which something was found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from datasets.pipeline.pii.finding import ALL, NameFinder, find
+from datasets.pipeline.pii.findings import Findings
+from datasets.pipeline.pii.kinds import KINDS, PERSONAL, SECRETS, Kind
+from datasets.pipeline.pii.masking import mask
+from datasets.pipeline.pii.preview import Preview, previews
+
+Column: TypeAlias = pa.Array | pa.ChunkedArray
+
+
+class Action(StrEnum):
+    """MASK replaces what was found, DROP leaves the row out, KEEP counts only."""
+
+    MASK = "MASK"
+    DROP = "DROP"
+    KEEP = "KEEP"
+
+
+@dataclass(frozen=True)
+class Policy:
+    pii: Action = Action.MASK
+    secrets: Action = Action.MASK
+
+    def kinds(self, action: Action) -> frozenset[Kind]:
+        return (PERSONAL if self.pii is action else frozenset()) | (SECRETS if self.secrets is action else frozenset())
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """`columns` have as many rows as before; `dropped` says of each row which kind it is left out for, or null."""
+
+    columns: dict[str, Column]
+    dropped: pa.Array
+    counts: Counter[Kind]
+    previews: list[Preview] = field(default_factory=list)
+
+
+def scrub(
+    columns: Mapping[str, Column],
+    policy: Policy,
+    key: bytes,
+    *,
+    preview_limit: int = 0,
+    names: NameFinder | None = None,
+) -> Scrubbed:
+    """Columns of equal length, each searched by itself, and the same value masked alike in all of them.
+
+    Counts are of all that was found, also in rows that are dropped. Raises ValueError for a key of fewer than 16 bytes.
+    """
+    found = {name: find(texts, names=names) for name, texts in columns.items()}
+    rows = max((len(texts) for texts in columns.values()), default=0)
+    counts: Counter[Kind] = Counter()
+    shown: list[Preview] = []
+    for name, findings in found.items():
+        counts.update(findings.counts())
+        shown += previews(columns[name], findings, key, preview_limit - len(shown))
+    to_mask = policy.kinds(Action.MASK)
+    masked = {
+        # what is kept does not hide what overlaps it
+        name: mask(columns[name], findings if to_mask == ALL else find(columns[name], to_mask, names), key)
+        for name, findings in found.items()
+    }
+    return Scrubbed(masked, _dropped(found.values(), policy.kinds(Action.DROP), rows), counts, shown)
+
+
+def _dropped(found: Iterable[Findings], kinds: frozenset[Kind], rows: int) -> pa.Array:
+    """The most specific kind of each row that has one of these."""
+    codes = np.full(rows, len(KINDS), np.int64)
+    for findings in found:
+        chosen = findings.of_kinds(kinds)
+        np.minimum.at(codes, chosen.row, chosen.kind)
+    names = pa.array([*KINDS, None], pa.string())
+    return names.take(pa.array(codes))

@@ -1,0 +1,78 @@
+"""Rows of text as one run of bytes, so that positions in all of them are found at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SEGMENT_BYTES = 2 << 20  # what a cache holds: arrays of a segment are made and dropped many times
+
+Positions = np.ndarray  # int64, in the bytes of a segment
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some rows, each followed by a line feed, so that nothing is found across two of them.
+
+    `starts` has one more entry than there are rows: the row at place n is data[starts[n] : starts[n + 1] - 1].
+    """
+
+    first_row: int
+    lines: pa.Array
+    data: bytes
+    starts: Positions
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        return np.frombuffer(self.data, np.uint8)
+
+    def places(self, positions: Positions) -> Positions:
+        """The place of the row that holds each position."""
+        return np.searchsorted(self.starts, positions, side="right") - 1
+
+    def at(self, positions: Positions) -> np.ndarray:
+        """The bytes there; beyond either end, a line feed."""
+        return self.codes[np.where((positions < 0) | (positions >= len(self.codes)), -1, positions)]
+
+    def positions_of(self, literals: list[str]) -> Positions:
+        """Where one of the literals begins; of literals that overlap, the leftmost.
+
+        Up to 64 literals of at least three bytes are searched for with vector instructions; more, or one that is
+        shorter, make the search several times slower.
+        """
+        found = pl.Series(pl.from_arrow(self.lines)).str.find_many(literals, leftmost=True).to_arrow()
+        return np.repeat(self.starts[:-1], found.value_lengths().to_numpy()) + found.flatten().to_numpy()
+
+    def pairs(self, pair: bytes) -> Positions:
+        """Where these two bytes stand."""
+        return np.flatnonzero((self.codes[:-1] == pair[0]) & (self.codes[1:] == pair[1]))
+
+
+def segments(texts: pa.Array | pa.ChunkedArray) -> Iterator[Segment]:
+    """The rows in their order; a null is an empty row, for nothing is found in it."""
+    first_row = 0
+    for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
+        rows = pc.fill_null(chunk.cast(pa.large_string()), "")
+        ends = np.cumsum(pc.binary_length(rows).to_numpy())
+        place = 0
+        while place < len(rows):
+            before = ends[place - 1] if place else 0
+            stop = max(place + 1, int(np.searchsorted(ends, before + SEGMENT_BYTES, side="right")))
+            yield _segment(first_row + place, rows[place:stop])
+            place = stop
+        first_row += len(rows)
+
+
+def _segment(first_row: int, rows: pa.Array) -> Segment:
+    empty, feed = (pa.scalar(text, pa.large_string()) for text in ("", "\n"))
+    lines = pc.binary_join_element_wise(rows, empty, feed)
+    starts = np.concatenate([[0], np.cumsum(pc.binary_length(lines).to_numpy())])
+    offset = int(np.frombuffer(lines.buffers()[1], np.int64)[lines.offset])
+    data = lines.buffers()[2].slice(offset, int(starts[-1])).to_pybytes()
+    return Segment(first_row, lines, data, starts)
