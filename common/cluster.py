@@ -50,7 +50,11 @@ def echo() -> None:
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """What a worker does in this block lets pulses wait. A thread of its own shows that the process is not stopped."""
+    """What a worker does in this block lets pulses wait. A thread of its own shows that the process is not stopped.
+
+    It was rung for through the same queue as a pulse, and so it is an echo, too.
+    """
+    echo()
     place, done = os.getpid() % len(_busy), threading.Event()
 
     def beat() -> None:

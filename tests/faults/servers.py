@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -87,12 +88,15 @@ class ServerProcess:
         stop_strays(self._data, self._server.program, ((signal.SIGKILL, 5.0),))
 
     def pause(self) -> None:
-        for pid in self.pids:
-            os.kill(pid, signal.SIGSTOP)
+        self._send_all(signal.SIGSTOP)
 
     def resume(self) -> None:
+        self._send_all(signal.SIGCONT)
+
+    def _send_all(self, number: signal.Signals) -> None:
         for pid in self.pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # one whose work was done
+                os.kill(pid, number)
 
 
 class Servers:
