@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Max, Q
+from django.db.models import F, Max, Q
 from django.utils import timezone
 
 from accounts import audit
@@ -35,6 +35,17 @@ def upload_expiry() -> Any:
     return timezone.now() + lifetime
 
 
+class UploadQuerySet(TenantQuerySet):
+    """Given up is what expires with its creation, by whatever clock."""
+
+    def give_up(self) -> int:
+        """How many there were."""
+        return self.update(expires_at=F("created_at"), received_bytes=0)
+
+    def not_given_up(self) -> Self:
+        return self.filter(expires_at__gt=F("created_at"))
+
+
 class Upload(models.Model):
     """A file as its user sent it. The name is what they called it; the key where it lies owes nothing to that."""
 
@@ -51,7 +62,7 @@ class Upload(models.Model):
     completed_at = models.DateTimeField(null=True)
     storage_key = models.CharField(max_length=300, blank=True, default="")
 
-    objects = TenantQuerySet.as_manager()
+    objects = UploadQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
@@ -67,6 +78,11 @@ class Upload(models.Model):
         if self.expires_at <= timezone.now():
             return UploadStatus.EXPIRED
         return UploadStatus.RECEIVING if self.received_bytes else UploadStatus.WAITING
+
+    @property
+    def was_given_up(self) -> bool:
+        was: bool = self.expires_at <= self.created_at
+        return was
 
     @property
     def usage_key(self) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from django.db.models import F
 from django.utils import timezone
 
 from accounts.models import Membership
 from accounts.usage import release, settle
 from accounts.usage_kinds import UsageKind
 from common import blobs
-from common.clock import ServerClock
 from common.tenancy import organizations_scope
 from datasets.models import Upload, UploadStatus
 from datasets.receive.answers import Refusal, not_found
@@ -35,8 +33,11 @@ def as_it_is_now(upload: Upload) -> Upload:
 
 
 def require_waiting(upload: Upload) -> None:
-    """Refuse a complete one, and one that has expired or been given up, whose place is free for another."""
-    if upload.status is UploadStatus.EXPIRED:
+    """Refuse a complete one, and one that was given up, whose place is free for another.
+
+    A transfer that is under way when its ticket expires may end.
+    """
+    if upload.was_given_up:
         raise not_found()
     if upload.status is UploadStatus.COMPLETE:
         message = "All bytes of this upload have arrived before; start another one."
@@ -72,10 +73,9 @@ def complete(upload: Upload, path: Path, sha256: str) -> None:
 
 
 def give_up(upload: Upload) -> None:
-    """Nobody will send the rest: the ticket expires, by whatever clock, and what was reserved for it is free."""
+    """Nobody will send the rest, and what was reserved for it is free."""
     with organizations_scope([upload.organization_id]):
-        waiting = Upload.objects.filter(pk=upload.pk, completed_at=None)
-        if waiting.update(expires_at=F("created_at"), received_bytes=0):
+        if Upload.objects.filter(pk=upload.pk, completed_at=None).give_up():
             release(upload.organization_id, UsageKind.STORAGE_BYTES, key=upload.usage_key)
             return
     require_waiting(as_it_is_now(upload))
@@ -84,9 +84,7 @@ def give_up(upload: Upload) -> None:
 def _say_complete(upload: Upload, sha256: str, key: str) -> bool:
     """Whether it was this transfer that made it complete."""
     with organizations_scope([upload.organization_id]):
-        waiting = Upload.objects.filter(
-            pk=upload.pk, completed_at=None, expires_at__gt=ServerClock(), organization__closes_at=None
-        )
+        waiting = Upload.objects.filter(pk=upload.pk, completed_at=None, organization__closes_at=None).not_given_up()
         won = waiting.update(
             received_bytes=upload.size_bytes, sha256=sha256, completed_at=timezone.now(), storage_key=key
         )

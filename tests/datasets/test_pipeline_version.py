@@ -195,7 +195,7 @@ def test_the_manifest_names_every_file_and_a_rerun_gives_the_same_bytes(tmp_path
 
 
 def test_progress_is_told_in_order_and_ends_at_one(tmp_path: Path) -> None:
-    data = lines(*({"text": f"row {number}"} for number in range(50_000)))
+    data = lines(*({"text": f"row {number}"} for number in range(400_000)))
     version = process(tmp_path, data)
     told = [event for event in version.events if event["kind"] == "StepProgressed"]
     for name in ("parse", "clean", "validate", "dedup_exact", "split", "store"):
@@ -204,7 +204,7 @@ def test_progress_is_told_in_order_and_ends_at_one(tmp_path: Path) -> None:
         assert shares == sorted(shares)
         assert (shares[0], shares[-1]) == (0.0, 1.0)
         assert [event["status"] for event in of_step][-1] == "DONE"
-        assert of_step[-1]["rows_kept"] == 50_000
+        assert of_step[-1]["rows_kept"] == 400_000
     assert any(0 < event["progress"] < 1 and event["rows_in"] > 0 for event in told)
     between = [event for event in told if event["status"] == "RUNNING" and event["progress"] > 0]
     times = [datetime.fromisoformat(event["at"]).timestamp() for event in between]

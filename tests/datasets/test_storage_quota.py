@@ -105,7 +105,8 @@ def test_an_upload_keeps_its_place_from_its_ticket_on(ada: Person) -> None:
 
 def let_expire() -> None:
     with operator():
-        Upload.objects.update(expires_at=F("expires_at") - timedelta(hours=25))
+        day = timedelta(hours=25)
+        Upload.objects.update(created_at=F("created_at") - day, expires_at=F("expires_at") - day)
         UsageEntry.objects.update(lapses_at=F("lapses_at") - timedelta(hours=25))
 
 
