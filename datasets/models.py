@@ -151,6 +151,7 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
     size_bytes = models.BigIntegerField(null=True)
     steps = models.JSONField(default=list)
     splits = models.JSONField(default=list, help_text="[{name, rows, bytes}]")
+    pii_findings = models.JSONField(default=list, help_text="[{key, count}]: secrets and personal data, by kind.")
     storage_prefix = models.CharField(max_length=300, blank=True, default="")
 
     queue = "datasets"

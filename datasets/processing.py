@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from pathlib import Path
 from typing import Any
+
+from django.conf import settings
 
 from common import blobs
 from common.jobs import Lease
@@ -32,16 +35,28 @@ def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
             rows_kept=result["rows_kept"],
             size_bytes=result["size_bytes"],
             steps=result["steps"],
+            pii_findings=result["pii_findings"],
             splits=_splits(result["manifest"]),
             progress=1.0,
         )
 
     return Work(
         module="datasets.pipeline",
-        orders={"source": str(source), "file_name": version.upload.file_name, "recipe": version.recipe},
+        orders={
+            "source": str(source),
+            "file_name": version.upload.file_name,
+            "recipe": version.recipe,
+            "pii_key": _placeholder_key(version),
+        },
         store=store,
         succeeded=succeeded,
     )
+
+
+def _placeholder_key(version: DatasetVersion) -> str:
+    """In hex: an organization's placeholders are the same in all of its versions, and say nothing to another one."""
+    name = f"placeholders/{version.organization_id}".encode()
+    return hmac.digest(settings.SECRET_KEY.encode(), name, "sha256").hex()
 
 
 def _splits(manifest: dict[str, Any]) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from common.graphql import (
 from common.graphql_jobs import JobEventType, follow
 from common.text import is_storable
 from datasets import actions, models
-from datasets.pipeline.recipe import Format, Recipe, RecipeError
+from datasets.pipeline.recipe import Action, Format, Recipe, RecipeError
 from datasets.types import DatasetType, DatasetVersionType, UploadTicket, UploadType
 
 Id = Annotated[ID, argument(description="Its id.")]
@@ -87,6 +87,13 @@ class SplitInput:
     seed: int = strawberry.field(default=17, description="Seed of the hash.")
 
 
+@strawberry.input(description="How rows that are much like another are found.")
+class NearDedupInput:
+    threshold: float = strawberry.field(default=0.7, description="Jaccard similarity of their shingles, from 0.3 to 1.")
+    permutations: int = strawberry.field(default=256, description="Values in a MinHash signature, from 64 to 1,024.")
+    shingle_tokens: int = strawberry.field(default=5, description="How many tokens make a shingle, from 1 to 32.")
+
+
 @strawberry.input(description="Every step can be turned off; the defaults are what a careful person would choose.")
 class RecipeInput:
     format: Format = strawberry.field(default=Format.AUTO, description="AUTO recognises it by content.")
@@ -94,6 +101,12 @@ class RecipeInput:
     min_characters: int = strawberry.field(default=1, description="Drop shorter completions and texts.")
     max_characters: int = strawberry.field(default=200_000, description="Drop longer rows.")
     exact_dedup: bool = strawberry.field(default=True, description="Reduce equal rows to the first.")
+    near_dedup: NearDedupInput | None = strawberry.field(
+        default_factory=NearDedupInput,
+        description="Reduce rows that are much like another to the longest; null: do not.",
+    )
+    pii: Action = strawberry.field(default=Action.MASK, description="What becomes of personal data.")
+    secrets: Action = strawberry.field(default=Action.MASK, description="What becomes of keys, tokens, and passwords.")
     split: SplitInput | None = strawberry.field(default=None, description="How rows are divided.")
 
 
@@ -116,6 +129,10 @@ class ProcessDatasetInput:
     recipe: RecipeInput | None = strawberry.field(default=None, description="What is done to the upload.")
 
 
+OFF = {"near_dedup"}
+"""What null turns off; elsewhere it is the default."""
+
+
 def organization_named(info: Info, global_id: str | None) -> UUID:
     """The organization that an input means. Raises NotFound and Invalid with ORGANIZATION_REQUIRED."""
     if global_id is None:
@@ -131,7 +148,7 @@ def recipe_of(chosen: RecipeInput | None) -> Recipe:
             field = f"recipe.columns.{role}"
             raise Invalid(f"{field} must be the name of a column, or null.", code="INVALID_RECIPE", field=field)
     try:
-        return Recipe.from_json({name: value for name, value in values.items() if value is not None})
+        return Recipe.from_json({name: value for name, value in values.items() if value is not None or name in OFF})
     except RecipeError as error:
         field = f"recipe.{error.field}"
         raise Invalid(f"{camel_case(field)} {error.message}.", code="INVALID_RECIPE", field=field) from None

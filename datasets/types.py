@@ -17,13 +17,18 @@ from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets import models, rows
 from datasets.models import UploadStatus
-from datasets.pipeline.recipe import Format
+from datasets.pipeline.recipe import Action, Format
 from datasets.tickets import url_for
 
 strawberry.enum(
     Format,
     name="DataFormat",
     description="JSON: an array of objects, or an object with one array. PYTHON: source files, or a zip of them, never executed.",
+)
+strawberry.enum(
+    Action,
+    name="PiiAction",
+    description="MASK: replaced by placeholders that keep code and JSON parseable. DROP: such rows are left out. KEEP: counted only.",
 )
 strawberry.enum(UploadStatus, description="How far an upload has come.")
 
@@ -99,6 +104,16 @@ class SplitShares:
 
 
 @strawberry.type(
+    name="NearDedup",
+    description="Rows are near-duplicates when the Jaccard similarity of their shingles reaches the threshold.",
+)
+class NearDedupType:
+    threshold: float = strawberry.field(description="From 0.3 to 1.")
+    permutations: int = strawberry.field(description="Values in a MinHash signature.")
+    shingle_tokens: int = strawberry.field(description="How many successive tokens make a shingle.")
+
+
+@strawberry.type(
     name="Recipe",
     description="The recipe that a version was made with: RecipeInput's fields, with every default filled in.",
 )
@@ -108,6 +123,11 @@ class RecipeType:
     min_characters: int = strawberry.field(description="Shorter completions and texts are dropped.")
     max_characters: int = strawberry.field(description="Longer rows are dropped.")
     exact_dedup: bool = strawberry.field(description="Whether equal rows were reduced to the first.")
+    near_dedup: NearDedupType | None = strawberry.field(
+        description="How rows that are much like another were found; null: they were not."
+    )
+    pii: Action = strawberry.field(description="What became of personal data.")
+    secrets: Action = strawberry.field(description="What became of keys, tokens, and passwords.")
     split: SplitShares = strawberry.field(description="How rows were divided.")
 
     @classmethod
@@ -118,6 +138,10 @@ class RecipeType:
             min_characters=recipe["min_characters"],
             max_characters=recipe["max_characters"],
             exact_dedup=recipe["exact_dedup"],
+            # older versions were made without these
+            near_dedup=NearDedupType(**near) if (near := recipe.get("near_dedup")) else None,
+            pii=Action(recipe.get("pii", Action.KEEP)),
+            secrets=Action(recipe.get("secrets", Action.KEEP)),
             split=SplitShares(**recipe["split"]),
         )
 
@@ -223,6 +247,10 @@ class DatasetVersionType(ModelNode):
     @strawberry_django.field(description="Its parts, once it is made.", only=["splits"])
     def splits(self) -> list[Split]:
         return [Split(name=SplitName(part["name"]), rows=part["rows"], bytes=part["bytes"]) for part in self.splits]  # type: ignore[attr-defined]
+
+    @strawberry_django.field(description="Secrets and personal data that were found, by kind.", only=["pii_findings"])
+    def pii_findings(self) -> list[Count]:
+        return [Count(**found) for found in self.pii_findings]  # type: ignore[attr-defined]
 
     @strawberry_django.field(
         description="Rows left out, each with its place in the upload and the reason.", only=["storage_prefix", "steps"]

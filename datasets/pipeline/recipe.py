@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from datasets.pipeline.near.choices import NearDedup
+
 SHARES_TOLERANCE = 1e-6
 MAX_COLUMN_NAME_CHARACTERS = 1_000
 MAX_ROW_CHARACTERS = 1_000_000  # no line of an upload may be longer
@@ -30,6 +32,14 @@ class Format(StrEnum):
     JSONL = "JSONL"
     CSV = "CSV"
     PYTHON = "PYTHON"
+
+
+class Action(StrEnum):
+    """What becomes of a finding: MASK replaces it, DROP leaves its row out, KEEP counts only."""
+
+    MASK = "MASK"
+    DROP = "DROP"
+    KEEP = "KEEP"
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,8 @@ class Recipe:
     min_characters  of a completion, a text, or all messages of a chat, without surrounding whitespace
     max_characters  of a whole row
     exact_dedup     drops rows whose content occurred before
+    near_dedup      drops rows that are much like another; null: does not
+    pii, secrets    what becomes of personal data, and of keys, tokens, and passwords
     split           shares and seed
     """
 
@@ -94,6 +106,9 @@ class Recipe:
     min_characters: int = 1
     max_characters: int = 200_000
     exact_dedup: bool = True
+    near_dedup: NearDedup | None = field(default_factory=NearDedup)
+    pii: Action = Action.MASK
+    secrets: Action = Action.MASK
     split: Split = field(default_factory=Split)
 
     def __post_init__(self) -> None:
@@ -109,10 +124,15 @@ class Recipe:
             raise RecipeError("min_characters", "must not exceed max_characters")
         if not isinstance(self.exact_dedup, bool):
             raise RecipeError("exact_dedup", "must be true or false")
+        for name in ("pii", "secrets"):
+            try:
+                object.__setattr__(self, name, Action(getattr(self, name)))
+            except ValueError:
+                raise RecipeError(name, f"must be one of {', '.join(Action)}") from None
 
     def to_json(self) -> dict[str, Any]:
         """Strict JSON with every default filled in; `from_json` gives an equal recipe back."""
-        return {**asdict(self), "format": self.format.value}
+        return {**asdict(self), "format": self.format.value, "pii": self.pii.value, "secrets": self.secrets.value}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Recipe:
@@ -120,9 +140,24 @@ class Recipe:
         chosen = _known(cls, value, "")
         if "columns" in chosen:
             chosen["columns"] = ColumnMapping(**_known(ColumnMapping, chosen["columns"], "columns."))
+        if chosen.get("near_dedup") is not None:
+            chosen["near_dedup"] = _near_dedup(_known(NearDedup, chosen["near_dedup"], "near_dedup."))
         if "split" in chosen:
             chosen["split"] = Split(**_known(Split, chosen["split"], "split."))
         return cls(**chosen)
+
+
+def _near_dedup(chosen: dict[str, Any]) -> NearDedup:
+    for name, value in chosen.items():
+        if not (_is_number if name == "threshold" else _is_whole)(value):
+            raise RecipeError(
+                f"near_dedup.{name}", "must be a number" if name == "threshold" else "must be a whole number"
+            )
+    try:
+        return NearDedup(**chosen)
+    except ValueError as error:
+        name, _, message = str(error).partition(" ")
+        raise RecipeError(f"near_dedup.{name}", message) from None
 
 
 def _known(cls: type[Any], value: Any, prefix: str) -> dict[str, Any]:

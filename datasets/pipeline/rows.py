@@ -80,6 +80,11 @@ class Reason(StrEnum):
     NO_ANSWER = "NO_ANSWER"
     # dedup_exact
     DUPLICATE = "DUPLICATE"
+    # dedup_near
+    NEAR_DUPLICATE = "NEAR_DUPLICATE"
+    # pii
+    SECRET = "SECRET"  # noqa: S105
+    PERSONAL_DATA = "PERSONAL_DATA"
 
 
 class Unusable(Exception):

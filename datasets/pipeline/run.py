@@ -26,20 +26,24 @@ from datasets.pipeline.csv_file import read_csv
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
 from datasets.pipeline.json_document import read_json
 from datasets.pipeline.jsonl import read_jsonl
+from datasets.pipeline.near_duplicates import DropNearDuplicates
+from datasets.pipeline.pii import Policy
+from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.progress import Progress, StepReport, sorted_counts
 from datasets.pipeline.python_source import read_python
 from datasets.pipeline.recipe import ColumnMapping, Format, Recipe
 from datasets.pipeline.recognise import recognise
 from datasets.pipeline.rows import Chunk, Outcome, Parsed, Rejection, excerpt, joined
+from datasets.pipeline.scrubbing import Scrub
 from datasets.pipeline.shards import VersionWriter
-from datasets.pipeline.spool import Spool, clear, spooled
+from datasets.pipeline.spool import Spool, Spooled, clear, spooled
 from datasets.pipeline.steps import WITH_DIGEST, AssignSplit, ExactDedup, Validate
 
 SAMPLED_ROWS = 10_000
 BATCH_RECORDS, BATCH_BYTES = 1_000, 1 << 18  # smaller ones, as of small files, are joined
 
 FIRST_PASS = ("parse", "clean", "validate", "dedup_exact")
-SECOND_PASS = ("split", "store")
+SECOND_PASS = ("dedup_near", "split", "pii", "store")
 
 
 class Run:
@@ -50,7 +54,9 @@ class Run:
         self.recipe = Recipe.from_json(attempt.orders["recipe"])
         self.source = Path(attempt.orders["source"])
         self.file_name = str(attempt.orders["file_name"])
+        self.key = bytes.fromhex(attempt.orders["pii_key"])
         self.skipped: dict[str, int] = {}
+        self.found: Counter[Kind] = Counter()
         self.first_rejections: dict[str, Rejection] = {}
         self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
         self.progress = Progress(attempt.events, list(self.reports.values()))
@@ -90,13 +96,17 @@ class Run:
             "rejected": writer.rejected,
             "skipped": self.skipped,
             "splits": splits,
+            "pii_findings": [{"key": kind.value, "count": count} for kind, count in sorted_counts(self.found)],
         }
         with self.source.open("rb") as file:
             source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         resolved = {**self.recipe.to_json(), "format": source_format.value, "columns": columns.to_json()}
         writer.publish(
             {
-                **{name: outcome[name] for name in ("rows_in", "rows_kept", "rejected", "skipped", "splits")},
+                **{
+                    name: outcome[name]
+                    for name in ("rows_in", "rows_kept", "rejected", "skipped", "splits", "pii_findings")
+                },
                 "pipeline_version": PIPELINE_VERSION,
                 "source_sha256": source_sha256,
                 "fingerprint": fingerprint(source_sha256, self.recipe),
@@ -167,14 +177,29 @@ class Run:
 
     def _second_pass(self, writer: VersionWriter) -> None:
         assign = AssignSplit(self.recipe.split).begin()
-        self._start(SECOND_PASS)
+        scrub = Scrub(Policy(self.recipe.pii, self.recipe.secrets), self.key, self.found).begin()
         with spooled(self.attempt.folder, self._after_batch) as everything:
-            for rows, rejections in zip(everything.batches(), everything.rejections(), strict=True):
-                kept = self._step("split", assign, rows, rows.num_rows, rejections)
+            near = self._near(everything)
+            self._start(name for name in SECOND_PASS if self._takes_place(name))
+            for spooled_rows, rejections in zip(everything.batches(), everything.rejections(), strict=True):
+                rows = self._step("dedup_near", near, spooled_rows, spooled_rows.num_rows, rejections)
+                rows = self._step("split", assign, rows, rows.num_rows, rejections)  # by groups as they were
+                kept = self._step("pii", scrub, rows, rows.num_rows, rejections)
                 with self._timed("store"):
                     writer.add(kept)
                     self.reports["store"].count(kept.num_rows, kept.num_rows)
                     writer.reject(self._in_order(rejections))
+
+    def _near(self, everything: Spooled) -> Callable[[pa.Table], Outcome]:
+        if self.recipe.near_dedup is None:
+            return Outcome
+        self.attempt.events.log(f"Looking for near-duplicates among {everything.num_rows:,} rows.")
+        with self._timed("dedup_near"):
+            return DropNearDuplicates(self.recipe.near_dedup).begin(everything)
+
+    def _takes_place(self, name: str) -> bool:
+        skipped = {"dedup_exact": not self.recipe.exact_dedup, "dedup_near": self.recipe.near_dedup is None}
+        return not skipped.get(name, False)
 
     def _after_batch(self, share: float) -> None:
         self.progress.advance(share)
@@ -231,8 +256,7 @@ class Run:
 
     def _end(self, names: Iterable[str]) -> None:
         for name in names:
-            skipped = name == "dedup_exact" and not self.recipe.exact_dedup
-            self.progress.end(self.reports[name], "SKIPPED" if skipped else "DONE")
+            self.progress.end(self.reports[name], "DONE" if self._takes_place(name) else "SKIPPED")
 
     def _in_order(self, rejections: list[Rejection]) -> list[Rejection]:
         """In the order of the upload, whichever step it was."""

@@ -42,8 +42,10 @@ LOOK = """
 query ($id: ID!) { datasetVersion(id: $id) {
   status progress errorCode errorMessage rowsIn rowsKept sizeBytes
   createdBy { email } finishedAt
-  recipe { format columns minCharacters maxCharacters exactDedup split { train validation test seed } }
+  recipe { format columns minCharacters maxCharacters exactDedup nearDedup { threshold permutations shingleTokens }
+    pii secrets split { train validation test seed } }
   steps { name status rowsIn rowsKept rowsDropped rowsChanged reasons { key count } seconds }
+  piiFindings { key count }
   splits { name rows bytes }
   preview(first: 2) { prompt completion text messages }
   rejections { totalCount edges { cursor node { line field step reason excerpt } } pageInfo { hasNextPage } }
@@ -86,6 +88,22 @@ def count_rows() -> tuple[int, int]:
         return Dataset.objects.count(), DatasetVersion.objects.count()
 
 
+def test_what_is_personal_is_counted_and_masked_and_near_duplicates_can_be_kept(bob: Person) -> None:
+    rows = [{"text": f"Ask grace.hopper@navy.mil about {'the very same matter ' * 9} {end}"} for end in ("now", "then")]
+    upload = make_upload(bob, "\n".join(map(json.dumps, rows)).encode())
+    made = create(bob, upload, recipe={"nearDedup": None})
+    work()
+    version = looked_at(bob, made)
+    assert (version["rowsKept"], version["recipe"]["nearDedup"]) == (2, None)
+    assert version["piiFindings"] == [{"key": "EMAIL", "count": 2}]
+    assert all("EMAIL_" in row["text"] and "navy" not in row["text"] for row in version["preview"])
+    reduced = create(bob, upload, recipe={"pii": "KEEP", "nearDedup": {"threshold": 0.6}})
+    work()
+    version = looked_at(bob, reduced)
+    assert (version["rowsKept"], version["recipe"]["pii"]) == (1, "KEEP")
+    assert "grace.hopper@navy.mil" in version["preview"][0]["text"]
+
+
 def test_an_upload_becomes_a_version_that_can_be_looked_into(bob: Person) -> None:
     upload = make_upload(bob, CONTENT)
     made = create(bob, upload)
@@ -108,6 +126,9 @@ def test_an_upload_becomes_a_version_that_can_be_looked_into(bob: Person) -> Non
         "minCharacters": 1,
         "maxCharacters": 200_000,
         "exactDedup": True,
+        "nearDedup": {"threshold": 0.7, "permutations": 256, "shingleTokens": 5},
+        "pii": "MASK",
+        "secrets": "MASK",
         "split": {"train": 0.8, "validation": 0.1, "test": 0.1, "seed": 17},
     }
     assert {key: value for key, value in version["recipe"]["columns"].items() if value} == columns
@@ -120,7 +141,7 @@ def test_an_upload_becomes_a_version_that_can_be_looked_into(bob: Person) -> Non
         for row in version["preview"]
     )
     steps = {step["name"]: step for step in version["steps"]}
-    assert [step["status"] for step in version["steps"]] == ["DONE"] * 6
+    assert [step["status"] for step in version["steps"]] == ["DONE"] * 8
     assert all(step["rowsIn"] == step["rowsKept"] + step["rowsDropped"] for step in version["steps"])
     assert steps["dedup_exact"]["reasons"] == [{"key": "DUPLICATE", "count": 1}]
     assert [edge["node"]["line"] for edge in version["rejections"]["edges"]] == [41, 42, 43, 44]
@@ -220,6 +241,8 @@ def test_an_upload_that_makes_no_version_fails_with_a_code_and_what_to_do(
     [
         ({"minCharacters": -1}, "recipe.minCharacters"),
         ({"maxCharacters": 0}, "recipe.maxCharacters"),
+        ({"nearDedup": {"threshold": 0.1}}, "recipe.nearDedup.threshold"),
+        ({"nearDedup": {"permutations": 2**30}}, "recipe.nearDedup.permutations"),
         ({"minCharacters": 5, "maxCharacters": 4}, "recipe.minCharacters"),
         ({"split": {"train": 0.9}}, "recipe.split"),
         ({"split": {"train": 0, "validation": 0.5, "test": 0.5}}, "recipe.split.train"),

@@ -161,7 +161,9 @@ def test_csv(tmp_path: Path, data: str | bytes, kept: list[tuple[str, str]], why
 
 def test_a_csv_record_beyond_the_limit_gives_its_lines_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_file, "MAX_LINE_BYTES", 1_000)
-    version = process(tmp_path, 'prompt,completion\np,"' + "c,d\n" * 600 + 'e"\nq,d\n', "d.csv", exact_dedup=False)
+    version = process(
+        tmp_path, 'prompt,completion\np,"' + "c,d\n" * 600 + 'e"\nq,d\n', "d.csv", exact_dedup=False, near_dedup=None
+    )
     assert [row["line"] for row in version.rows] == [*range(3, 602), 603]
     assert version.why == [(2, "BAD_QUOTES"), (602, "WRONG_FIELD_COUNT")]
 

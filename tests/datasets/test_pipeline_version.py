@@ -88,7 +88,9 @@ def test_the_report_of_each_step(tmp_path: Path) -> None:
         ("clean", "DONE", 6, 6, []),
         ("validate", "DONE", 6, 3, [("WRONG_TYPE", 2), ("TOO_SHORT", 1)]),
         ("dedup_exact", "DONE", 3, 2, [("DUPLICATE", 1)]),
+        ("dedup_near", "DONE", 2, 2, []),
         ("split", "DONE", 2, 2, []),
+        ("pii", "DONE", 2, 2, []),
         ("store", "DONE", 2, 2, []),
     ]
     assert all(step["seconds"] >= 0 for step in version.result["steps"])
@@ -103,8 +105,8 @@ def test_the_report_of_each_step(tmp_path: Path) -> None:
 
 def test_dedup_compares_content_alone_and_can_be_turned_off(tmp_path: Path) -> None:
     rows = [{"text": "a", "group": "x"}, {"text": "a", "group": "y"}, {"text": "a "}]
-    assert process(tmp_path / "on", lines(*rows)).why == [(2, "DUPLICATE")]
-    off = process(tmp_path / "off", lines(*rows), exact_dedup=False)
+    assert process(tmp_path / "on", lines(*rows), near_dedup=None).why == [(2, "DUPLICATE")]
+    off = process(tmp_path / "off", lines(*rows), exact_dedup=False, near_dedup=None)
     assert off.result["rows_kept"] == 3
     assert off.result["steps"][3]["status"] == "SKIPPED"
 
@@ -198,7 +200,7 @@ def test_progress_is_told_in_order_and_ends_at_one(tmp_path: Path) -> None:
     data = lines(*({"text": f"row {number}"} for number in range(400_000)))
     version = process(tmp_path, data)
     told = [event for event in version.events if event["kind"] == "StepProgressed"]
-    for name in ("parse", "clean", "validate", "dedup_exact", "split", "store"):
+    for name in ("parse", "clean", "validate", "dedup_exact", "dedup_near", "split", "pii", "store"):
         of_step = [event for event in told if event["name"] == name]
         shares = [event["progress"] for event in of_step]
         assert shares == sorted(shares)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from datasets.pipeline.fingerprint import fingerprint
-from datasets.pipeline.recipe import ColumnMapping, Format, Recipe, RecipeError, Split
+from datasets.pipeline.near.choices import NearDedup
+from datasets.pipeline.recipe import Action, ColumnMapping, Format, Recipe, RecipeError, Split
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 
@@ -20,6 +21,9 @@ def test_defaults_are_filled_in() -> None:
         "min_characters": 1,
         "max_characters": 200_000,
         "exact_dedup": True,
+        "near_dedup": {"threshold": 0.7, "permutations": 256, "shingle_tokens": 5},
+        "pii": "MASK",
+        "secrets": "MASK",
         "split": {"train": 0.8, "validation": 0.1, "test": 0.1, "seed": 17},
     }
     assert Recipe.from_json(None) == Recipe()
@@ -32,9 +36,13 @@ def test_json_gives_the_same_recipe_back() -> None:
         min_characters=3,
         max_characters=500,
         exact_dedup=False,
+        near_dedup=NearDedup(threshold=0.5, shingle_tokens=3),
+        pii=Action.KEEP,
+        secrets=Action.DROP,
         split=Split(0.5, 0.25, 0.25, seed=-1),
     )
     assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.from_json(Recipe(near_dedup=None).to_json()) == Recipe(near_dedup=None)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +64,16 @@ def test_json_gives_the_same_recipe_back() -> None:
         ({"max_characters": 1_000_001}, "max_characters"),
         ({"max_characters": 1.5}, "max_characters"),
         ({"exact_dedup": "yes"}, "exact_dedup"),
+        ({"near_dedup": True}, "near_dedup"),
+        ({"near_dedup": {"bands": 3}}, "near_dedup.bands"),
+        ({"near_dedup": {"threshold": "high"}}, "near_dedup.threshold"),
+        ({"near_dedup": {"threshold": 0.2}}, "near_dedup.threshold"),
+        ({"near_dedup": {"threshold": float("nan")}}, "near_dedup.threshold"),
+        ({"near_dedup": {"permutations": 63}}, "near_dedup.permutations"),
+        ({"near_dedup": {"permutations": 256.0}}, "near_dedup.permutations"),
+        ({"near_dedup": {"shingle_tokens": 0}}, "near_dedup.shingle_tokens"),
+        ({"pii": "HIDE"}, "pii"),
+        ({"secrets": None}, "secrets"),
         ({"split": {"train": 0.8, "validation": 0.1, "test": 0.2}}, "split"),
         ({"split": {"train": 0.8, "validation": 0.1, "test": 0.09999}}, "split"),
         ({"split": {"train": 0, "validation": 0.5, "test": 0.5}}, "split.train"),

@@ -16,8 +16,9 @@ from datasets.pipeline.pii.finding import ALL, NameFinder, find
 from datasets.pipeline.pii.findings import Finding, Findings
 from datasets.pipeline.pii.kinds import KINDS, PERSONAL, SECRETS, Kind
 from datasets.pipeline.pii.masking import mask
-from datasets.pipeline.pii.policy import Action, Policy, Scrubbed, scrub
+from datasets.pipeline.pii.policy import Policy, Scrubbed, scrub
 from datasets.pipeline.pii.preview import Preview, previews
+from datasets.pipeline.recipe import Action
 
 __all__ = [
     "ALL",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TypeAlias
 
 import numpy as np
@@ -16,16 +15,9 @@ from datasets.pipeline.pii.findings import Findings
 from datasets.pipeline.pii.kinds import KINDS, PERSONAL, SECRETS, Kind
 from datasets.pipeline.pii.masking import mask
 from datasets.pipeline.pii.preview import Preview, previews
+from datasets.pipeline.recipe import Action
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
-
-
-class Action(StrEnum):
-    """MASK replaces what was found, DROP leaves the row out, KEEP counts only."""
-
-    MASK = "MASK"
-    DROP = "DROP"
-    KEEP = "KEEP"
 
 
 @dataclass(frozen=True)
