@@ -96,7 +96,10 @@ class Run:
             "rejected": writer.rejected,
             "skipped": self.skipped,
             "splits": splits,
-            "pii_findings": [{"key": kind.value, "count": count} for kind, count in sorted_counts(self.found)],
+            "pii_findings": [
+                {"key": kind, "count": count}
+                for kind, count in sorted_counts(Counter({kind.value: count for kind, count in self.found.items()}))
+            ],
         }
         with self.source.open("rb") as file:
             source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
