@@ -89,22 +89,23 @@ def issue_session(user: User, before: RefreshToken | None = None) -> IssuedSessi
 
 def read(access_token: str) -> AccessClaims:
     """What a token says; whether its session goes on is not looked up. Raises InvalidToken."""
-    claims = _signed(access_token)
-    leeway_s: Any = settings.SIMPLE_JWT["LEEWAY"]
-    if claims.expires_at <= timezone.now() - timedelta(seconds=leeway_s):
+    claims, begins_at = _signed(access_token)
+    now, leeway = timezone.now(), timedelta(seconds=float(settings.SIMPLE_JWT["LEEWAY"]))  # type: ignore[arg-type]
+    if not begins_at - leeway <= now < claims.expires_at + leeway:
         raise InvalidToken
     return claims
 
 
 @lru_cache(maxsize=4096)
-def _signed(access_token: str) -> AccessClaims:
-    """`read`, for a token that may have expired since: each is sent for ten minutes, and its signature stays what it is.
+def _signed(access_token: str) -> tuple[AccessClaims, datetime]:
+    """What a token says, and when it begins to hold, whatever the time is now: its signature stays what it is.
 
     Only those are kept that are right: whoever tries others out displaces nobody's.
     """
     try:
         token: Any = _AccessToken(access_token)  # type: ignore[arg-type]
-        return AccessClaims(UUID(token["sub"]), UUID(token["sid"]), _moment(token["exp"]))
+        claims = AccessClaims(UUID(token["sub"]), UUID(token["sid"]), _moment(token["exp"]))
+        return claims, _moment(max(token["iat"], token["nbf"]))
     except (TokenError, ValueError, TypeError, AttributeError):
         raise InvalidToken from None
 

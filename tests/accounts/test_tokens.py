@@ -187,10 +187,16 @@ def test_a_clock_may_be_half_a_minute_off(alice: Person, claim: str) -> None:
     assert ask(f"Bearer {signed({**valid_claims(alice), claim: now() + off_s})}").status_code == 200
 
 
-def test_a_token_that_was_good_is_good_no_longer_than_it_says(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_was_good_is_good_neither_after_nor_before_it_says(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claims = tokens.read(alice.token)
-    for late_s, is_good in ((29, True), (30, False), (29, True)):
-        at = claims.expires_at + timedelta(seconds=late_s)
+    begins_at = claims.expires_at - timedelta(minutes=10)
+    for since, off_s, is_good in (
+        *((claims.expires_at, off_s, is_good) for off_s, is_good in ((29, True), (30, False), (29, True))),
+        *((begins_at, off_s, is_good) for off_s, is_good in ((-30, True), (-31, False), (-30, True))),
+    ):
+        at = since + timedelta(seconds=off_s)
         monkeypatch.setattr(timezone, "now", lambda at=at: at)
         if is_good:
             assert tokens.read(alice.token) == claims

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 SLOW_SAVE = Script(Behaviour.SLOW_SAVE, step_ms=50)
 PAGE_BYTES = 4096  # what a file has of a full disk already it may still fill
-LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+ ")
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [\w-]+ ")
 UPLOADS = "SELECT completed_at, received_bytes, storage_key FROM datasets_upload WHERE id = %s"
 
 
