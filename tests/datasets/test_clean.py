@@ -90,7 +90,7 @@ def test_rows_are_counted_and_shown(tmp_path: Path) -> None:
         {"prompt": "p", "completion": "c"},
         {"prompt": "x" * 30 + "\ufeff", "completion": "c"},
     ]
-    version = process(tmp_path, lines(*rows, "{"), "rows.jsonl")
+    version = process(tmp_path, lines(*rows, "{"), "rows.jsonl", near_dedup=None)
     step = version.manifest["steps"][1]
     assert (step["name"], step["rows_in"], step["rows_kept"], step["rows_changed"]) == ("clean", 3, 3, 2)
     assert step["examples"] == [
