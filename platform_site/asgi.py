@@ -31,14 +31,17 @@ from common.graphql import as_graphql_error  # noqa: E402  (models need the apps
 from datasets.receive import receive_upload  # noqa: E402
 from platform_site import health  # noqa: E402
 from platform_site.browsers import for_browsers  # noqa: E402
+from platform_site.limits.refusals import Refusals  # noqa: E402
 from platform_site.outage_log import SPARINGLY  # noqa: E402
 from platform_site.schema import schema  # noqa: E402
 from platform_site.sockets import GraphQLSocket  # noqa: E402
-from platform_site.web_threads import Spent, WebThreads  # noqa: E402
+from platform_site.turns import Asker, Spent  # noqa: E402
+from platform_site.web_threads import WebThreads  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 threads = WebThreads(get_wsgi_application(), settings.WEB_THREADS)
+refusals = Refusals()
 socket = GraphQLSocket.as_asgi(schema=schema)
 
 # Sockets live long, and by default each thousand more would have all that there is looked through, half a second at a time.
@@ -51,6 +54,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 20.0
+TOO_MANY_REQUESTS = 429
 CLOSE = (b"connection", b"close")  # the rest of the body is not wanted
 BUSY = Unavailable("More is being asked than can be answered now; try again in a moment.", code="BUSY", retry_after_s=2)
 
@@ -132,14 +136,24 @@ async def _by_asgi(scope: Message, body: bytes, receive: Receive, send: Any) -> 
 
 
 async def _in_a_thread(scope: Message, body: bytes, receive: Receive, send: Send) -> None:
+    asker = _asker(scope)
+    known = refusals.of(asker) if scope["path"] == "/graphql" and scope["method"] == "POST" else None
     try:
-        answer = await threads.answer(scope, body)
+        answer = known or await threads.answer(scope, body, asker)
     except Spent:
         logger.warning("All %d web threads are taken: requests are turned away.", threads.count, extra=SPARINGLY)
         await _refuse(send, 503, BUSY, _retry_after(BUSY))
         return
+    if answer.status == TOO_MANY_REQUESTS and known is None:
+        refusals.remember(asker, answer)
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
     await send({"type": "http.response.body", "body": answer.body})
+
+
+def _asker(scope: Message) -> Asker:
+    """As much as can be known before a thread looks into it: with the same of both, it is the same people who ask."""
+    client = scope.get("client")
+    return dict(scope["headers"]).get(b"authorization", b""), client[0] if client else ""
 
 
 async def _say_whether_ready(send: Send) -> None:

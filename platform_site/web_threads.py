@@ -15,14 +15,11 @@ from typing import Any
 from a2wsgi.wsgi import build_environ
 
 from platform_site.frames import with_room
+from platform_site.turns import Asker, Spent, Turns
 
 PATIENCE_S = 10.0
 AT_WORK = 4
 LENT_S = 0.1
-
-
-class Spent(Exception):
-    """No thread is free, and the line is as long as it may be, or did not move in time."""
 
 
 @dataclass(frozen=True)
@@ -53,56 +50,47 @@ class WebThreads:
         self._wsgi = wsgi
         self._patience_s = patience_s
         self._lent_s = lent_s
-        self._inside = 0
         self._stands_still = False
-        self._free = asyncio.Semaphore(count)
-        self._places = asyncio.Semaphore(at_work)
+        self._turns = Turns(count, at_work)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="web")
 
     @property
     def are_spent(self) -> bool:
-        """Whether a request that came now would be turned away."""
-        return (self._stands_still and self._free.locked()) or self._inside >= 2 * self.count
+        """Whether somebody's only request, if it came now, would be turned away."""
+        return self._no_thread_comes_free or self._turns.are_spent
 
-    async def answer(self, scope: dict[str, Any], body: bytes) -> Answer:
-        """The whole of it: whoever reads slowly holds its few megabytes, and no thread. Raises Spent."""
-        if self.are_spent:
+    @property
+    def _no_thread_comes_free(self) -> bool:
+        return self._stands_still and not self._turns.has_free_thread
+
+    async def answer(self, scope: dict[str, Any], body: bytes, asker: Asker) -> Answer:
+        """The whole of it: whoever reads slowly holds its few megabytes, and no thread.
+
+        `asker` tells whose turn it is. Raises Spent.
+        """
+        if self._no_thread_comes_free:
             raise Spent
-        self._inside += 1
-        try:
-            async with self._turn():
-                # a context each: what one request sets, the next one in the thread must not find
-                call = partial(contextvars.copy_context().run, self._call, scope, body)
-                return await asyncio.get_running_loop().run_in_executor(self._threads, with_room, call)
-        finally:
-            self._inside -= 1
+        async with self._turn(asker):
+            # a context each: what one request sets, the next one in the thread must not find
+            call = partial(contextvars.copy_context().run, self._call, scope, body)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, with_room, call)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        await self._wait()
-        place = _Lent(self._places)
-        ending = asyncio.get_running_loop().call_later(self._lent_s, place.give_back)
+    async def _turn(self, asker: Asker) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                turn = await self._turns.take(asker)
+        except TimeoutError:
+            if not self._turns.has_free_thread:
+                self._stands_still = True  # until one comes free, nobody else needs to wait in order to learn that
+            raise Spent from None
+        ending = asyncio.get_running_loop().call_later(self._lent_s, turn.lend)
         try:
             yield
         finally:
             ending.cancel()
-            place.give_back()
             self._stands_still = False
-            self._free.release()
-
-    async def _wait(self) -> None:
-        """For a thread, and a place at work."""
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await self._free.acquire()
-                try:
-                    await self._places.acquire()
-                except BaseException:
-                    self._free.release()
-                    raise
-        except TimeoutError:
-            self._stands_still = True  # until a thread comes free, nobody else needs to wait in order to learn that
-            raise Spent from None
+            turn.end()
 
     def _call(self, scope: dict[str, Any], body: bytes) -> Answer:
         started: dict[str, Any] = {}
@@ -117,15 +105,3 @@ class WebThreads:
         finally:
             getattr(chunks, "close", lambda: None)()  # Django ends its request here
         return Answer(**started, body=content)
-
-
-class _Lent:
-    """A place that is given back once, by whoever comes first."""
-
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places: asyncio.Semaphore | None = places
-
-    def give_back(self) -> None:
-        if self._places is not None:
-            self._places.release()
-            self._places = None

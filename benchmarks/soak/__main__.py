@@ -11,21 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from benchmarks.actor import Actor
 from benchmarks.harness import RESULTS, shown, told
 from benchmarks.home import fresh_home
 from benchmarks.soak import records, verdict
 from benchmarks.soak.gauges import Gauges, Sample
-from benchmarks.soak.installation import Installation
+from benchmarks.soak.installation import WEB_THREADS, Installation
 from benchmarks.soak.report import Soak
 from benchmarks.soak.timeline import Timeline
+from benchmarks.soak.waking import wake_all_threads
 from platform_site.engines.place import ROOT
 
 TENANTS = 200
@@ -34,9 +32,6 @@ QUOTA_PER_MINUTE = 1200
 NOISE_RATE = 10 * QUOTA_PER_MINUTE / 60
 START_S = 10.0  # for locust
 SETTLE_S = 180.0  # for queued runs to end, and for what Redis counted to expire
-LOGINS = 100  # at once; more than there are threads in all
-LOGIN = """mutation ($email: String!) { login(input: {email: $email, password: "nobody's password"}) {
-  ... on OperationInfo { messages { code } } } }"""
 LOCUST = ROOT / "var" / "locust" / "bin" / "python"
 
 
@@ -75,7 +70,8 @@ def _filled(platform: Installation) -> dict[str, Any]:
 def _soak(
     steady_s: float, seed: int, locust: Path, platform: Installation, known: dict[str, Any], gauges: Gauges
 ) -> bool:
-    _wake_all_threads(platform.url)
+    people = [client["token"] for clients in known["clients"] for client in clients if "refresh_token" in client]
+    wake_all_threads(platform.url, gauges.web_processes * WEB_THREADS, gauges.database, people)
     timeline = Timeline(time.time() + START_S, steady_s)
     common = {"url": platform.url, "token_s": known["token_s"]}
     load = common | known | {"seed": seed, "rate": RATE, "spans": timeline.busy}
@@ -93,19 +89,6 @@ def _soak(
     after = _settled(gauges, before)
     soak = Soak(timeline, seed, records.read(asked), records.read(noisy), gauges.samples, before, after)
     return soak.publish()
-
-
-def _wake_all_threads(url: str) -> None:
-    """Have each web thread made, with its connection: the pools grow as they are needed, and that is no leak.
-
-    Only what takes long gives its place at work to the next one before it ends; a refused login takes bcrypt's time.
-    """
-    limits = httpx.Limits(max_connections=LOGINS, max_keepalive_connections=0)
-    client = httpx.Client(base_url=url, timeout=120, trust_env=False, limits=limits)
-    with client, ThreadPoolExecutor(LOGINS) as pool:
-        for number in range(2 * LOGINS):
-            variables = {"email": f"nobody-{number}@example.com"}
-            pool.submit(client.post, "/graphql", json={"query": LOGIN, "variables": variables})
 
 
 @contextmanager

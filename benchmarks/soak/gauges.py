@@ -48,8 +48,8 @@ class Gauges:
         state = engines.status(self.home)
         assert state is not None
         sockets = Path(state.sockets)
-        self._database = psycopg2.connect(host=str(sockets), user=SUPERUSER, dbname=DATABASE)
-        self._database.autocommit = True
+        self.database = psycopg2.connect(host=str(sockets), user=SUPERUSER, dbname=DATABASE)
+        self.database.autocommit = True
         self._redis: Any = redis.Redis.from_url(engines.urls(sockets)[1])
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_sampling, name="gauges", daemon=True)
@@ -59,8 +59,12 @@ class Gauges:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._database.close()
+        self.database.close()
         self._redis.close()
+
+    @property
+    def web_processes(self) -> int:
+        return sum(role_of(process.role) == "web" for process in process_table.table(self.home))
 
     def read(self) -> Sample:
         memory: dict[str, float] = defaultdict(float)
@@ -86,7 +90,7 @@ class Gauges:
         return Sample(time.time(), dict(memory), dict(cpu), counts)
 
     def _count(self, query: str) -> int:
-        with self._database.cursor() as cursor:
+        with self.database.cursor() as cursor:
             cursor.execute(query)
             return int(cursor.fetchone()[0])
 

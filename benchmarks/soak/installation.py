@@ -16,6 +16,7 @@ from platform_site.engines.place import ROOT
 from platform_site.supervisor import answers
 
 READY_S = 120.0
+WEB_THREADS = 32  # of each web process
 STOP_S = 50.0  # the supervisor kills after 35
 # Runs are trained by the stand-in of the fault tests: it keeps to the trainer's protocol, and costs no ten seconds of CPU to
 # start. The same settings have django-q2's forks called by what they are.
@@ -43,7 +44,7 @@ class Installation:
             "TMPDIR": str(self.temporary),
             "INFERENCE_URL": NOWHERE,
             "BASE_MODEL": "platform/python-small",
-            "ATTEMPTS_PER_ADDRESS": "1000",  # the logins that wake the web's threads
+            "WEB_THREADS": str(WEB_THREADS),
             "DEVICE": "cpu",
         }
 

@@ -1,4 +1,8 @@
-"""How many requests a minute: of a user, of an organization's API keys together, of an address where nobody is signed in."""
+"""How many requests a minute: of a user, of an organization's API keys together, of an address where nobody is signed in.
+
+Nor all of them at once: within ten seconds a sixth of them, which is the same rate in a smaller window. Without it a program
+that asks for all it may have at once is, for as long as that takes, most of what a small machine can do.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,20 @@ from platform_site.outage_log import SPARINGLY
 logger = logging.getLogger(__name__)
 
 MINUTE_S = 60
+BURST_S = 10
+SMALLEST_BURST = 100  # a page may ask for some dozens at once
+_WORDS = {MINUTE_S: ("requests_per_minute", "a minute"), BURST_S: ("requests_per_ten_seconds", "ten seconds")}
 
 
 def count_request(principal: Principal, address: str) -> Standing | None:
     """Where whoever asks stands after this request; None while Redis is away, which is no reason to refuse anybody."""
-    rate = Rate("requests", principal.requests_per_minute or settings.REQUESTS_PER_MINUTE, MINUTE_S)
+    who = _who(principal, address)
+    count = principal.requests_per_minute or settings.REQUESTS_PER_MINUTE
+    burst = Rate("burst", max(count * BURST_S // MINUTE_S, SMALLEST_BURST), BURST_S)
     try:
-        return hit(rate, _who(principal, address))
+        if burst.count < count and not (standing := hit(burst, who)).passes:
+            return standing
+        return hit(Rate("requests", count, MINUTE_S), who)
     except RedisError as error:
         logger.warning("Redis counts no requests: nobody is held to a limit. (%s)", error, extra=SPARINGLY)
         return None
@@ -39,9 +50,10 @@ def _who(principal: Principal, address: str) -> str:
 
 
 def too_many(standing: Standing) -> QuotaExceeded:
+    quota, within = _WORDS[standing.rate.per_s]
     return QuotaExceeded(
-        f"More than {standing.rate.count:,} requests within a minute: go on in {standing.reset_s} seconds.",
-        quota="requests_per_minute",
+        f"More than {standing.rate.count:,} requests within {within}: go on in {standing.reset_s} seconds.",
+        quota=quota,
         limit=standing.rate.count,
         used=standing.rate.count - standing.remaining,
         resets_at=timezone.now() + timedelta(seconds=standing.reset_s),

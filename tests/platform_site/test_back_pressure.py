@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -66,9 +67,10 @@ def waiting_for_the_lock() -> int:
 def test_beyond_the_threads_and_as_long_a_line_a_request_is_turned_away_and_all_before_it_succeed(
     site: str, ada: Person
 ) -> None:
+    people = [ada, *(make_person(f"Ben {number}") for number in range(2 * THREADS - 1))]
     with ThreadPoolExecutor(2 * THREADS) as clients:
         with nobody_is_told_apart():
-            patient = [clients.submit(ask, site, ada) for _ in range(2 * THREADS)]
+            patient = [clients.submit(ask, site, person) for person in people]
             assert soon(lambda: ready(site).status_code == 503)
             assert soon(lambda: waiting_for_the_lock() == THREADS)
 
@@ -92,9 +94,23 @@ def test_beyond_the_threads_and_as_long_a_line_a_request_is_turned_away_and_all_
             }
             assert not any(request.done() for request in patient)
         answers = [request.result() for request in patient]
-    assert [answer.json() for answer in answers] == [{"data": {"me": {"email": "ada@example.com"}}}] * 2 * THREADS
+    assert [answer.json()["data"]["me"]["email"] for answer in answers] == [person.user.email for person in people]
     assert ready(site).status_code == 200
     assert ask(site, ada).status_code == 200
+
+
+def test_whoever_asks_for_too_much_is_turned_away_and_others_are_not(site: str, ada: Person) -> None:
+    ben = make_person("Ben")
+    with ThreadPoolExecutor(3 * THREADS) as clients:
+        with nobody_is_told_apart():
+            flood = [clients.submit(ask, site, ada) for _ in range(2 * THREADS + 2)]
+            assert soon(lambda: sum(request.done() for request in flood) == 2)
+            assert ready(site).status_code == 200
+            one = clients.submit(ask, site, ben)
+            assert soon(lambda: sum(request.done() for request in flood) == 3)
+            assert not one.done()
+        assert one.result().json() == {"data": {"me": {"email": ben.user.email}}}
+        assert Counter(request.result().status_code for request in flood) == {200: 2 * THREADS - 1, 503: 3}
 
 
 def test_whoever_waits_too_long_for_a_thread_is_turned_away_and_others_at_once_until_one_is_free(

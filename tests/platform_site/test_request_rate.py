@@ -16,6 +16,7 @@ from django.utils import timezone
 from accounts.actions.keys import create_key
 from accounts.models import Membership, Quota, Role
 from common.tenancy import operator, tenant
+from platform_site.limits import requests
 from tests.cast import Person, make_person
 from tests.rows import global_id, make_run
 from tests.sockets import greet, hear, socket, tell
@@ -86,6 +87,27 @@ def test_one_too_many_is_a_429_that_says_when_to_come_again(alice: Person, place
     assert rate_headers(answer)["RateLimit-Remaining"] == "0"
     assert answer.headers["Retry-After"] == rate_headers(answer)["RateLimit-Reset"]
     assert answer.json()["data"] is None
+
+
+def test_no_more_than_a_sixth_of_them_come_within_ten_seconds(
+    alice: Person, place: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "SMALLEST_BURST", 2)
+    settings.REQUESTS_PER_MINUTE = 24
+    answers = [ask(place, alice.token, TYPE) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200] * 4 + [429]
+    assert [answer.headers["RateLimit-Remaining"] for answer in answers] == ["23", "22", "21", "20", "0"]
+    (error,) = answers[4].json()["errors"]
+    assert error["message"].startswith("More than 4 requests within ten seconds: go on in ")
+    told = error["extensions"]
+    assert (told["quota"], told["limit"], told["used"]) == ("requestsPerTenSeconds", 4, 4)
+    assert rate_headers(answers[4])["RateLimit-Limit"] == "4"
+    assert 1 <= int(answers[4].headers["Retry-After"]) <= 20
+
+
+def test_a_small_rate_may_be_used_at_once(alice: Person, place: str, settings: Any) -> None:
+    settings.REQUESTS_PER_MINUTE = 60
+    assert [ask(place, alice.token, TYPE).status_code for _ in range(61)] == [200] * 60 + [429]
 
 
 def test_users_do_not_share_a_rate_and_the_keys_of_an_organization_do(

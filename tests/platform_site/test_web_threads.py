@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from platform_site.web_threads import Answer, Spent, WebThreads
+from platform_site.turns import Spent
+from platform_site.web_threads import Answer, WebThreads
 
 FOREVER_S = 60.0
 
@@ -27,6 +28,7 @@ def wsgi(work: Callable[[str], None]) -> Callable[..., Any]:
 
 
 def ask(threads: WebThreads, path: str) -> asyncio.Task[Answer]:
+    """Each asks once: its path is its name."""
     scope = {
         "type": "http",
         "http_version": "1.1",
@@ -38,7 +40,7 @@ def ask(threads: WebThreads, path: str) -> asyncio.Task[Answer]:
         "server": ("127.0.0.1", 80),
         "client": ("127.0.0.1", 1),
     }
-    return asyncio.create_task(threads.answer(scope, b""))
+    return asyncio.create_task(threads.answer(scope, b"", (b"", path)))
 
 
 async def test_so_many_are_at_work_at_a_time_and_the_others_follow_in_their_order() -> None:
@@ -102,7 +104,7 @@ async def test_the_place_of_one_that_waits_is_lent_once_and_not_given_back_twice
 async def test_those_that_wait_are_still_no_more_than_there_are_threads() -> None:
     door = threading.Event()
     threads = WebThreads(wsgi(lambda _: door.wait(30) and None), 2, patience_s=0.5, at_work=1, lent_s=0.05)
-    waiting = [ask(threads, "/waits") for _ in range(2)]
+    waiting = [ask(threads, f"/waits/{number}") for number in range(2)]
     with pytest.raises(Spent):
         await ask(threads, "/third")
     assert threads.are_spent
