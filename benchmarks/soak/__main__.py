@@ -39,6 +39,9 @@ def main(arguments: list[str]) -> int:
     """The exit status: 0 where every promise is kept."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1800.0, help="of steady load (default: half an hour)")
+    parser.add_argument(
+        "--rate", type=float, default=RATE, help=f"of requests, a second (default: {RATE:g}, as promised)"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of what is asked, when, by whom")
     parser.add_argument("--locust", type=Path, default=LOCUST, help="a Python that has locust")
     asked = parser.parse_args(arguments)
@@ -54,7 +57,7 @@ def main(arguments: list[str]) -> int:
         platform = stack.enter_context(Installation(home | {"REQUESTS_PER_MINUTE": str(QUOTA_PER_MINUTE)}))
         known = _filled(platform)
         gauges = stack.enter_context(Gauges(platform.home))
-        return 0 if _soak(asked.seconds, asked.seed, asked.locust, platform, known, gauges) else 1
+        return 0 if _soak(asked, platform, known, gauges) else 1
 
 
 def _minutes(steady_s: float) -> float:
@@ -67,18 +70,17 @@ def _filled(platform: Installation) -> dict[str, Any]:
         return known
 
 
-def _soak(
-    steady_s: float, seed: int, locust: Path, platform: Installation, known: dict[str, Any], gauges: Gauges
-) -> bool:
+def _soak(asked: argparse.Namespace, platform: Installation, known: dict[str, Any], gauges: Gauges) -> bool:
+    steady_s, seed, locust = asked.seconds, asked.seed, asked.locust
     people = [client["token"] for clients in known["clients"] for client in clients if "refresh_token" in client]
     wake_all_threads(platform.url, gauges.web_processes * WEB_THREADS, gauges.database, people)
     timeline = Timeline(time.time() + START_S, steady_s)
     common = {"url": platform.url, "token_s": known["token_s"]}
-    load = common | known | {"seed": seed, "rate": RATE, "spans": timeline.busy}
+    load = common | known | {"seed": seed, "rate": asked.rate, "spans": timeline.busy}
     noise = {"token": known["clients"][-1][-1]["token"], "run": known["tenants"][-1]["runs"][0]}
     neighbour = common | {"seed": seed + 1, "rate": NOISE_RATE, "spans": [timeline.noise], "noise": noise}
     quiet_tenants = {"tenants": known["tenants"][:-1], "clients": known["clients"][:-1]}
-    with _locust(locust, platform.home, "load", load | quiet_tenants) as asked:
+    with _locust(locust, platform.home, "load", load | quiet_tenants) as tenants:
         _sleep_until(timeline.quiet[1] - 1)
         before = gauges.read()
         told(part="steady load", seconds=steady_s)
@@ -87,7 +89,7 @@ def _soak(
         with _locust(locust, platform.home, "noise", neighbour) as noisy:
             pass
     after = _settled(gauges, before)
-    soak = Soak(timeline, seed, records.read(asked), records.read(noisy), gauges.samples, before, after)
+    soak = Soak(timeline, seed, records.read(tenants), records.read(noisy), gauges.samples, before, after)
     return soak.publish()
 
 
