@@ -139,7 +139,7 @@ class Servers:
 
         psycopg2's own `with` leaves it open: contextlib.closing() closes it.
         """
-        connection = psycopg2.connect(host=str(self.sockets), user=SUPERUSER, dbname=DATABASE, connect_timeout=5)
+        connection = psycopg2.connect(host=str(self.sockets), user=SUPERUSER, dbname=DATABASE, connect_timeout=30)
         connection.autocommit = True
         return connection
 
