@@ -27,11 +27,12 @@ from benchmarks.soak.waking import wake_all_threads
 from platform_site.engines.place import ROOT
 
 TENANTS = 200
-RATE = 90.0  # requests a second; 80 have to be answered
+RATE = 85.0  # requests a second; 80 have to be answered
 QUOTA_PER_MINUTE = 1200
 NOISE_RATE = 10 * QUOTA_PER_MINUTE / 60
 START_S = 10.0  # for locust
 SETTLE_S = 180.0  # for queued runs to end, and for what Redis counted to expire
+NOISE = [sys.executable, "-m", "benchmarks.soak.noise"]
 LOCUST = ROOT / "var" / "locust" / "bin" / "python"
 
 
@@ -71,7 +72,7 @@ def _filled(platform: Installation) -> dict[str, Any]:
 
 
 def _soak(asked: argparse.Namespace, platform: Installation, known: dict[str, Any], gauges: Gauges) -> bool:
-    steady_s, seed, locust = asked.seconds, asked.seed, asked.locust
+    steady_s, seed = asked.seconds, asked.seed
     people = [client["token"] for clients in known["clients"] for client in clients if "refresh_token" in client]
     wake_all_threads(platform.url, gauges.web_processes * WEB_THREADS, gauges.database, people)
     timeline = Timeline(time.time() + START_S, steady_s)
@@ -80,21 +81,26 @@ def _soak(asked: argparse.Namespace, platform: Installation, known: dict[str, An
     noise = {"token": known["clients"][-1][-1]["token"], "run": known["tenants"][-1]["runs"][0]}
     neighbour = common | {"seed": seed + 1, "rate": NOISE_RATE, "spans": [timeline.noise], "noise": noise}
     quiet_tenants = {"tenants": known["tenants"][:-1], "clients": known["clients"][:-1]}
-    with _locust(locust, platform.home, "load", load | quiet_tenants) as tenants:
+    with _asking(_locust(asked.locust), platform.home, "load", load | quiet_tenants) as tenants:
         _sleep_until(timeline.quiet[1] - 1)
         before = gauges.read()
         told(part="steady load", seconds=steady_s)
         _sleep_until(timeline.before_noise[0])
         told(part="a noisy neighbour", seconds=timeline.end - timeline.before_noise[0])
-        with _locust(locust, platform.home, "noise", neighbour) as noisy:
+        with _asking(NOISE, platform.home, "noise", neighbour) as noisy:
             pass
     after = _settled(gauges, before)
     soak = Soak(timeline, seed, records.read(tenants), records.read(noisy), gauges.samples, before, after)
     return soak.publish()
 
 
+def _locust(python: Path) -> list[str]:
+    quietly = ["--headless", "--users", "1", "--exit-code-on-error", "0", "--only-summary"]
+    return [str(python), "-m", "locust", "--locustfile", str(ROOT / "benchmarks" / "soak" / "load.py"), *quietly]
+
+
 @contextmanager
-def _locust(python: Path, home: Path, name: str, plan: dict[str, Any]) -> Iterator[Path]:
+def _asking(command: list[str], home: Path, name: str, plan: dict[str, Any]) -> Iterator[Path]:
     """The file of records, once the block is over and the load has ended by itself."""
     folder = RESULTS / "soak"
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,10 +108,7 @@ def _locust(python: Path, home: Path, name: str, plan: dict[str, Any]) -> Iterat
     told_to.write_text(json.dumps(plan | {"records": str(path)}))
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [
-                *(str(python), "-m", "locust", "--locustfile", str(ROOT / "benchmarks" / "soak" / "load.py")),
-                *("--headless", "--users", "1", "--exit-code-on-error", "0", "--only-summary"),
-            ],
+            command,
             cwd=ROOT,
             env={**os.environ, "SOAK_PLAN": str(told_to), "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
@@ -120,7 +123,7 @@ def _locust(python: Path, home: Path, name: str, plan: dict[str, Any]) -> Iterat
         process.kill()
         process.wait()
     if process.returncode:
-        raise RuntimeError(f"locust ended with {process.returncode}: {folder / name}.log says why.")
+        raise RuntimeError(f"The load ended with {process.returncode}: {folder / name}.log says why.")
 
 
 def _sleep_until(moment: float) -> None:

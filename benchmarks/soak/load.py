@@ -17,7 +17,7 @@ from typing import Any
 import gevent
 from locust import FastHttpUser, events, task
 
-from benchmarks.soak.mix import RUN, Asked, Mix, Tenant, answered, refresh
+from benchmarks.soak.mix import Asked, Mix, Tenant, answered, refresh
 
 with open(os.environ["SOAK_PLAN"]) as _file:
     PLAN: dict[str, Any] = json.load(_file)
@@ -44,10 +44,9 @@ class Load(FastHttpUser):
 
     @task
     def offer(self) -> None:
-        requests = NOISE if PLAN.get("noise") else LOAD
         for due in _arrivals():
             gevent.sleep(max(0.0, due - time.time()))
-            gevent.spawn(requests, self, due)
+            gevent.spawn(LOAD, self, due)
         gevent.sleep(30)  # for the last answers
         RECORDS.flush()
         self.environment.runner.quit()
@@ -87,17 +86,6 @@ class TenantLoad:
             client.refresh_at = time.time() + PLAN["token_s"] - REFRESH_BEFORE_S
 
 
-class Noise:
-    """One tenant's program asks for the same run again and again."""
-
-    def __init__(self) -> None:
-        self._client = Client(PLAN["noise"]["token"])
-        self._asked = Asked("noise", RUN, {"id": PLAN["noise"]["run"]}, lambda _: None)
-
-    def __call__(self, load: Load, due: float) -> None:
-        load.ask(self._client, self._asked, due)
-
-
 def _arrivals() -> Iterator[float]:
     pauses = random.Random(PLAN["seed"])
     for begin, end in PLAN["spans"]:
@@ -126,4 +114,4 @@ def _close(**_: Any) -> None:
     RECORDS.close()
 
 
-LOAD, NOISE = (None, Noise()) if PLAN.get("noise") else (TenantLoad(), None)
+LOAD = TenantLoad()
