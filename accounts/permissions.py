@@ -13,6 +13,7 @@ from common.tenancy import Principal
 
 class Permission(StrEnum):
     UPLOAD = "upload a file"
+    DELETE_UPLOAD = "delete uploads that no dataset was made from"
     PROCESS_DATASET = "make and cancel dataset versions"
     DELETE_DATASET = "delete datasets"
     START_RUN = "start training runs"
@@ -28,6 +29,7 @@ class Permission(StrEnum):
 _LOOK: frozenset[Permission] = frozenset()
 _WORK = _LOOK | {
     Permission.UPLOAD,
+    Permission.DELETE_UPLOAD,
     Permission.PROCESS_DATASET,
     Permission.START_RUN,
     Permission.CANCEL_RUN,
