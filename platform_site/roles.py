@@ -17,7 +17,7 @@ from typing import TextIO
 from django.conf import settings
 
 from common.outages import EXIT_DATABASE_AWAY, RETRY_EVERY_S
-from platform_site import engines
+from platform_site import engines, metrics
 from platform_site.address import Address, CannotStart, close_all
 from platform_site.engines.place import ROOT
 from platform_site.log import Log
@@ -193,7 +193,7 @@ def processes(
     if inference is not None:
         env["INFERENCE_URL"] = inference.url
     descriptors = [listener.fileno() for listener in listeners]
-    counted = {"PROMETHEUS_MULTIPROC_DIR": str(_folder(METRICS))} if listeners else {}
+    counted = {metrics.FOLDER: str(_folder(METRICS))} if listeners else {}
     roles = [
         *(
             Process(
