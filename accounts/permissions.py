@@ -93,6 +93,10 @@ def organizations_that_permit(principal: Principal, permission: Permission) -> l
     return [organization_id for organization_id, role in principal.roles.items() if permission in ROLES[Role(role)]]
 
 
+def roles_with(permission: Permission) -> list[Role]:
+    return [role for role in Role if permission in ROLES[role]]
+
+
 def authorize_role(actor: Principal, role: Role, organization_id: UUID) -> None:
     """Raise NotAllowed where `actor` may not give `role` to anybody: nobody hands out more than they have."""
     if not ROLES[role] <= ROLES[Role(actor.roles[organization_id])]:
