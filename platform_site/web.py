@@ -18,6 +18,7 @@ from prometheus_client import values
 from common.beat import beat
 from platform_site import metrics
 from platform_site.address import Address
+from platform_site.protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def main() -> None:
         each.set_inheritable(False)
     config = uvicorn.Config(
         chosen.application,
+        http=BoundedProtocol,
         timeout_graceful_shutdown=3,  # open streams would hang a SIGTERM
         ws_per_message_deflate=False,
         ws_max_size=4_000_000,  # the most that sockets.MAX_MESSAGE_CHARACTERS can take
