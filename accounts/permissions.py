@@ -13,6 +13,7 @@ from common.tenancy import Principal
 
 class Permission(StrEnum):
     UPLOAD = "upload a file"
+    DELETE_UPLOAD = "delete uploads that no dataset was made from"
     PROCESS_DATASET = "make and cancel dataset versions"
     DELETE_DATASET = "delete datasets"
     START_RUN = "start training runs"
@@ -28,6 +29,7 @@ class Permission(StrEnum):
 _LOOK: frozenset[Permission] = frozenset()
 _WORK = _LOOK | {
     Permission.UPLOAD,
+    Permission.DELETE_UPLOAD,
     Permission.PROCESS_DATASET,
     Permission.START_RUN,
     Permission.CANCEL_RUN,
@@ -89,6 +91,10 @@ def organizations_that_permit(principal: Principal, permission: Permission) -> l
     if principal.key_id is not None and permission in FOR_PEOPLE:
         return []
     return [organization_id for organization_id, role in principal.roles.items() if permission in ROLES[Role(role)]]
+
+
+def roles_with(permission: Permission) -> list[Role]:
+    return [role for role in Role if permission in ROLES[role]]
 
 
 def authorize_role(actor: Principal, role: Role, organization_id: UUID) -> None:

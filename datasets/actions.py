@@ -12,14 +12,16 @@ from django.db.models import Q
 
 from accounts import audit
 from accounts.permissions import Permission, authorize
-from accounts.usage import require_left, reserve
+from accounts.usage import release, require_left, reserve
 from accounts.usage_kinds import UsageKind
+from common import blobs
 from common.clock import ServerClock
 from common.errors import DomainError, Invalid, NotFound
 from common.jobs import JobStatus, request_cancel
 from common.queues import ring
 from common.tenancy import Principal
 from common.text import plain_text
+from datasets.deletion import forget, is_needed
 from datasets.holds import DatasetDeleted
 from datasets.models import Dataset, DatasetVersion, Hold, Upload, UploadStatus
 from datasets.pipeline.fingerprint import fingerprint
@@ -38,6 +40,15 @@ class DatasetInUse(DomainError):
         super().__init__(
             f"In use by {'; '.join(users[:NAMED_USERS])}{more}. Wait until they have ended, or cancel them."
         )
+
+
+class UploadInUse(DomainError):
+    """A dataset was made from it, which has its bytes processed anew whenever somebody asks for that."""
+
+    code = "UPLOAD_IN_USE"
+
+    def __init__(self) -> None:
+        super().__init__("A dataset was made from this upload. Its bytes go with the dataset: use deleteDataset.")
 
 
 @transaction.atomic
@@ -61,6 +72,26 @@ def start_upload(
     )
     reserve(organization_id, UsageKind.STORAGE_BYTES, size_bytes, key=upload.usage_key, lapses_at=upload.expires_at)
     return upload
+
+
+@transaction.atomic
+def delete_upload(*, actor: Principal, upload: Upload) -> None:
+    """Give up one that has not arrived, and delete the bytes of one that has. What is deleted stays so.
+
+    Raises NotAllowed, and UploadInUse where a dataset was made from it.
+    """
+    authorize(actor, Permission.DELETE_UPLOAD, upload.organization_id)
+    upload = Upload.objects.select_for_update().get(pk=upload.pk)  # its last byte comes before or after, a version, too
+    if upload.status is not UploadStatus.COMPLETE:
+        Upload.objects.filter(pk=upload.pk).give_up()
+        release(upload.organization_id, UsageKind.STORAGE_BYTES, key=upload.usage_key)
+        return
+    if is_needed(upload):
+        raise UploadInUse
+    if key := forget(upload):
+        # if that fails, no upload names the file any more, and so it is found
+        transaction.on_commit(lambda: blobs.delete(key), robust=True)
+        audit.record(upload.organization_id, actor=actor.name, action="upload.delete", target=f"upload:{upload.pk}")
 
 
 @transaction.atomic
@@ -144,7 +175,7 @@ def cancel_version(*, actor: Principal, version: DatasetVersion) -> DatasetVersi
 def _queue_version(actor: Principal, dataset: Dataset, upload: Upload, recipe: Recipe, hashed: str) -> DatasetVersion:
     require_left(dataset.organization_id, UsageKind.STORAGE_BYTES)
     if not Upload.objects.select_for_update().get(pk=upload.pk).storage_key:  # whoever removes its bytes waits
-        message = "The bytes of this upload went with the dataset that was made of them; send the file again."
+        message = "The bytes of this upload were deleted; send the file again."
         raise Invalid(message, code="UPLOAD_DELETED", field="uploadId")
     version = DatasetVersion.objects.create(
         organization_id=dataset.organization_id,

@@ -1,4 +1,4 @@
-"""The bytes of deleted datasets go; their rows stay, and say that they were deleted.
+"""The bytes of deleted datasets go, and of uploads that nobody makes a dataset from; their rows stay.
 
 Each step may be done again: what one turn of the keeper leaves undone the next one does.
 """
@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import logging
 from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
 
 from accounts.usage import release
 from accounts.usage_kinds import UsageKind
@@ -34,6 +38,19 @@ def remove_bytes_of_deleted_datasets() -> None:
             logger.exception("The files of dataset %s could not be removed; it is gone on with.", dataset.pk)
 
 
+def remove_unused_uploads() -> None:
+    """What arrived a week ago, and no dataset was made from; the same bytes a second time are of no use either."""
+    needed = DatasetVersion.objects.filter(upload=OuterRef("pk"), dataset__deleted_at=None)
+    arrived = Upload.objects.filter(completed_at__lt=timezone.now() - settings.UNUSED_UPLOAD_LIFETIME)
+    with operator():
+        unused = list(arrived.exclude(storage_key="").exclude(Exists(needed)).values_list("pk", flat=True))
+    for upload_id in unused:
+        try:
+            _remove_upload(upload_id)
+        except Upload.DoesNotExist:
+            pass  # it went with its organization
+
+
 def _remove_bytes(dataset: Dataset) -> None:
     """Its versions' files, and those of uploads that no other dataset was made from."""
     with operator():
@@ -43,19 +60,27 @@ def _remove_bytes(dataset: Dataset) -> None:
         with operator():
             release(version.organization_id, UsageKind.STORAGE_BYTES, key=version.usage_key)
     for upload_id in {version.upload_id for version in versions}:
-        if key := _forgotten_key(upload_id):
-            blobs.delete(key)  # if that fails, no upload names the file any more, and so it is found
+        _remove_upload(upload_id)
     with operator():
         Dataset.objects.filter(pk=dataset.pk).update(bytes_removed_at=ServerClock())
 
 
-def _forgotten_key(upload_id: UUID) -> str:
-    """The key that an upload had until now; empty where a dataset needs it, or it had none."""
+def _remove_upload(upload_id: UUID) -> None:
     with operator():
         # whoever makes a version of it holds its row, and has committed once we have it
         upload = Upload.objects.select_for_update().get(pk=upload_id)
-        if DatasetVersion.objects.filter(upload=upload, dataset__deleted_at=None).exists():
-            return ""
-        Upload.objects.filter(pk=upload.pk).update(storage_key="")
-        release(upload.organization_id, UsageKind.STORAGE_BYTES, key=upload.usage_key)
+        key = "" if is_needed(upload) else forget(upload)
+    if key:
+        blobs.delete(key)  # if that fails, no upload names the file any more, and so it is found
+
+
+def is_needed(upload: Upload) -> bool:
+    """Whether a dataset was made from it that has not been deleted. Ask with its row held."""
+    return DatasetVersion.objects.filter(upload=upload, dataset__deleted_at=None).exists()
+
+
+def forget(upload: Upload) -> str:
+    """The key that it had until now, empty if none; it is stored no more."""
+    Upload.objects.filter(pk=upload.pk).update(storage_key="")
+    release(upload.organization_id, UsageKind.STORAGE_BYTES, key=upload.usage_key)
     return upload.storage_key

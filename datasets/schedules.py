@@ -16,7 +16,7 @@ from common import blobs
 from common.leftovers import age_s, is_id
 from common.tenancy import operator
 from common.timetable import every
-from datasets.deletion import remove_bytes_of_deleted_datasets
+from datasets.deletion import remove_bytes_of_deleted_datasets, remove_unused_uploads
 from datasets.models import Upload, UploadStatus
 from datasets.receive import partial
 
@@ -56,6 +56,11 @@ def remove_bytes_that_no_upload_waits_for() -> None:
 @every(timedelta(seconds=15), slow=True)
 def remove_what_was_deleted() -> None:
     remove_bytes_of_deleted_datasets()
+
+
+@every(timedelta(hours=1), slow=True)
+def remove_what_nobody_uses() -> None:
+    remove_unused_uploads()
 
 
 def _upload_keys(organization: str) -> Iterator[str]:

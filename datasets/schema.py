@@ -58,6 +58,12 @@ DeleteDatasetPayload = Annotated[
 ]
 
 
+DeleteUploadPayload = Annotated[
+    Done | OperationInfo,
+    strawberry.union("DeleteUploadPayload", description="Done, or why not: UPLOAD_IN_USE."),
+]
+
+
 @strawberry.input(description="A file that is about to be sent.")
 class StartUploadInput:
     organization_id: ID | None = strawberry.field(
@@ -200,6 +206,11 @@ class DatasetsMutation:
                 sha256=input.sha256,
             )
         )
+
+    @mutation("Give an upload up, or delete the bytes of one that no dataset was made from, for good.")
+    def delete_upload(self, info: Info, id: Id) -> DeleteUploadPayload:
+        actions.delete_upload(actor=info.context.actor, upload=resolve(info, id, models.Upload))
+        return Done()
 
     @mutation("Make a dataset and its first version from an upload.")
     def create_dataset(

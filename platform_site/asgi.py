@@ -33,6 +33,7 @@ from platform_site import health  # noqa: E402
 from platform_site.browsers import for_browsers  # noqa: E402
 from platform_site.limits.refusals import Refusals  # noqa: E402
 from platform_site.outage_log import SPARINGLY  # noqa: E402
+from platform_site.room import NoRoom, Room  # noqa: E402
 from platform_site.schema import schema  # noqa: E402
 from platform_site.sockets import GraphQLSocket  # noqa: E402
 from platform_site.turns import Asker, Spent  # noqa: E402
@@ -55,6 +56,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 20.0
 TOO_MANY_REQUESTS = 429
+room = Room(shared_bytes=256 << 20, free_bytes=1 << 15)  # for bodies: whose they are is not known before they are here
 CLOSE = (b"connection", b"close")  # the rest of the body is not wanted
 BUSY = Unavailable("More is being asked than can be answered now; try again in a moment.", code="BUSY", retry_after_s=2)
 
@@ -99,6 +101,10 @@ async def _answer(scope: Message, receive: Receive, send: Send, respond: Callabl
         message = "A request takes at most 2 MB; files are sent to an upload ticket's url."
         await _refuse(send, 413, Invalid(message, code="BODY_TOO_LARGE"), CLOSE)
         return
+    except NoRoom:
+        logger.warning("As many bodies of requests are on their way as there is room for.", extra=SPARINGLY)
+        await _refuse(send, 503, BUSY, _retry_after(BUSY), CLOSE)
+        return
     except TimeoutError:
         message = f"The request was not complete within {BODY_TIMEOUT_S:.0f} seconds."
         await _refuse(send, 408, Invalid(message, code="BODY_TOO_SLOW"), CLOSE)
@@ -115,14 +121,16 @@ async def _whole_body(scope: Message, receive: Receive) -> bytes:
     if int(dict(scope["headers"]).get(b"content-length", b"0")) > settings.MAX_BODY_BYTES:
         raise _BodyTooLarge
     body, more = bytearray(), True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Disconnected
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > settings.MAX_BODY_BYTES:
-            raise _BodyTooLarge
+    with room.place() as hold:
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Disconnected
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > settings.MAX_BODY_BYTES:
+                raise _BodyTooLarge
+            hold(len(body))
     return bytes(body)
 
 

@@ -17,11 +17,11 @@ from typing import TextIO
 from django.conf import settings
 
 from common.outages import EXIT_DATABASE_AWAY, RETRY_EVERY_S
-from platform_site import engines
+from platform_site import engines, metrics
 from platform_site.address import Address, CannotStart, close_all
 from platform_site.engines.place import ROOT
 from platform_site.log import Log
-from platform_site.supervisor import Process, Supervisor
+from platform_site.supervisor import START_LIMIT_S, Process, Supervisor
 from training import catalogue
 
 DATABASE_PATIENCE_S = 90.0
@@ -193,7 +193,7 @@ def processes(
     if inference is not None:
         env["INFERENCE_URL"] = inference.url
     descriptors = [listener.fileno() for listener in listeners]
-    counted = {"PROMETHEUS_MULTIPROC_DIR": str(_folder(METRICS))} if listeners else {}
+    counted = {metrics.FOLDER: str(_folder(METRICS))} if listeners else {}
     roles = [
         *(
             Process(
@@ -204,15 +204,17 @@ def processes(
                 stage=0,
                 stop_s=5,
                 beat=_beat(f"web-{number}"),
+                start_s=START_LIMIT_S,
                 descriptors=descriptors,
             )
             for number in range(1, (settings.WEB_PROCESSES if listeners else 1) + 1)
         ),
         *(
+            # a cluster waits for Redis before it begins, however long that is away
             Process(queue, [*MANAGE, "cluster", queue], {**env, "Q_CLUSTER_NAME": queue}, stage=1, beat=_beat(queue))
             for queue in settings.QUEUES
         ),
-        Process("keeper", [*MANAGE, "keeper"], env, stage=2, stop_s=5, beat=_beat("keeper")),
+        Process("keeper", [*MANAGE, "keeper"], env, stage=2, stop_s=5, beat=_beat("keeper"), start_s=START_LIMIT_S),
     ]
     if inference is not None:
         listen = {"INFERENCE_HOST": inference.host, "INFERENCE_PORT": str(inference.port)}

@@ -27,6 +27,7 @@ STOP_S = 35.0
 STEADY_S = 30.0  # one that ran this long is restarted without delay
 DELAY_LIMIT_S = 10.0
 BEAT_LIMIT_S = 60.0
+START_LIMIT_S = 120.0  # many times what the imports take
 BEAT_PATIENCE_S = 5.0  # if all stood still together, those that go on get the time to say so
 
 
@@ -43,6 +44,7 @@ class Process:
     stage: int = 0  # all of a stage stop together, and the next stage after them
     stop_s: float = STOP_S  # what it may take after SIGTERM
     beat: Path | None = None  # where it notes time.monotonic() every few seconds; named to it by BEAT_FILE
+    start_s: float | None = None  # what it may take until its first beat; None: as long as it likes
     descriptors: Sequence[int] = ()  # of ours, which it has open under the same numbers
 
 
@@ -87,10 +89,8 @@ class _Runner:
     def tend(self) -> None:
         """Restart it if it died, later and later while it goes on dying, and kill it if it stands still."""
         if self.is_alive:
-            if self._stands_still():
-                self._log.write(
-                    "supervisor", f"{self.process.name} has not moved for {BEAT_LIMIT_S:.0f} s and is killed"
-                )
+            if stands_still := self._stands_still():
+                self._log.write("supervisor", f"{self.process.name} {stands_still} and is killed")
                 self.kill()
             return
         if self._guard is not None:
@@ -106,17 +106,27 @@ class _Runner:
         if time.monotonic() >= self._not_before:
             self.start()
 
-    def _stands_still(self) -> bool:
-        now, beat = time.monotonic(), self.process.beat
-        try:
-            is_still = beat is not None and now - float(beat.read_text()) > BEAT_LIMIT_S
-        except (OSError, ValueError):  # not yet, or just being written
-            is_still = False
+    def _stands_still(self) -> str:
+        """How it does; empty where it moves."""
+        now, is_still = time.monotonic(), self._is_still()
         if not is_still:
             self._still_since = None
         elif self._still_since is None:
             self._still_since = now
-        return self._still_since is not None and now - self._still_since > BEAT_PATIENCE_S
+        return is_still if self._still_since is not None and now - self._still_since > BEAT_PATIENCE_S else ""
+
+    def _is_still(self) -> str:
+        beat, start_s = self.process.beat, self.process.start_s
+        if beat is None:
+            return ""
+        try:
+            silent_s = time.monotonic() - float(beat.read_text())
+            return f"has not moved for {BEAT_LIMIT_S:.0f} s" if silent_s > BEAT_LIMIT_S else ""
+        except FileNotFoundError:
+            is_late = start_s is not None and time.monotonic() - self._started > start_s
+            return f"has not begun within {start_s:.0f} s" if is_late else ""
+        except (OSError, ValueError):  # just being written
+            return ""
 
     def is_ready(self) -> bool:
         has_begun = self.process.beat is None or self.process.beat.exists()

@@ -1,9 +1,10 @@
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
 from platform_site import views
 from platform_site.graphql import GraphQLHTTPView, GraphQLStreamView
+from platform_site.metrics import metrics
 from platform_site.schema import schema
 
 # Bearer tokens are not sent by browsers on their own, so the API needs no CSRF token.
@@ -23,7 +24,7 @@ urlpatterns = [
     path("graphql", csrf_exempt(graphql)),
     path("graphql/stream", csrf_exempt(stream)),
     path("admin/", admin.site.urls),
-    path("", include("django_prometheus.urls")),
+    path("metrics", metrics),
 ]
 
 handler500 = "platform_site.views.broken"

@@ -16,13 +16,14 @@ import uvicorn
 from prometheus_client import values
 
 from common.beat import beat
+from platform_site import metrics
 from platform_site.address import Address
+from platform_site.protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
 APPLICATION = "platform_site.asgi:application"
 TICKS_A_BEAT = 20  # of 0.1 s
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 KINDS = ("counter", "histogram")  # of metrics that there are
 ROOM_BYTES = 2 << 20
 
@@ -42,13 +43,14 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=1, help="which of several it is")
     parser.add_argument("descriptors", nargs="*", type=int, help="listening sockets; none: HOST and PORT")
     chosen = parser.parse_args()
-    if METRICS_FOLDER in os.environ:
-        count_on(chosen.number, Path(os.environ[METRICS_FOLDER]))
+    if metrics.FOLDER in os.environ:
+        count_on(chosen.number, Path(os.environ[metrics.FOLDER]))
     sockets = [socket.socket(fileno=each) for each in chosen.descriptors] or Address.from_environment().listen()
     for each in sockets:
         each.set_inheritable(False)
     config = uvicorn.Config(
         chosen.application,
+        http=BoundedProtocol,
         timeout_graceful_shutdown=3,  # open streams would hang a SIGTERM
         ws_per_message_deflate=False,
         ws_max_size=4_000_000,  # the most that sockets.MAX_MESSAGE_CHARACTERS can take
@@ -61,6 +63,7 @@ def main() -> None:
 def count_on(number: int, folder: Path) -> None:
     """Have counters go on where the process before this one, of the same number, has stopped: its files are theirs.
 
+    And say who this is, for whoever asks what each process takes.
     Each file has all its room from the start: it is written as memory, and a full disk would be a SIGBUS. Where there is
     no room by now, the process counts for itself alone.
     """
@@ -68,9 +71,10 @@ def count_on(number: int, folder: Path) -> None:
         for kind in KINDS:
             with (folder / f"{kind}_{number}.db").open("ab") as file:
                 os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
+        metrics.introduce(f"web-{number}", folder)
     except OSError as error:
         logger.warning("Metrics are of this process alone: %s.", error.strerror)
-        del os.environ[METRICS_FOLDER]
+        del os.environ[metrics.FOLDER]
         values.ValueClass = values.MutexValue
         return
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]

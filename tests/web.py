@@ -15,6 +15,7 @@ import uvicorn
 
 from common import tails
 from platform_site.address import Address
+from platform_site.protocol import BoundedProtocol
 from platform_site.roles import processes
 from platform_site.supervisor import answers
 from tests.processes import environment
@@ -27,6 +28,7 @@ def serving(served: Any = None) -> Iterator[str]:
 
     config = uvicorn.Config(
         served or application,
+        http=BoundedProtocol,
         log_config=None,
         lifespan="off",
         timeout_graceful_shutdown=1,

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from django.utils import timezone
 
 from accounts.models import Membership
+from accounts.permissions import Permission, roles_with
 from accounts.usage import release, settle
 from accounts.usage_kinds import UsageKind
 from common import blobs
@@ -96,7 +97,7 @@ def _say_complete(upload: Upload, sha256: str, key: str) -> bool:
 def _as_it_is_now(organization_id: UUID, upload_id: UUID) -> Upload:
     with organizations_scope([organization_id]):
         upload: Upload | None = Upload.objects.select_related("organization").filter(pk=upload_id).first()
-        if upload is None or _has_left(upload):
+        if upload is None or not _may_send(upload):
             raise not_found()
     if upload.status is not UploadStatus.COMPLETE and upload.organization.closes_at is not None:
         message = "This organization is about to be deleted; it takes no more files."
@@ -104,8 +105,9 @@ def _as_it_is_now(organization_id: UUID, upload_id: UUID) -> Upload:
     return upload
 
 
-def _has_left(upload: Upload) -> bool:
-    """Whether whoever announced it belongs to its organization no more; for what a key announced nobody has."""
-    if upload.created_by_id is None:
-        return False
-    return not Membership.objects.filter(organization_id=upload.organization_id, user_id=upload.created_by_id).exists()
+def _may_send(upload: Upload) -> bool:
+    """Whether whoever announced it could still announce it: a ticket gives nobody more rights than they have."""
+    if upload.created_by_id is None:  # a key's, which nobody knows of
+        return True
+    theirs = Membership.objects.filter(organization_id=upload.organization_id, user_id=upload.created_by_id)
+    return theirs.filter(role__in=roles_with(Permission.UPLOAD), user__is_active=True).exists()

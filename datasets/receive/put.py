@@ -9,7 +9,7 @@ from datasets.models import Upload
 from datasets.receive.answers import Message, Receive, wrong_size
 from datasets.receive.arrival import complete, report, require_waiting
 from datasets.receive.places import a_place_of
-from datasets.receive.spool import Spool, incoming, off_the_loop
+from datasets.receive.spool import Spool, at_leisure, incoming, off_the_loop, within
 
 SILENCE_S = 60.0  # whoever sends nothing for so long has gone without a word, or never meant to send
 
@@ -25,9 +25,9 @@ async def put(upload: Upload, scope: Message, receive: Receive) -> str:
 
 
 async def _receive(upload: Upload, receive: Receive) -> str:
-    path = incoming() / f"{upload.pk}.{uuid4().hex}"
+    path = await off_the_loop(lambda: incoming() / f"{upload.pk}.{uuid4().hex}")
     try:
-        with path.open("wb") as file:
+        async with within(lambda: path.open("wb")) as file:
             spool = Spool(upload, file)
             await spool.take(receive, SILENCE_S)
         if spool.size != upload.size_bytes:
@@ -39,4 +39,4 @@ async def _receive(upload: Upload, receive: Receive) -> str:
         await asyncio.shield(off_the_loop(lambda: report(upload, 0)))
         raise
     finally:
-        path.unlink(missing_ok=True)
+        await asyncio.shield(at_leisure(lambda: path.unlink(missing_ok=True)))  # of gigabytes, it takes its time

@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -34,6 +35,17 @@ async def off_the_loop(function: Callable[[], T]) -> T:
 async def at_leisure(function: Callable[[], T]) -> T:
     """`off_the_loop`, for what may take as long as reading a whole file does."""
     return await in_thread(function, _finishers)
+
+
+@asynccontextmanager
+async def within(make: Callable[[], AbstractContextManager[T]]) -> AsyncIterator[T]:
+    """`with make()`, entered and left off the loop: a disk that is slow to open and close files stops nobody else."""
+    stack = ExitStack()
+    entered = await off_the_loop(lambda: stack.enter_context(make()))
+    try:
+        yield entered
+    finally:
+        await asyncio.shield(off_the_loop(stack.close))
 
 
 def incoming() -> Path:

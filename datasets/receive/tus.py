@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from email.utils import format_datetime
 from typing import IO
 
@@ -17,7 +19,7 @@ from datasets.receive import partial
 from datasets.receive.answers import Headers, Message, Receive, Refusal
 from datasets.receive.arrival import as_it_is_now, complete, give_up, report, require_waiting
 from datasets.receive.places import a_place_of
-from datasets.receive.spool import Spool, at_leisure, off_the_loop
+from datasets.receive.spool import Spool, at_leisure, off_the_loop, within
 
 VERSION = b"1.0.0"
 SILENCE_S = 15.0  # what has arrived stays, so that there is little to lose by giving a silent client up
@@ -56,7 +58,7 @@ async def patch(upload: Upload, scope: Message, receive: Receive) -> Headers:
     if not offset.isdigit() or len(offset) > MOST_DIGITS:
         raise Refusal(400, "WRONG_OFFSET", NO_SUCH_NUMBER, RESUMABLE)
     require_waiting(upload)
-    with a_place_of(upload.organization_id), partial.held(upload) as file:
+    async with _held(upload) as file:
         require_waiting(await off_the_loop(lambda: as_it_is_now(upload)))  # whoever held it before may have ended it
         return await _append(upload, file, int(offset), receive)
 
@@ -87,12 +89,20 @@ async def _how_far(upload: Upload) -> int:
     there = await off_the_loop(lambda: partial.size_of(upload))
     if there < upload.size_bytes:
         return there
-    with a_place_of(upload.organization_id), partial.held(upload) as file:
+    async with _held(upload) as file:
         now = await off_the_loop(lambda: as_it_is_now(upload))
         there = file.seek(0, os.SEEK_END)
         if now.status is not UploadStatus.COMPLETE and there == upload.size_bytes:
             await _finish(upload)
         return upload.size_bytes if now.status is UploadStatus.COMPLETE else there
+
+
+@asynccontextmanager
+async def _held(upload: Upload) -> AsyncIterator[IO[bytes]]:
+    """The file of what has arrived, for this request alone; opened, locked, and closed off the loop."""
+    with a_place_of(upload.organization_id):
+        async with within(lambda: partial.held(upload)) as file:
+            yield file
 
 
 async def _append(upload: Upload, file: IO[bytes], offset: int, receive: Receive) -> Headers:
@@ -112,22 +122,21 @@ async def _append(upload: Upload, file: IO[bytes], offset: int, receive: Receive
 
 async def _finish(upload: Upload, sha256: str | None = None) -> None:
     """Store what has arrived. Where it is refused for good nothing of it stays; else the next request may try again."""
-    path = partial.path_of(upload)
 
     def store() -> None:
+        path = partial.path_of(upload)
         beside = partial.another_name_of(path)
         try:
             complete(upload, beside, sha256 or partial.sha256_of(path))
+        except Refusal:
+            path.unlink(missing_ok=True)
+            report(upload, 0)
+            raise
         finally:
             beside.unlink(missing_ok=True)
-
-    try:
-        await at_leisure(store)
-    except Refusal:
         path.unlink(missing_ok=True)
-        await off_the_loop(lambda: report(upload, 0))
-        raise
-    path.unlink(missing_ok=True)
+
+    await at_leisure(store)
 
 
 def _offset(offset: int) -> Headers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from typing import Any
 
 from django.db.backends.postgresql import operations
 from django_prometheus.db.backends.postgresql import base
@@ -14,6 +15,14 @@ class DatabaseOperations(operations.DatabaseOperations):
 
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]
     ops_class = DatabaseOperations
+
+    def chunked_cursor(self) -> Any:
+        """What `QuerySet.iterator` reads from: the server's cursor within a transaction, and an ordinary one outside.
+
+        There the server would keep all rows until somebody closes it, behind a pooler of transactions on a connection
+        that is somebody else's by then; and `common.tenancy.reading` has no statement to put its scope before.
+        """
+        return super().chunked_cursor() if self.in_atomic_block else self.cursor()
 
     def is_usable(self) -> bool:
         """Whether a connection that was idle can be used again.

@@ -92,6 +92,22 @@ def test_what_only_reads_takes_one_exchange_for_each_statement_and_leaves_nothin
     assert list(Dataset.objects.all()) == []
 
 
+def test_rows_that_are_read_piece_by_piece_are_the_scopes_own_and_leave_no_cursor() -> None:
+    alice, charlie = make_person("Alice"), make_person("Charlie")
+    for name in ("a", "b"):
+        make_dataset(alice, name)
+    make_dataset(charlie, "c")
+    for scope in (reading, tenant):
+        with scope(alice.principal):
+            names = Dataset.objects.order_by("name").iterator(chunk_size=1)
+            assert next(names).name == "a"
+            assert [dataset.name for dataset in names] == ["b"]
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT name FROM pg_cursors WHERE is_holdable")
+            assert cursor.fetchall() == []
+    assert list(Dataset.objects.iterator()) == []
+
+
 def test_what_only_reads_goes_on_after_an_error() -> None:
     alice = make_person("Alice")
     make_dataset(alice, "a")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from django.conf import settings
@@ -42,6 +43,8 @@ CREATE = """mutation ($upload: ID!) { createDataset(input: {name: "Again", uploa
   ... on DatasetVersion { status dataset { id } } ... on OperationInfo { messages { code field } } } }"""
 START = """mutation ($id: ID!) { startTrainingRun(input: {datasetVersionId: $id}) {
   ... on TrainingRun { name } ... on OperationInfo { messages { code field } } } }"""
+LOOK = """query ($id: ID!) { datasetVersion(id: $id) {
+  preview { text } rejections { totalCount edges { cursor } pageInfo { hasNextPage } } } }"""
 CANCEL = "mutation ($id: ID!) { cancelTrainingRun(id: $id) { ... on TrainingRun { status } } }"
 DONE = {"deleteDataset": {"ok": True}}
 
@@ -255,6 +258,38 @@ def test_a_version_that_is_asked_for_while_an_upload_is_forgotten_finds_it_whole
             forgetting = begin(remove_bytes_of_deleted_datasets)
         forgetting.result(10)
     assert default_storage.exists(fresh(upload).storage_key)
+
+
+def test_whoever_looks_into_a_dataset_while_it_is_deleted_sees_nothing(
+    ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = {"reasons": [{"key": "TOO_SHORT", "count": 3}]}
+    version, really = stored_version(ada, steps=[dropped]), blobs.open_read
+
+    def delete_it() -> None:
+        try:
+            delete(ada, version.dataset)
+            remove_bytes_of_deleted_datasets()
+        finally:
+            connection.close()
+
+    def open_read(blob_key: str) -> IO[bytes]:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(delete_it).result(10)
+        return really(blob_key)
+
+    with monkeypatch.context() as patched:  # between the row and the file
+        patched.setattr(blobs, "open_read", open_read)
+        seen = ada.data(LOOK, id=global_id(version))["datasetVersion"]
+    assert seen == {"preview": [], "rejections": {"totalCount": 0, "edges": [], "pageInfo": {"hasNextPage": False}}}
+    assert files() == []
+
+
+def test_a_file_that_is_lost_is_no_deletion(ada: Person) -> None:
+    version = stored_version(ada)
+    default_storage.delete(f"{version.storage_prefix}/train-00000.parquet")
+    (error,) = ada.ask(LOOK, id=global_id(version))["errors"]
+    assert error["extensions"]["code"] == "INTERNAL"
 
 
 def test_storage_that_fails_for_one_holds_up_no_other(ada: Person, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from django.db import OperationalError
 from django.utils import timezone
 from tusclient.client import TusClient
 
-from accounts.models import Membership, Role, UsageEntry
+from accounts.models import Membership, Role, UsageEntry, User
 from common import blobs
 from common.tenancy import operator
 from datasets.models import Upload
@@ -386,11 +386,20 @@ def test_pieces_wait_until_their_ticket_expires_and_no_longer_than_anybody_sends
     assert left_over() == []
 
 
-def test_whoever_has_left_sends_no_pieces(ada: Person, client: httpx.Client) -> None:
+@pytest.mark.parametrize("what", ["left", "looks on", "locked"])
+def test_whoever_may_start_no_upload_any_more_sends_no_pieces(ada: Person, client: httpx.Client, what: str) -> None:
     ben = make_person("Ben", ada.organization, Role.MEMBER)
     ticket = start(ben)
     send(client, ticket, CONTENT[:9], 0)
     with operator():
-        Membership.objects.filter(user=ben.user).delete()
+        theirs = Membership.objects.filter(user=ben.user)
+        if what == "left":
+            theirs.delete()
+        elif what == "looks on":
+            theirs.update(role=Role.VIEWER)
+        else:
+            User.objects.filter(pk=ben.user.pk).update(is_active=False)
     assert send(client, ticket, CONTENT[9:], 9).status_code == 404
+    assert client.put(path_of(ticket), content=CONTENT).status_code == 404
     assert client.head(path_of(ticket), headers=VERSION).status_code == 404
+    assert stored() == []

@@ -81,6 +81,7 @@ OPERATIONS = {
     "restoreOrganization": open_to(Permission.DELETE_ORGANIZATION, answers="NOT_CLOSING"),
     "revokeApiKey": open_to(Permission.MANAGE_KEYS, id="ApiKey"),
     "startUpload": open_to(Permission.UPLOAD, fileName="new", sizeBytes=1),
+    "deleteUpload": open_to(Permission.DELETE_UPLOAD, id="Upload", answers="UPLOAD_IN_USE"),
     "createDataset": open_to(Permission.PROCESS_DATASET, name="new"),
     "processDataset": open_to(Permission.PROCESS_DATASET),
     "cancelDatasetVersion": open_to(Permission.PROCESS_DATASET, id="DatasetVersion"),

@@ -142,6 +142,26 @@ def test_one_that_stands_still_is_killed_and_started_again(
     assert "beating has not moved for 1 s and is killed" in (tmp_path / "platform.log").read_text()
 
 
+def test_one_that_does_not_begin_in_time_is_killed_and_started_again(
+    notes: Path, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives, and nothing is heard of it: stuck before it listens, say. Some may take as long as they like."""
+    monkeypatch.setattr(supervising, "BEAT_PATIENCE_S", 0.5)
+    stuck = Process("stuck", script(SLEEPER, notes), beat=tmp_path / "stuck", start_s=1.0)
+    waiting = Process("waiting", script(SLEEPER, tmp_path / "waiting.pid"), beat=tmp_path / "waiting")
+    supervisor = Supervisor([stuck, waiting], log, tmp_path)
+    supervisor.start()
+    first, second = map(int, lines(notes, 2))
+    assert not is_alive(first)
+    assert is_alive(int(lines(tmp_path / "waiting.pid", 1)[0]))
+    supervisor.stop(5)
+    assert not is_alive(second)
+    text = (tmp_path / "platform.log").read_text()
+    assert "supervisor stuck has not begun within 1 s and is killed\n" in text
+    assert "waiting has not" not in text
+    assert len((tmp_path / "waiting.pid").read_text().splitlines()) == 1
+
+
 def test_a_killed_guard_is_no_loophole(notes: Path, log: Log, tmp_path: Path) -> None:
     supervisor = Supervisor([Process("sleeper", script(SLEEPER, notes))], log, tmp_path)
     supervisor.start()
