@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import struct
 import subprocess
 import sys
@@ -18,10 +16,10 @@ from datasets.pipeline import source_parser
 from datasets.pipeline.archive import open_archive
 from datasets.pipeline.arrays import table
 from datasets.pipeline.columns import Columns
+from datasets.pipeline.pipes import ChildDied, read_exactly
 from datasets.pipeline.rows import Parsed, Reason, Rejection, Unusable, excerpt, parse_rejection
 
 MAX_DEATHS = 50
-WALL_SECONDS_PER_FILE = 60.0  # the parser's own limit is in CPU time; this one is for a machine that stands still
 
 
 class Functions:
@@ -124,7 +122,7 @@ class Parser:
         """The reply of source_parser.parse; TOO_COMPLEX for a file that ended the child."""
         try:
             reply = self._ask(data)
-        except (_ChildDied, BrokenPipeError):
+        except (ChildDied, BrokenPipeError):
             self._deaths += 1
             reply = {"reason": "TOO_COMPLEX", "line": 1, "excerpt": excerpt(data)}
         if reply.get("reason") == "TOO_COMPLEX":
@@ -145,10 +143,10 @@ class Parser:
         assert replies
         requests.write(struct.pack(">Q", len(data)) + data)
         requests.flush()
-        size = struct.unpack(">Q", _read(replies.fileno(), 8))[0]
+        size = struct.unpack(">Q", read_exactly(replies.fileno(), 8))[0]
         if size > 8 * source_parser.MAX_REPLY_BYTES:
-            raise _ChildDied
-        reply: dict[str, Any] = json.loads(_read(replies.fileno(), size))
+            raise ChildDied
+        reply: dict[str, Any] = json.loads(read_exactly(replies.fileno(), size))
         return reply
 
     def _end(self) -> None:
@@ -158,22 +156,6 @@ class Parser:
             self._child = None
 
 
-class _ChildDied(Exception):
-    """It ended, or stands still, without a reply."""
-
-
 def _start() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-I", "-S", "-W", "ignore", source_parser.__file__]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/")
-
-
-def _read(descriptor: int, size: int) -> bytes:
-    pieces = []
-    while size > 0:
-        readable, _, _ = select.select([descriptor], [], [], WALL_SECONDS_PER_FILE)
-        piece = os.read(descriptor, min(size, 1 << 20)) if readable else b""
-        if not piece:
-            raise _ChildDied
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)

@@ -31,6 +31,7 @@ class Format(StrEnum):
     JSON = "JSON"
     JSONL = "JSONL"
     CSV = "CSV"
+    PARQUET = "PARQUET"
     PYTHON = "PYTHON"
 
 

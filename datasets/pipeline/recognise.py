@@ -23,7 +23,6 @@ _MAGIC = {
     b"\xfd7zXZ\0": "an xz file",
     b"7z\xbc\xaf": "a 7z archive",
     b"Rar!": "a rar archive",
-    b"PAR1": "a Parquet file",
     b"ARROW1": "an Arrow file",
     b"%PDF": "a PDF document",
     b"\x89PNG": "an image",
@@ -35,7 +34,7 @@ _PYTHON = re.compile(
     rb"^(?:#!.*python|(?:async\s+def|def|class)\s+\w+\s*[(:\[]|import\s+\w|from\s+[\w.]+\s+import\s|if\s+__name__\s*==)",
     re.MULTILINE,
 )
-_WANTED = "JSON Lines, JSON, CSV, a Python file, or a zip of Python files"
+_WANTED = "JSON Lines, JSON, CSV, Parquet, a Python file, or a zip of Python files"
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,8 @@ def recognise(path: Path, file_name: str, declared: Format, mapped: tuple[str, .
 def look(head: bytes, size: int, file_name: str, mapped: tuple[str, ...] = ()) -> Seen:
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return Seen((Format.PYTHON,), "a zip archive")
+    if head.startswith(b"PAR1"):
+        return Seen((Format.PARQUET,), "a Parquet file")
     for magic, words in _MAGIC.items():
         if head.startswith(magic):
             return Seen((), words)

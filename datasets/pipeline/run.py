@@ -27,6 +27,7 @@ from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
 from datasets.pipeline.json_document import read_json
 from datasets.pipeline.jsonl import read_jsonl
 from datasets.pipeline.near_duplicates import DropNearDuplicates
+from datasets.pipeline.parquet_file import read_parquet
 from datasets.pipeline.pii import Policy
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.progress import Progress, StepReport, sorted_counts
@@ -138,6 +139,8 @@ class Run:
             return read_json(self.source)
         if source_format is Format.CSV:
             return read_csv(self.source, mapped)
+        if source_format is Format.PARQUET:
+            return read_parquet(self.source, mapped)
         return read_python(self.source, self.file_name, self.skipped)
 
     def _columns(self, source_format: Format, chunks: Iterator[Chunk]) -> tuple[Columns, list[Chunk]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datasets.pipeline import csv_file
-from tests.datasets.pipelines import lines, process, refused, zipped
+from tests.datasets.pipelines import lines, parquet, process, refused, zipped
 
 GOOD = {"prompt": "p", "completion": "c"}
 PYTHON = 'def f(x):\n    """Doc."""\n    return x\n'
@@ -37,6 +37,7 @@ TABLE = "prompt,completion\np,c\n"
         (PYTHON, "wrong.csv", "PYTHON"),
         ("\ufeff" + PYTHON, "m.py", "PYTHON"),
         (zipped({"a.py": PYTHON}), "data", "PYTHON"),
+        (parquet([GOOD]), "wrong.csv", "PARQUET"),
     ],
 )
 def test_the_content_tells_the_format(tmp_path: Path, data: bytes | str, file_name: str, found: str) -> None:
@@ -55,7 +56,6 @@ def test_the_content_tells_the_format(tmp_path: Path, data: bytes | str, file_na
         (lines(GOOD, GOOD).encode("utf-16-be"), "CSV", "NOT_UTF8", "UTF-16"),
         (gzip.compress(lines(GOOD).encode(), mtime=0), "AUTO", "FORMAT_UNKNOWN", "a gzip file"),
         (gzip.compress(lines(GOOD).encode(), mtime=0), "JSONL", "FORMAT_MISMATCH", "a gzip file"),
-        (b"PAR1" + bytes(100), "AUTO", "FORMAT_UNKNOWN", "a Parquet file"),
         (bytes(range(256)) * 20, "AUTO", "FORMAT_UNKNOWN", "binary data"),
         ("Dear Sir or Madam", "AUTO", "FORMAT_UNKNOWN", "Dear Sir"),
         (zipped({"a.csv": TABLE}), "AUTO", "FORMAT_UNKNOWN", "a.csv"),
@@ -67,6 +67,8 @@ def test_the_content_tells_the_format(tmp_path: Path, data: bytes | str, file_na
         (lines(GOOD, GOOD), "CSV", "FORMAT_MISMATCH", "JSON Lines"),
         (TABLE, "JSONL", "FORMAT_MISMATCH", "a table"),
         (PYTHON, "JSON", "FORMAT_MISMATCH", "Python source"),
+        (parquet([GOOD]), "JSONL", "FORMAT_MISMATCH", "set format to AUTO or PARQUET"),
+        (TABLE, "PARQUET", "FORMAT_MISMATCH", "a table"),
         (TABLE, "PYTHON", "NO_USABLE_ROWS", "no function"),
         ("prompt,completion\n", "AUTO", "NO_USABLE_ROWS", "no rows"),
         ("[]", "AUTO", "NO_USABLE_ROWS", "no rows"),
