@@ -21,11 +21,11 @@ class Allowance:
         self.unpacked += size
         if self.unpacked > MAX_UNPACKED_BYTES:
             raise ChildError(
-                self._code, f"{self._what} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes. Split it into several."
+                self._code, f"{self._what} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes. Upload it in parts."
             )
         if self.unpacked > max(MAX_RATIO * self._packed, FREE_BYTES):
             raise ChildError(
                 self._code,
                 f"{self._what} unpacks to more than {MAX_RATIO} times its size; at most that is read. "
-                "Upload it as it is, not compressed.",
+                "Upload it in parts, or not compressed.",
             )

@@ -73,15 +73,6 @@ def _read_file(path: Path, file_name: str, parser: Parser, skipped: dict[str, in
 
 def _read_zip(path: Path, parser: Parser, skipped: dict[str, int]) -> Iterator[Functions]:
     with open_archive(path) as archive:
-        if not archive.members:
-            holds = (
-                f"such as {', '.join(excerpt(name, 60) for name in archive.others)}" if archive.others else "nothing"
-            )
-            raise ChildError(
-                "FORMAT_UNKNOWN",
-                f"The zip archive holds no Python source, but {archive.skipped} other files ({holds}). "
-                "Zip a Python project, or upload a data file by itself.",
-            )
         skipped["NOT_SOURCE"] = archive.skipped
         total = sum(member.info.file_size for member in archive.members) or 1
         done = 0
