@@ -26,7 +26,7 @@ from datasets.pipeline.near_duplicates import DropNearDuplicates
 from datasets.pipeline.pii import Policy
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.progress import Progress, StepReport, sorted_counts
-from datasets.pipeline.recipe import Format, Recipe
+from datasets.pipeline.recipe import Format, PythonUnits, Recipe
 from datasets.pipeline.rows import Chunk, Outcome, Parsed, Rejection, excerpt, joined
 from datasets.pipeline.scrubbing import Scrub
 from datasets.pipeline.shards import VersionWriter
@@ -122,6 +122,8 @@ class Run:
         """The columns, by the first chunk that has records, and what was read until then."""
         read: list[Chunk] = []
         if source_format is Format.PYTHON:
+            if self.recipe.python_units is PythonUnits.MODULES:
+                return Columns(text="text", group="group"), read
             return Columns(prompt="prompt", completion="completion", group="group"), read
         for chunk in chunks:
             sample = chunk.sample(SAMPLED_ROWS)
@@ -259,9 +261,7 @@ class Run:
         total = self.reports["parse"].rows_in
         counts: Counter[str] = sum((report.reasons for report in self.reports.values()), Counter())
         if not total:
-            nothing = (
-                "no function with a docstring and a body" if "FUNCTION_TOO_SMALL" in self.upload.skipped else "no rows"
-            )
+            nothing = next((words for key, words in _NOTHING.items() if key in self.upload.skipped), "no rows")
             return ChildError("NO_USABLE_ROWS", f"The file has {nothing}. Upload one that has some.")
         reasons = [f"{count:,} x {key} ({self._example(key)})" for key, count in sorted_counts(counts)[:3]]
         return ChildError("NO_USABLE_ROWS", f"None of the {total:,} rows can be used: {'; '.join(reasons)}.")
@@ -298,4 +298,11 @@ _SKIPPED_WORDS = {
     "NOT_SOURCE": "members of the archive are no Python source and were skipped",
     "NOT_DATA": "members of the archive are no data files and were skipped",
     "FUNCTION_TOO_SMALL": "functions have no docstring and a single statement, or nothing in them, and were skipped",
+    "CLASS_TOO_SMALL": "classes have no docstring and a single statement, or nothing in them, and were skipped",
+    "MODULE_TOO_SMALL": "modules have nothing but a docstring in them, and were skipped",
+}
+_NOTHING = {
+    "FUNCTION_TOO_SMALL": "no function with a docstring and a body",
+    "CLASS_TOO_SMALL": "no class with a docstring and a body",
+    "MODULE_TOO_SMALL": "no module with a statement",
 }

@@ -58,7 +58,7 @@ class Upload:
 
     def _chunks(self, content: Path, found: Format) -> Iterator[Chunk]:
         if found is Format.PYTHON:
-            return read_python(content, self._name, self.skipped)
+            return read_python(content, self._name, self._recipe.python_units, self.skipped)
         if is_zip(content):
             _, into, _ = self._drafts()
             check = self._attempt.check_stop
