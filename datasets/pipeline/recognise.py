@@ -19,6 +19,7 @@ from datasets.pipeline.zipped_data import pieces
 
 HEAD_BYTES = MAX_LINE_BYTES + 65_536
 SAMPLED_LINES = 50
+MAX_DATA_MEMBERS, MAX_PARQUET_MEMBERS = 1_000, 50  # each takes its time to begin with; a Parquet file, a process
 
 _MAGIC = {
     b"\x1f\x8b": "a gzip file",
@@ -85,17 +86,28 @@ def _look_into_zip(path: Path, declared: Format, mapped: tuple[str, ...]) -> See
         if archive.has_source and declared in (Format.AUTO, Format.PYTHON):
             return Seen((Format.PYTHON,), "a zip archive of Python source")
         found: list[tuple[str, Seen]] = []
+        _check_number(len(archive.data), MAX_DATA_MEMBERS, "data files")
         for member in archive.data:
             head = b"".join(pieces(archive, member, HEAD_BYTES))
             if not is_blank(head):
                 found.append((member.name, look(head, member.info.file_size, member.name, mapped)))
         if found:
-            return _in_common(found)
+            seen = _in_common(found)
+            if seen.formats[:1] == (Format.PARQUET,):
+                _check_number(len(found), MAX_PARQUET_MEMBERS, "Parquet files")
+            return seen
         if archive.has_source:
             return Seen((Format.PYTHON,), "a zip archive of Python source")
         such_as = f" (such as {', '.join(excerpt(name, 60) for name in archive.others)})" if archive.others else ""
         return Seen(
             (), f"a zip archive that holds neither Python source nor data, but {archive.skipped:,} other files{such_as}"
+        )
+
+
+def _check_number(number: int, most: int, what: str) -> None:
+    if number > most:
+        raise ChildError(
+            "TOO_MANY_FILES", f"The zip archive holds {number:,} {what}; at most {most:,} are read. Join them."
         )
 
 

@@ -206,6 +206,9 @@ def _with_other_text(data: bytes) -> bytes:
         (zipped({"a.parquet": parquet([GOOD])[:-20]}), "PARQUET_UNREADABLE", "In a.parquet: "),
         (zipped({"a.json": "[]", "b.json": '{"x": [{}], "y": [{}]}'}), "FORMAT_MISMATCH", "In b.json: "),
         (zipped({"a.jsonl": " "}), "FORMAT_UNKNOWN", "neither"),
+        (zipped({f"{number}.jsonl": "" for number in range(1_001)}), "TOO_MANY_FILES", "1,001 data files"),
+        (zipped({f"{number}": "" for number in range(51)}), "FORMAT_UNKNOWN", "neither"),
+        (zipped({f"{number}.parquet": parquet([GOOD]) for number in range(51)}), "TOO_MANY_FILES", "51 Parquet files"),
     ],
 )
 def test_a_zip_of_data_is_read_whole_or_not_at_all(tmp_path: Path, data: bytes, code: str, says: str) -> None:
