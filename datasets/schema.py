@@ -30,7 +30,7 @@ from common.graphql import (
 from common.graphql_jobs import JobEventType, follow
 from common.text import is_storable
 from datasets import actions, models
-from datasets.pipeline.recipe import Action, Format, Recipe, RecipeError
+from datasets.pipeline.recipe import Action, Format, PythonUnits, Recipe, RecipeError
 from datasets.types import DatasetType, DatasetVersionType, UploadTicket, UploadType
 
 Id = Annotated[ID, argument(description="Its id.")]
@@ -103,6 +103,9 @@ class NearDedupInput:
 @strawberry.input(description="Every step can be turned off; the defaults are what a careful person would choose.")
 class RecipeInput:
     format: Format = strawberry.field(default=Format.AUTO, description="AUTO recognises it by content.")
+    python_units: PythonUnits = strawberry.field(
+        default=PythonUnits.FUNCTIONS, description="What becomes a row of Python source; a file's rows stay together."
+    )
     columns: ColumnMappingInput | None = strawberry.field(default=None, description="Overrides what is recognised.")
     min_characters: int = strawberry.field(default=1, description="Drop shorter completions and texts.")
     max_characters: int = strawberry.field(default=200_000, description="Drop longer rows.")

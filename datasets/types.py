@@ -17,13 +17,17 @@ from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets import models, rows
 from datasets.models import UploadStatus
-from datasets.pipeline.recipe import Action, Format
+from datasets.pipeline.recipe import Action, Format, PythonUnits
 from datasets.tickets import url_for
 
 strawberry.enum(
     Format,
     name="DataFormat",
     description="JSON: an array of objects, or an object with one array. PYTHON: source files, or a zip of them, never executed.",
+)
+strawberry.enum(
+    PythonUnits,
+    description="FUNCTIONS and CLASSES: a prompt (header and docstring) and a completion (body). MODULES: the text of each file.",
 )
 strawberry.enum(
     Action,
@@ -119,6 +123,7 @@ class NearDedupType:
 )
 class RecipeType:
     format: Format = strawberry.field(description="The format; recognised, once the version is made.")
+    python_units: PythonUnits = strawberry.field(description="What became a row of Python source.")
     columns: JSON = strawberry.field(description="Which column is what; recognised, once the version is made.")
     min_characters: int = strawberry.field(description="Shorter completions and texts are dropped.")
     max_characters: int = strawberry.field(description="Longer rows are dropped.")
@@ -134,6 +139,7 @@ class RecipeType:
     def of(cls, recipe: dict[str, Any]) -> RecipeType:
         return cls(
             format=Format(recipe["format"]),
+            python_units=PythonUnits(recipe.get("python_units", PythonUnits.FUNCTIONS)),  # the only ones at first
             columns=recipe["columns"],
             min_characters=recipe["min_characters"],
             max_characters=recipe["max_characters"],

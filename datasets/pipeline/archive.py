@@ -1,4 +1,4 @@
-"""The source files of a zip from somebody unknown, within limits; nothing is ever unpacked to disk."""
+"""What a zip from somebody unknown holds, source or data, within limits. Source is never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from common.child import ChildError
+from datasets.pipeline.allowance import MAX_RATIO, Allowance
 from datasets.pipeline.rows import Reason, Unusable
 from datasets.pipeline.source_parser import MAX_SOURCE_BYTES
 
 MAX_MEMBERS = 100_000
-MAX_UNPACKED_BYTES = 4 << 30
-MAX_RATIO = 100
 MAX_NAME_BYTES = 1_024
 SOURCE_SUFFIXES = (".py", ".pyw")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 _END = struct.Struct("<4s4H2LH")  # end of central directory
 _END_64_LOCATOR = struct.Struct("<4sLQL")
@@ -32,7 +32,7 @@ _BROKEN = "The zip archive is cut off or damaged ({}). Make it again and upload 
 
 @dataclass(frozen=True)
 class Member:
-    """A member that claims to be source, or that nobody should unpack; `refused` says why it is not read."""
+    """A member that claims to be source or data, or that nobody should unpack; `refused` says why it is not read."""
 
     info: zipfile.ZipInfo
     refused: Reason | None
@@ -43,11 +43,12 @@ class Member:
 
 
 class Archive:
-    """An opened zip: its source members in the order of their names, and how many others there are."""
+    """An opened zip: its source members in the order of their names, those that are data, and how many are no source."""
 
     def __init__(self, file: zipfile.ZipFile) -> None:
         self._file = file
         self.members: list[Member] = []
+        self.data: list[Member] = []
         self.skipped = 0
         self.others: list[str] = []
         for info in sorted(file.infolist(), key=lambda one: (one.filename, one.header_offset)):
@@ -56,7 +57,16 @@ class Archive:
                 self.members.append(Member(info, refused))
             elif not info.is_dir():
                 self.skipped += 1
+                if _has_suffix(info.filename, DATA_SUFFIXES):
+                    self.data.append(Member(info, _cannot_unpack(info)))
                 self.others.append(info.filename) if len(self.others) < 5 else None
+
+    @property
+    def has_source(self) -> bool:
+        return any(_is_source(member.name) for member in self.members)
+
+    def open(self, member: Member) -> IO[bytes]:
+        return self._file.open(member.info)
 
     def read(self, member: Member) -> bytes:
         """The member's bytes. Raises Unusable."""
@@ -87,16 +97,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 def _check_size(archive: zipfile.ZipFile, packed: int) -> None:
-    unpacked = sum(info.file_size for info in archive.infolist())
-    if unpacked > MAX_UNPACKED_BYTES:
-        raise ChildError(
-            "ZIP_BOMB", f"The archive unpacks to {unpacked:,} bytes; at most {MAX_UNPACKED_BYTES:,} are read."
-        )
-    if unpacked > MAX_RATIO * packed:  # over the whole file: overlapping members would deceive a sum of packed sizes
-        raise ChildError(
-            "ZIP_BOMB",
-            f"The archive unpacks to {unpacked // packed:,} times its size; at most {MAX_RATIO} times are read.",
-        )
+    """Over the whole file: overlapping members would deceive a sum of packed sizes."""
+    Allowance(packed, "ZIP_BOMB", "The archive").take(sum(info.file_size for info in archive.infolist()))
 
 
 def _count_members(file: BinaryIO) -> None:
@@ -156,16 +158,26 @@ def _refusal(info: zipfile.ZipInfo) -> Reason | None:
         return Reason.SYMLINK
     if not _is_source(name):
         return None
-    if info.flag_bits & 1:
-        return Reason.ENCRYPTED
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return Reason.UNREADABLE_MEMBER  # zipfile unpacks the others in pieces of any size
+    if refused := _cannot_unpack(info):
+        return refused
     if info.file_size > MAX_SOURCE_BYTES:
         return Reason.FILE_TOO_LARGE
     return Reason.RATIO_TOO_HIGH if info.file_size > MAX_RATIO * max(info.compress_size, 1) else None
 
 
+def _cannot_unpack(info: zipfile.ZipInfo) -> Reason | None:
+    if info.flag_bits & 1:
+        return Reason.ENCRYPTED
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return Reason.UNREADABLE_MEMBER  # zipfile unpacks the others in pieces of any size
+    return None
+
+
 def _is_source(name: str) -> bool:
+    return _has_suffix(name, SOURCE_SUFFIXES)
+
+
+def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
     """Files by their suffix, without what macOS adds to its zips."""
     last = name.rsplit("/", 1)[-1]
-    return last.lower().endswith(SOURCE_SUFFIXES) and not last.startswith("._") and not name.startswith("__MACOSX/")
+    return last.lower().endswith(suffixes) and not last.startswith("._") and not name.startswith("__MACOSX/")

@@ -29,6 +29,7 @@ MESSAGES_NAMES = ("messages", "conversations", "conversation")
 TEXT_NAMES = ("text", "content", "code")
 GROUP_NAME = "group"
 ALPACA_CONTEXT = "input"  # beside an instruction
+KNOWN_NAMES = frozenset({*(name for pair in PAIR_NAMES for name in pair), *MESSAGES_NAMES, *TEXT_NAMES, GROUP_NAME})
 
 # OpenAI's names and ShareGPT's, as OpenAI's.
 ROLES = {

@@ -1,4 +1,4 @@
-"""CSV with a header: the delimiter is sniffed among , ; tab and |, quotes are doubled, records may span lines.
+"""CSV with a header, in UTF-8: the dialect is recognised by the first lines, and records may span lines.
 
 A record that does not parse costs only its first line: the reader goes back and takes the next line as a new record.
 """
@@ -6,9 +6,8 @@ A record that does not parse costs only its first line: the reader goes back and
 from __future__ import annotations
 
 import csv
-import io
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import pyarrow as pa
 
 from common.child import ChildError
 from datasets.pipeline.arrays import strings, table
-from datasets.pipeline.columns import Columns, recognises
+from datasets.pipeline.columns import Columns
+from datasets.pipeline.csv_dialect import Dialect, sniff
 from datasets.pipeline.lines import is_blank, read_lines
 from datasets.pipeline.rows import (
     BATCH_ROWS,
@@ -31,16 +31,16 @@ from datasets.pipeline.rows import (
     unfit,
 )
 
-DELIMITERS = (",", ";", "\t", "|")
 MAX_COLUMNS = 1_000
-SNIFFED_RECORDS = 20
 
 
-def read_csv(path: Path, mapped: tuple[str, ...] = ()) -> Iterator[CsvRecords]:
-    """Batches of rows by the header's names. Raises ChildError for a header that cannot be used."""
+def read_csv(
+    path: Path, mapped: tuple[str, ...] = (), tell: Callable[[Dialect], None] = lambda _: None
+) -> Iterator[CsvRecords]:
+    """Batches of rows by the header's names; `tell` hears the dialect. Raises ChildError for a header without use."""
     size = path.stat().st_size
     header: list[str] = []
-    delimiter = ","
+    dialect = Dialect()
     lines = _PushBack()
     for first, raw, done in read_lines(path):
         if not header:
@@ -48,42 +48,13 @@ def read_csv(path: Path, mapped: tuple[str, ...] = ()) -> Iterator[CsvRecords]:
             if skipped is None:
                 continue
             head = b"\n".join(raw[skipped : skipped + 1_000])[:MAX_LINE_BYTES]
-            delimiter, header = sniff(head, mapped)
+            dialect, header = sniff(head, mapped)
             _check_header(header)
+            tell(dialect)
             first, raw = first + skipped + 1, raw[skipped + 1 :]
         lines.add(first, raw)
-        yield from _parse(lines, header, delimiter, ended=False, progress=done / size)
-    yield from _parse(lines, header, delimiter, ended=True, progress=1.0)
-
-
-def sniff(head: bytes, mapped: tuple[str, ...] = ()) -> tuple[str, list[str]]:
-    """The delimiter, and the header that it gives: what names known columns first, then what cuts records alike."""
-
-    def score(delimiter: str) -> tuple[bool, bool, int]:
-        records = _records(head, delimiter)
-        widths = {len(record) for record in records}
-        names = records[0] if records else []
-        known = recognises(names) or any(name in names for name in mapped)
-        return known, len(widths) == 1 and len(names) > 1, len(names)
-
-    best = max(DELIMITERS, key=score)
-    records = _records(head, best)
-    return best, [name.strip() for name in records[0]] if records else []
-
-
-def _records(head: bytes, delimiter: str) -> list[list[str]]:
-    text = head.decode("utf-8", "replace")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    records: list[list[str]] = []
-    try:
-        for record in reader:
-            if record:
-                records.append(record)
-            if len(records) == SNIFFED_RECORDS:
-                break
-    except csv.Error:
-        pass  # the reader proper says where
-    return records
+        yield from _parse(lines, header, dialect, ended=False, progress=done / size)
+    yield from _parse(lines, header, dialect, ended=True, progress=1.0)
 
 
 def _check_header(header: list[str]) -> None:
@@ -99,7 +70,7 @@ def _check_header(header: list[str]) -> None:
 
 
 def _parse(
-    lines: _PushBack, header: list[str], delimiter: str, *, ended: bool, progress: float
+    lines: _PushBack, header: list[str], dialect: Dialect, *, ended: bool, progress: float
 ) -> Iterator[CsvRecords]:
     batch = CsvRecords(header, progress)
     csv.field_size_limit(MAX_LINE_BYTES)
@@ -114,7 +85,7 @@ def _parse(
                 batch.reject(number, Reason.LINE_TOO_LONG, line)
             continue
         try:
-            values = _record(lines, delimiter, ended)
+            values = _record(lines, dialect, ended)
         except _Incomplete:
             lines.push_back()
             break  # the next batch has the rest of the record
@@ -161,10 +132,10 @@ class CsvRecords:
         return [self._fields(place) for place in range(min(most, len(self._lines)))]
 
     def parsed(self, columns: Columns) -> Parsed:
-        if columns.messages:
-            return self._chats(columns)
+        if columns.messages or not columns.needed().issubset(self._header):
+            return self._one_by_one(columns)
         prompts = self._column(columns.prompt)
-        if prompts and columns.context:
+        if prompts and columns.context in self._header:
             contexts = self._column(columns.context)
             prompts = [f"{one}\n\n{more}" if more else one for one, more in zip(prompts, contexts, strict=True)]
         content = {
@@ -173,12 +144,13 @@ class CsvRecords:
             "text": self._column(columns.text),
         }
         arrays: dict[str, Any] = {role: strings(values) for role, values in content.items() if values}
-        if columns.group:
+        if columns.group in self._header:
             arrays["group"] = [value or None for value in self._column(columns.group)]
         rows = table({**arrays, "line": self._lines}, len(self._lines))
         return Parsed(rows, [], self._rejections, self._fields)
 
-    def _chats(self, columns: Columns) -> Parsed:
+    def _one_by_one(self, columns: Columns) -> Parsed:
+        """Chats; and records of a zip's member that lacks what the columns of another one have."""
         rows, places, without_row = [], [], []
         for place, line in enumerate(self._lines):
             try:
@@ -199,13 +171,12 @@ class CsvRecords:
         return [values[place] for values in self._values]
 
 
-def _record(lines: _PushBack, delimiter: str, ended: bool) -> list[str]:
+def _record(lines: _PushBack, dialect: Dialect, ended: bool) -> list[str]:
     _, line = lines.peek()
-    if b'"' not in line:
+    if dialect.is_plain(line):
         lines.take()
-        return line.decode("utf-8", "surrogateescape").removesuffix("\r").split(delimiter)
-    # strict: a quote within a quoted field, or one that nothing closes, is an error instead of a guess
-    return next(csv.reader(lines.record(ended), delimiter=delimiter, strict=True))
+        return line.decode("utf-8", "surrogateescape").removesuffix("\r").split(dialect.delimiter)
+    return next(dialect.reader(lines.record(ended), strict=True))
 
 
 class _Incomplete(Exception):

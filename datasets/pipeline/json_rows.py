@@ -39,7 +39,7 @@ class JsonRecords:
     def parsed(self, columns: Columns) -> Parsed:
         parts, left = self._shapes.decode(self._raws, self._lines, columns)
         strict = self._strictly(left, columns)
-        rows, positions = _joined([*parts, strict[0]])
+        rows, positions = in_order([*parts, strict[0]])
         return Parsed(rows, strict[1], strict[2], lambda place: decode_object(self._raws[positions[place]]))
 
     def _strictly(self, left: Positions, columns: Columns) -> tuple[Part, list[Rejection], list[Rejection]]:
@@ -64,7 +64,7 @@ class JsonRecords:
         return part, without_row, rejections
 
 
-def _joined(parts: Sequence[Part]) -> tuple[pa.Table, Positions]:
+def in_order(parts: Sequence[Part]) -> tuple[pa.Table, Positions]:
     """All rows in the order of the upload, and where their records stand."""
     filled = [part for part in parts if len(part.positions)]
     if len(filled) == 1:

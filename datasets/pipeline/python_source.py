@@ -1,10 +1,8 @@
-"""Python source, a file or a zip of a project: each function is a row, and its file is its group."""
+"""Python source, a file or a zip of a project: each function, class, or module is a row, and its file is its group."""
 
 from __future__ import annotations
 
 import json
-import os
-import select
 import struct
 import subprocess
 import sys
@@ -18,26 +16,35 @@ from datasets.pipeline import source_parser
 from datasets.pipeline.archive import open_archive
 from datasets.pipeline.arrays import table
 from datasets.pipeline.columns import Columns
+from datasets.pipeline.pipes import ChildDied, read_exactly
+from datasets.pipeline.recipe import PythonUnits
 from datasets.pipeline.rows import Parsed, Reason, Rejection, Unusable, excerpt, parse_rejection
 
 MAX_DEATHS = 50
-WALL_SECONDS_PER_FILE = 60.0  # the parser's own limit is in CPU time; this one is for a machine that stands still
 
 
-class Functions:
-    """Functions of source files, each with its file for its group, and what could not be read."""
+TOO_SMALL = {
+    PythonUnits.FUNCTIONS: "FUNCTION_TOO_SMALL",
+    PythonUnits.CLASSES: "CLASS_TOO_SMALL",
+    PythonUnits.MODULES: "MODULE_TOO_SMALL",
+}
 
-    def __init__(self) -> None:
+
+class Pieces:
+    """Pieces of source files, each with its file for its group, and what could not be read."""
+
+    def __init__(self, units: PythonUnits) -> None:
         self.progress = 1.0
-        self._columns: dict[str, list[Any]] = {name: [] for name in ("prompt", "completion", "group", "source", "line")}
+        self._contents: tuple[str, ...] = ("text",) if units is PythonUnits.MODULES else ("prompt", "completion")
+        self._columns: dict[str, list[Any]] = {name: [] for name in (*self._contents, "group", "source", "line")}
         self._rejections: list[Rejection] = []
 
-    def add(self, reply: dict[str, Any], group: str | None, source: str | None) -> None:
+    def add(self, reply: dict[str, Any], group: str, source: str | None) -> None:
         if "reason" in reply:
             self.reject(reply["line"], Reason(reply["reason"]), reply["excerpt"], source)
             return
         for row in reply["rows"]:
-            values = (row["prompt"], row["completion"], group, source, row["line"])
+            values = (*(row[name] for name in self._contents), group, source, row["line"])
             for column, value in zip(self._columns.values(), values, strict=True):
                 column.append(value)
 
@@ -51,47 +58,39 @@ class Functions:
         return Parsed(table(self._columns, len(self._columns["line"])), [], self._rejections, self._fields)
 
     def _fields(self, place: int) -> dict[str, Any]:
-        return {name: self._columns[name][place] for name in ("prompt", "completion", "group")}
+        return {name: self._columns[name][place] for name in (*self._contents, "group")}
 
 
-def read_python(path: Path, file_name: str, skipped: dict[str, int]) -> Iterator[Functions]:
-    """Batches of functions; `skipped` counts what is neither a row nor a rejection. Raises ChildError."""
+def read_python(path: Path, file_name: str, units: PythonUnits, skipped: dict[str, int]) -> Iterator[Pieces]:
+    """Batches of such units; `skipped` counts what is neither a row nor a rejection. Raises ChildError."""
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
-    with Parser() as parser:
+    with Parser(units) as parser:
         yield from _read_zip(path, parser, skipped) if is_zip else _read_file(path, file_name, parser, skipped)
 
 
-def _read_file(path: Path, file_name: str, parser: Parser, skipped: dict[str, int]) -> Iterator[Functions]:
-    batch = Functions()
+def _read_file(path: Path, file_name: str, parser: Parser, skipped: dict[str, int]) -> Iterator[Pieces]:
+    batch = Pieces(parser.units)
     with path.open("rb") as file:
         data = file.read(source_parser.MAX_SOURCE_BYTES + 1)
     if len(data) > source_parser.MAX_SOURCE_BYTES:
         batch.reject(1, Reason.FILE_TOO_LARGE, data, None)
     else:
-        _add(batch, parser.parse(data), group=excerpt(file_name), source=None, skipped=skipped)
+        group = excerpt(file_name) or "source"  # a row without a group would be one of its own
+        _add(batch, parser, data, group=group, source=None, skipped=skipped)
     yield batch
 
 
-def _read_zip(path: Path, parser: Parser, skipped: dict[str, int]) -> Iterator[Functions]:
+def _read_zip(path: Path, parser: Parser, skipped: dict[str, int]) -> Iterator[Pieces]:
     with open_archive(path) as archive:
-        if not archive.members:
-            holds = (
-                f"such as {', '.join(excerpt(name, 60) for name in archive.others)}" if archive.others else "nothing"
-            )
-            raise ChildError(
-                "FORMAT_UNKNOWN",
-                f"The zip archive holds no Python source, but {archive.skipped} other files ({holds}). "
-                "Zip a Python project, or upload a data file by itself.",
-            )
         skipped["NOT_SOURCE"] = archive.skipped
         total = sum(member.info.file_size for member in archive.members) or 1
         done = 0
         for member in archive.members:
-            batch = Functions()
+            batch = Pieces(parser.units)
             try:
-                reply = parser.parse(archive.read(member))
-                _add(batch, reply, group=member.name, source=member.name, skipped=skipped)
+                data = archive.read(member)
+                _add(batch, parser, data, group=member.name, source=member.name, skipped=skipped)
             except Unusable as error:
                 batch.reject(1, error.reason, member.name, excerpt(member.name))
             done += member.info.file_size
@@ -99,16 +98,21 @@ def _read_zip(path: Path, parser: Parser, skipped: dict[str, int]) -> Iterator[F
             yield batch  # file by file: parsing is slow enough that each is worth showing
 
 
-def _add(batch: Functions, reply: dict[str, Any], *, group: str, source: str | None, skipped: dict[str, int]) -> None:
-    batch.add(reply, group or None, source)
+def _add(
+    batch: Pieces, parser: Parser, data: bytes, *, group: str, source: str | None, skipped: dict[str, int]
+) -> None:
+    reply = parser.parse(data)
+    batch.add(reply, group, source)
     if "reason" not in reply:
-        skipped["FUNCTION_TOO_SMALL"] = skipped.get("FUNCTION_TOO_SMALL", 0) + reply["small"]
+        key = TOO_SMALL[parser.units]
+        skipped[key] = skipped.get(key, 0) + reply["small"]
 
 
 class Parser:
     """A child process that parses many files, and is replaced when one of them ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, units: PythonUnits = PythonUnits.FUNCTIONS) -> None:
+        self.units = units
         self._child: subprocess.Popen[bytes] | None = None
         self._deaths = 0
 
@@ -124,7 +128,7 @@ class Parser:
         """The reply of source_parser.parse; TOO_COMPLEX for a file that ended the child."""
         try:
             reply = self._ask(data)
-        except (_ChildDied, BrokenPipeError):
+        except (ChildDied, BrokenPipeError):
             self._deaths += 1
             reply = {"reason": "TOO_COMPLEX", "line": 1, "excerpt": excerpt(data)}
         if reply.get("reason") == "TOO_COMPLEX":
@@ -139,16 +143,16 @@ class Parser:
 
     def _ask(self, data: bytes) -> dict[str, Any]:
         if self._child is None:
-            self._child = _start()
+            self._child = _start(self.units)
         requests, replies = self._child.stdin, self._child.stdout
         assert requests
         assert replies
         requests.write(struct.pack(">Q", len(data)) + data)
         requests.flush()
-        size = struct.unpack(">Q", _read(replies.fileno(), 8))[0]
+        size = struct.unpack(">Q", read_exactly(replies.fileno(), 8))[0]
         if size > 8 * source_parser.MAX_REPLY_BYTES:
-            raise _ChildDied
-        reply: dict[str, Any] = json.loads(_read(replies.fileno(), size))
+            raise ChildDied
+        reply: dict[str, Any] = json.loads(read_exactly(replies.fileno(), size))
         return reply
 
     def _end(self) -> None:
@@ -158,22 +162,6 @@ class Parser:
             self._child = None
 
 
-class _ChildDied(Exception):
-    """It ended, or stands still, without a reply."""
-
-
-def _start() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-I", "-S", "-W", "ignore", source_parser.__file__]
+def _start(units: PythonUnits) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-I", "-S", "-W", "ignore", source_parser.__file__, units.value]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/")
-
-
-def _read(descriptor: int, size: int) -> bytes:
-    pieces = []
-    while size > 0:
-        readable, _, _ = select.select([descriptor], [], [], WALL_SECONDS_PER_FILE)
-        piece = os.read(descriptor, min(size, 1 << 20)) if readable else b""
-        if not piece:
-            raise _ChildDied
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)

@@ -31,7 +31,16 @@ class Format(StrEnum):
     JSON = "JSON"
     JSONL = "JSONL"
     CSV = "CSV"
+    PARQUET = "PARQUET"
     PYTHON = "PYTHON"
+
+
+class PythonUnits(StrEnum):
+    """What becomes a row of Python source: functions and classes as prompt and completion, whole modules as text."""
+
+    FUNCTIONS = "FUNCTIONS"
+    CLASSES = "CLASSES"
+    MODULES = "MODULES"
 
 
 class Action(StrEnum):
@@ -92,6 +101,7 @@ class Recipe:
     """What is done to an upload.
 
     format          AUTO recognises it by content
+    python_units    what becomes a row of Python source
     columns         overrides of the recognised columns
     min_characters  of a completion, a text, or all messages of a chat, without surrounding whitespace
     max_characters  of a whole row
@@ -102,6 +112,7 @@ class Recipe:
     """
 
     format: Format = Format.AUTO
+    python_units: PythonUnits = PythonUnits.FUNCTIONS
     columns: ColumnMapping = field(default_factory=ColumnMapping)
     min_characters: int = 1
     max_characters: int = 200_000
@@ -116,6 +127,10 @@ class Recipe:
             object.__setattr__(self, "format", Format(self.format))
         except ValueError:
             raise RecipeError("format", f"must be one of {', '.join(Format)}") from None
+        try:
+            object.__setattr__(self, "python_units", PythonUnits(self.python_units))
+        except ValueError:
+            raise RecipeError("python_units", f"must be one of {', '.join(PythonUnits)}") from None
         if not _is_whole(self.min_characters) or self.min_characters < 0:
             raise RecipeError("min_characters", "must be a whole number, 0 or more")
         if not _is_whole(self.max_characters) or not 1 <= self.max_characters <= MAX_ROW_CHARACTERS:
@@ -132,7 +147,8 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Strict JSON with every default filled in; `from_json` gives an equal recipe back."""
-        return {**asdict(self), "format": self.format.value, "pii": self.pii.value, "secrets": self.secrets.value}
+        enums = {name: getattr(self, name).value for name in ("format", "python_units", "pii", "secrets")}
+        return {**asdict(self), **enums}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Recipe:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,22 +21,18 @@ import pyarrow as pa
 from common.child import Attempt, ChildError
 from datasets.pipeline.clean import Clean
 from datasets.pipeline.columns import Columns, resolve_columns
-from datasets.pipeline.csv_file import read_csv
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
-from datasets.pipeline.json_document import read_json
-from datasets.pipeline.jsonl import read_jsonl
 from datasets.pipeline.near_duplicates import DropNearDuplicates
 from datasets.pipeline.pii import Policy
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.progress import Progress, StepReport, sorted_counts
-from datasets.pipeline.python_source import read_python
-from datasets.pipeline.recipe import ColumnMapping, Format, Recipe
-from datasets.pipeline.recognise import recognise
+from datasets.pipeline.recipe import Format, PythonUnits, Recipe
 from datasets.pipeline.rows import Chunk, Outcome, Parsed, Rejection, excerpt, joined
 from datasets.pipeline.scrubbing import Scrub
 from datasets.pipeline.shards import VersionWriter
 from datasets.pipeline.spool import Spool, Spooled, clear, spooled
 from datasets.pipeline.steps import WITH_DIGEST, AssignSplit, ExactDedup, Validate
+from datasets.pipeline.upload import Upload
 
 SAMPLED_ROWS = 10_000
 BATCH_RECORDS, BATCH_BYTES = 1_000, 1 << 18  # smaller ones, as of small files, are joined
@@ -52,10 +47,8 @@ class Run:
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         self.recipe = Recipe.from_json(attempt.orders["recipe"])
-        self.source = Path(attempt.orders["source"])
-        self.file_name = str(attempt.orders["file_name"])
+        self.upload = Upload(attempt, self.recipe)
         self.key = bytes.fromhex(attempt.orders["pii_key"])
-        self.skipped: dict[str, int] = {}
         self.found: Counter[Kind] = Counter()
         self.first_rejections: dict[str, Rejection] = {}
         self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
@@ -70,12 +63,13 @@ class Run:
                 if report.status == "RUNNING":
                     self.progress.end(report, "FAILED")
             raise
+        finally:
+            self.upload.clear()
 
     def _process(self) -> dict[str, Any]:
         self.progress.start(self.reports["parse"])
         with self._timed("parse"):
-            source_format = self._recognise()
-            chunks = self._chunks(source_format)
+            source_format, chunks = self.upload.open()
             columns, read = self._columns(source_format, chunks)
         writer = VersionWriter(self.attempt.folder / "version")
         try:
@@ -94,14 +88,14 @@ class Run:
             "rows_in": self.reports["parse"].rows_in,
             "rows_kept": rows_kept,
             "rejected": writer.rejected,
-            "skipped": self.skipped,
+            "skipped": self.upload.skipped,
             "splits": splits,
             "pii_findings": [
                 {"key": kind, "count": count}
                 for kind, count in sorted_counts(Counter({kind.value: count for kind, count in self.found.items()}))
             ],
         }
-        with self.source.open("rb") as file:
+        with self.upload.path.open("rb") as file:
             source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         resolved = {**self.recipe.to_json(), "format": source_format.value, "columns": columns.to_json()}
         writer.publish(
@@ -124,28 +118,12 @@ class Run:
         steps = [{**report.to_json(), "seconds": round(report.seconds, 3)} for report in self.reports.values()]
         return {**outcome, "size_bytes": sum(file["size_bytes"] for file in files), "steps": steps}
 
-    def _recognise(self) -> Format:
-        mapped = tuple(name for name in self.recipe.to_json()["columns"].values() if name)
-        found = recognise(self.source, self.file_name, self.recipe.format, mapped)
-        self.attempt.events.log(f"Reading {excerpt(self.file_name, 100)} as {found}.")
-        return found
-
-    def _chunks(self, source_format: Format) -> Iterator[Chunk]:
-        mapped = tuple(name for name in self.recipe.to_json()["columns"].values() if name)
-        if source_format is Format.JSONL:
-            return read_jsonl(self.source)
-        if source_format is Format.JSON:
-            return read_json(self.source)
-        if source_format is Format.CSV:
-            return read_csv(self.source, mapped)
-        return read_python(self.source, self.file_name, self.skipped)
-
     def _columns(self, source_format: Format, chunks: Iterator[Chunk]) -> tuple[Columns, list[Chunk]]:
         """The columns, by the first chunk that has records, and what was read until then."""
         read: list[Chunk] = []
         if source_format is Format.PYTHON:
-            if self.recipe.columns != ColumnMapping():
-                raise ChildError("COLUMN_UNKNOWN", "Python source has no columns to map. Leave the columns out.")
+            if self.recipe.python_units is PythonUnits.MODULES:
+                return Columns(text="text", group="group"), read
             return Columns(prompt="prompt", completion="completion", group="group"), read
         for chunk in chunks:
             sample = chunk.sample(SAMPLED_ROWS)
@@ -269,7 +247,7 @@ class Run:
         return rejections
 
     def _tell_about(self, splits: dict[str, int]) -> None:
-        for what, count in self.skipped.items():
+        for what, count in self.upload.skipped.items():
             if count:
                 self.attempt.events.log(f"{count:,} {_SKIPPED_WORDS[what]}.")
         missing = [
@@ -283,7 +261,7 @@ class Run:
         total = self.reports["parse"].rows_in
         counts: Counter[str] = sum((report.reasons for report in self.reports.values()), Counter())
         if not total:
-            nothing = "no function with a docstring and a body" if "FUNCTION_TOO_SMALL" in self.skipped else "no rows"
+            nothing = next((words for key, words in _NOTHING.items() if key in self.upload.skipped), "no rows")
             return ChildError("NO_USABLE_ROWS", f"The file has {nothing}. Upload one that has some.")
         reasons = [f"{count:,} x {key} ({self._example(key)})" for key, count in sorted_counts(counts)[:3]]
         return ChildError("NO_USABLE_ROWS", f"None of the {total:,} rows can be used: {'; '.join(reasons)}.")
@@ -318,5 +296,13 @@ class _Unreadable:
 
 _SKIPPED_WORDS = {
     "NOT_SOURCE": "members of the archive are no Python source and were skipped",
+    "NOT_DATA": "members of the archive are no data files and were skipped",
     "FUNCTION_TOO_SMALL": "functions have no docstring and a single statement, or nothing in them, and were skipped",
+    "CLASS_TOO_SMALL": "classes have no docstring and a single statement, or nothing in them, and were skipped",
+    "MODULE_TOO_SMALL": "modules have nothing but a docstring in them, and were skipped",
+}
+_NOTHING = {
+    "FUNCTION_TOO_SMALL": "no function with a docstring and a body",
+    "CLASS_TOO_SMALL": "no class with a docstring and a body",
+    "MODULE_TOO_SMALL": "no module with a statement",
 }

@@ -1,4 +1,4 @@
-"""Takes Python source apart into functions, in a process of its own. Source is parsed, never imported or executed.
+"""Takes Python source apart into functions, classes, or whole modules, in a process of its own. Source is parsed, never imported or executed.
 
 Run as a script in an isolated interpreter (python -I -S), with the standard library only: a parser can be made to use
 up its stack, memory, or time, and then only this process ends. Requests and replies are JSON after a length of 8 bytes.
@@ -6,6 +6,9 @@ up its stack, memory, or time, and then only this process ends. Requests and rep
 A function with a docstring and a body after it is a row, and so is one without a docstring that has at least two
 statements. The prompt is what stands before the body (the class, decorators, signature, docstring), the completion is
 the body; prompt + completion is runnable source text. Functions within functions belong to the outer one's body.
+
+A class is cut in the same way: without a docstring it needs a method, or two statements. What is within a class or a
+function belongs to that one. A module is its text, and has to hold more than a docstring.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ MAX_REPLY_BYTES = 16 << 20
 CPU_SECONDS_PER_FILE = 3
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = Function | ast.ClassDef
 
 
 class Refused(Exception):
@@ -37,20 +41,25 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """A function and the classes around it, the outermost first."""
+    """A function or class, and the classes around it, the outermost first."""
 
-    function: Function
+    definition: Definition
     classes: tuple[ast.ClassDef, ...]
 
 
-def parse(data: bytes) -> dict[str, Any]:
-    """{"rows": [{prompt, completion, line}], "small": functions with too little in them} or {"reason", "line", "excerpt"}."""
+def parse(data: bytes, units: str = "FUNCTIONS") -> dict[str, Any]:
+    """{"rows": [{prompt, completion, line}], "small": how many have too little in them} or {"reason", "line", "excerpt"}.
+
+    Units are FUNCTIONS, CLASSES, or MODULES; a row of the last has line and text.
+    """
     try:
         source = decode(data)
         module = _parse_source(source)
+        if units == "MODULES":
+            return _whole(module, source)
         lines = source.split("\n")
         rows, small, size = [], 0, 0
-        for found in functions(module):
+        for found in classes(module) if units == "CLASSES" else functions(module):
             row = _row(found, lines)
             if row is None:
                 small += 1
@@ -117,25 +126,48 @@ def functions(module: ast.Module) -> list[Found]:
     found = []
     waiting: list[tuple[ast.AST, tuple[ast.ClassDef, ...]]] = [(module, ())]
     while waiting:
-        node, classes = waiting.pop()
+        node, around = waiting.pop()
         if isinstance(node, Function):
-            found.append(Found(node, classes))
+            found.append(Found(node, around))
             continue
         if isinstance(node, ast.ClassDef):
-            classes = (*classes, node)
-        for name in ("body", "handlers", "orelse", "finalbody", "cases"):
-            children = getattr(node, name, None)
-            if isinstance(children, list):  # the body of a lambda or of a conditional expression is no block
-                waiting.extend((child, classes) for child in children)
-    return sorted(found, key=lambda one: one.function.lineno)
+            around = (*around, node)
+        waiting.extend((child, around) for block in _blocks(node) for child in block)
+    return sorted(found, key=lambda one: one.definition.lineno)
+
+
+def classes(module: ast.Module) -> list[Found]:
+    """Classes in the order of the file, also those under if, try, and with, but not those in classes and functions."""
+    found = []
+    waiting: list[ast.AST] = [module]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ClassDef):
+            found.append(Found(node, ()))
+        elif not isinstance(node, Function):
+            waiting.extend(child for block in _blocks(node) for child in block)
+    return sorted(found, key=lambda one: one.definition.lineno)
+
+
+def _blocks(node: ast.AST) -> list[list[ast.AST]]:
+    children = [getattr(node, name, None) for name in ("body", "handlers", "orelse", "finalbody", "cases")]
+    return [one for one in children if isinstance(one, list)]  # the body of a lambda or conditional is no block
+
+
+def _whole(module: ast.Module, source: str) -> dict[str, Any]:
+    body = module.body[1:] if module.body and _is_docstring(module.body[0]) else module.body
+    if all(_is_placeholder(statement) for statement in body):
+        return {"rows": [], "small": 1}
+    return {"rows": [{"text": source, "line": 1}], "small": 0}
 
 
 def _row(found: Found, lines: list[str]) -> dict[str, Any] | None:
-    function = found.function
+    function = found.definition
     body = function.body
     documented = _is_docstring(body[0])
     rest = body[1:] if documented else body
-    if len(rest) < (1 if documented else 2) or all(_is_placeholder(statement) for statement in rest):
+    has_method = isinstance(function, ast.ClassDef) and any(isinstance(one, Function) for one in rest)
+    if len(rest) < (1 if documented or has_method else 2) or all(_is_placeholder(statement) for statement in rest):
         return None
     cut_line, cut_column = _cut(body[0] if documented else None, rest[0], lines)
     outermost = found.classes[0] if found.classes else function
@@ -191,7 +223,7 @@ def _dedent(line: str, prefix: str, within_string: bool) -> str:
     return line if within_string or not line.startswith(prefix) else line[len(prefix) :]
 
 
-def _lines_within_strings(function: Function) -> frozenset[int]:
+def _lines_within_strings(function: Definition) -> frozenset[int]:
     first = function.body[0]
     docstring = first.value if isinstance(first, ast.Expr) and _is_docstring(first) else None
     inside: set[int] = set()
@@ -218,7 +250,7 @@ def _is_placeholder(statement: ast.stmt) -> bool:
     )
 
 
-def main() -> None:
+def main(units: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -227,7 +259,7 @@ def main() -> None:
         resource.setrlimit(
             resource.RLIMIT_CPU, (int(time.process_time()) + CPU_SECONDS_PER_FILE, resource.RLIM_INFINITY)
         )
-        reply = json.dumps(parse(data)).encode()
+        reply = json.dumps(parse(data, units)).encode()
         replies.write(struct.pack(">Q", len(reply)) + reply)
         replies.flush()
 
@@ -240,4 +272,4 @@ def _read(requests: BinaryIO) -> bytes | None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

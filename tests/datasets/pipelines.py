@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from common.child import Attempt, ChildError
@@ -83,3 +85,9 @@ def zipped(members: dict[str, bytes | str], compression: int = zipfile.ZIP_DEFLA
                 zipfile.ZipInfo(name), content, compression
             )  # which has no time of its own: it names tests
     return buffer.getvalue()
+
+
+def parquet(rows: list[dict[str, Any]] | pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows), sink, **options)
+    return sink.getvalue()

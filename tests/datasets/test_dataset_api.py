@@ -42,7 +42,7 @@ LOOK = """
 query ($id: ID!) { datasetVersion(id: $id) {
   status progress errorCode errorMessage rowsIn rowsKept sizeBytes
   createdBy { email } finishedAt
-  recipe { format columns minCharacters maxCharacters exactDedup nearDedup { threshold permutations shingleTokens }
+  recipe { format pythonUnits columns minCharacters maxCharacters exactDedup nearDedup { threshold permutations shingleTokens }
     pii secrets split { train validation test seed } }
   steps { name status rowsIn rowsKept rowsDropped rowsChanged reasons { key count } seconds }
   piiFindings { key count }
@@ -122,6 +122,7 @@ def test_an_upload_becomes_a_version_that_can_be_looked_into(bob: Person) -> Non
     columns = {"prompt": "prompt", "completion": "completion"}
     assert version["recipe"] == {
         "format": "JSONL",
+        "pythonUnits": "FUNCTIONS",
         "columns": version["recipe"]["columns"],
         "minCharacters": 1,
         "maxCharacters": 200_000,

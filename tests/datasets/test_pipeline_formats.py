@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datasets.pipeline import csv_file
-from tests.datasets.pipelines import lines, process, refused, zipped
+from tests.datasets.pipelines import lines, parquet, process, refused, zipped
 
 GOOD = {"prompt": "p", "completion": "c"}
 PYTHON = 'def f(x):\n    """Doc."""\n    return x\n'
@@ -37,6 +38,7 @@ TABLE = "prompt,completion\np,c\n"
         (PYTHON, "wrong.csv", "PYTHON"),
         ("\ufeff" + PYTHON, "m.py", "PYTHON"),
         (zipped({"a.py": PYTHON}), "data", "PYTHON"),
+        (parquet([GOOD]), "wrong.csv", "PARQUET"),
     ],
 )
 def test_the_content_tells_the_format(tmp_path: Path, data: bytes | str, file_name: str, found: str) -> None:
@@ -53,13 +55,13 @@ def test_the_content_tells_the_format(tmp_path: Path, data: bytes | str, file_na
         (lines(GOOD).encode("utf-16"), "AUTO", "NOT_UTF8", "UTF-16"),
         (lines(GOOD, GOOD).encode("utf-16-le"), "JSONL", "NOT_UTF8", "Save it as UTF-8"),
         (lines(GOOD, GOOD).encode("utf-16-be"), "CSV", "NOT_UTF8", "UTF-16"),
-        (gzip.compress(lines(GOOD).encode(), mtime=0), "AUTO", "FORMAT_UNKNOWN", "a gzip file"),
-        (gzip.compress(lines(GOOD).encode(), mtime=0), "JSONL", "FORMAT_MISMATCH", "a gzip file"),
-        (b"PAR1" + bytes(100), "AUTO", "FORMAT_UNKNOWN", "a Parquet file"),
+        (bz2.compress(lines(GOOD).encode()), "AUTO", "FORMAT_UNKNOWN", "a bzip2 file"),
+        (gzip.compress(lines(GOOD, GOOD).encode(), mtime=0), "JSON", "FORMAT_MISMATCH", "JSON Lines"),
         (bytes(range(256)) * 20, "AUTO", "FORMAT_UNKNOWN", "binary data"),
         ("Dear Sir or Madam", "AUTO", "FORMAT_UNKNOWN", "Dear Sir"),
-        (zipped({"a.csv": TABLE}), "AUTO", "FORMAT_UNKNOWN", "a.csv"),
-        (zipped({}), "AUTO", "FORMAT_UNKNOWN", "no Python source"),
+        (zipped({"a.txt": TABLE}), "AUTO", "FORMAT_UNKNOWN", "1 other files (such as a.txt)"),
+        (zipped({"a.txt": TABLE}), "PYTHON", "FORMAT_MISMATCH", "a zip archive that holds neither"),
+        (zipped({}), "AUTO", "FORMAT_UNKNOWN", "neither Python source nor data"),
         (zipped({"a.py": PYTHON}), "JSONL", "FORMAT_MISMATCH", "a zip archive"),
         (lines(GOOD, GOOD), "JSON", "FORMAT_MISMATCH", "JSON Lines"),
         (json.dumps([GOOD]), "JSONL", "FORMAT_MISMATCH", "one JSON document"),
@@ -67,6 +69,8 @@ def test_the_content_tells_the_format(tmp_path: Path, data: bytes | str, file_na
         (lines(GOOD, GOOD), "CSV", "FORMAT_MISMATCH", "JSON Lines"),
         (TABLE, "JSONL", "FORMAT_MISMATCH", "a table"),
         (PYTHON, "JSON", "FORMAT_MISMATCH", "Python source"),
+        (parquet([GOOD]), "JSONL", "FORMAT_MISMATCH", "set format to AUTO or PARQUET"),
+        (TABLE, "PARQUET", "FORMAT_MISMATCH", "a table"),
         (TABLE, "PYTHON", "NO_USABLE_ROWS", "no function"),
         ("prompt,completion\n", "AUTO", "NO_USABLE_ROWS", "no rows"),
         ("[]", "AUTO", "NO_USABLE_ROWS", "no rows"),
@@ -145,7 +149,7 @@ def test_json_documents(tmp_path: Path, data: str | bytes, kept: list[str | None
         ("prompt,completion\np,c,x\nq\n\nr,d\n", [("r", "d")], [(2, "WRONG_FIELD_COUNT"), (3, "WRONG_FIELD_COUNT")]),
         ('prompt,completion\n"never closed,c\nq,d\nr,e\n', [("q", "d"), ("r", "e")], [(2, "BAD_QUOTES")]),
         ('prompt,completion\n"a"b,c\nq,d\n', [("q", "d")], [(2, "BAD_QUOTES")]),
-        (b"prompt,completion\ncaf\xe9,c\nq,d\n", [("q", "d")], [(2, "NOT_UTF8")]),
+        (b"prompt,completion\ncaf\xe9,c\nq\xc3\xa9,d\n", [("q\u00e9", "d")], [(2, "NOT_UTF8")]),
         ("prompt,completion\na\0b,c\nq,d\n", [("q", "d")], [(2, "NUL_CHARACTER")]),
         ("prompt,completion\n,c\np,\nq,d\n", [("q", "d")], [(2, "TOO_SHORT"), (3, "TOO_SHORT")]),
         ("prompt,completion\np," + "c" * 1_000_000 + "\nq,d\n", [("q", "d")], [(2, "LINE_TOO_LONG")]),

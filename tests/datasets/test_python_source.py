@@ -102,7 +102,7 @@ def test_prompt_and_completion_are_the_function_itself_throughout_the_standard_l
             for _ in found.classes:
                 assert isinstance(node, ast.ClassDef)
                 node = node.body[0]
-            assert _without_docstring(node) == _without_docstring(found.function), (path.name, row["line"])
+            assert _without_docstring(node) == _without_docstring(found.definition), (path.name, row["line"])
             seen += 1
     assert seen > 500
 
@@ -168,7 +168,7 @@ def test_source_is_never_executed(tmp_path: Path) -> None:
 def test_a_file_that_uses_up_its_time_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "parser.py"
     code = Path(source_parser.__file__).read_text()
-    slow = 'def parse(data):\n    while b"slow" in data:\n        pass\n    return _parse(data)\n\n\ndef _parse('
+    slow = 'def parse(data, units):\n    while b"slow" in data:\n        pass\n    return _parse(data, units)\n\n\ndef _parse('
     code = code.replace("def parse(", slow, 1).replace("CPU_SECONDS_PER_FILE = 3", "CPU_SECONDS_PER_FILE = 1")
     script.write_text(code)
     monkeypatch.setattr(source_parser, "__file__", str(script))

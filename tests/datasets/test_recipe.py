@@ -9,7 +9,7 @@ import pytest
 
 from datasets.pipeline.fingerprint import fingerprint
 from datasets.pipeline.near.choices import NearDedup
-from datasets.pipeline.recipe import Action, ColumnMapping, Format, Recipe, RecipeError, Split
+from datasets.pipeline.recipe import Action, ColumnMapping, Format, PythonUnits, Recipe, RecipeError, Split
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 
@@ -17,6 +17,7 @@ EMPTY = hashlib.sha256(b"").hexdigest()
 def test_defaults_are_filled_in() -> None:
     assert Recipe.from_json({}).to_json() == {
         "format": "AUTO",
+        "python_units": "FUNCTIONS",
         "columns": {"prompt": None, "completion": None, "text": None, "messages": None, "group": None},
         "min_characters": 1,
         "max_characters": 200_000,
@@ -32,6 +33,7 @@ def test_defaults_are_filled_in() -> None:
 def test_json_gives_the_same_recipe_back() -> None:
     recipe = Recipe(
         format=Format.CSV,
+        python_units=PythonUnits.CLASSES,
         columns=ColumnMapping(prompt="q", completion="a", group="who"),
         min_characters=3,
         max_characters=500,
@@ -50,6 +52,7 @@ def test_json_gives_the_same_recipe_back() -> None:
     [
         ({"format": "XML"}, "format"),
         ({"format": None}, "format"),
+        ({"python_units": "LINES"}, "python_units"),
         ({"colums": {}}, "colums"),
         ({"columns": {"answer": "a"}}, "columns.answer"),
         ({"columns": {"prompt": 1}}, "columns.prompt"),
@@ -97,6 +100,7 @@ def test_the_fingerprint_changes_with_each_choice_and_not_with_spelling() -> Non
     recipes = [
         Recipe(),
         Recipe(format=Format.JSONL),
+        Recipe(python_units=PythonUnits.MODULES),
         Recipe(columns=ColumnMapping(text="body")),
         Recipe(min_characters=2),
         Recipe(max_characters=10),
@@ -105,7 +109,7 @@ def test_the_fingerprint_changes_with_each_choice_and_not_with_spelling() -> Non
         Recipe(split=Split(0.9, 0.1, 0.0)),
     ]
     prints = [fingerprint(EMPTY, recipe) for recipe in recipes] + [fingerprint("0" * 64, Recipe())]
-    assert len(set(prints)) == len(prints) == 9
+    assert len(set(prints)) == len(prints) == 10
     assert fingerprint(EMPTY.upper(), Recipe.from_json({"min_characters": 1})) == prints[0]
     assert Recipe(split=Split(1, 0, 0)).to_json()["split"]["train"].hex() == (1.0).hex()
 

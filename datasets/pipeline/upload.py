@@ -1,0 +1,94 @@
+"""An upload as the pipeline reads it: unpacked, its format recognised, and in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.child import Attempt, ChildError
+from datasets.pipeline.compressed import name_within, packed_by, unpack
+from datasets.pipeline.csv_dialect import Dialect
+from datasets.pipeline.csv_file import read_csv
+from datasets.pipeline.encoding import UTF_8, Encoding, encoding_of, transcode
+from datasets.pipeline.json_document import read_json
+from datasets.pipeline.jsonl import read_jsonl
+from datasets.pipeline.parquet_file import read_parquet
+from datasets.pipeline.python_source import read_python
+from datasets.pipeline.recipe import ColumnMapping, Format, Recipe
+from datasets.pipeline.recognise import is_zip, recognise
+from datasets.pipeline.rows import Chunk, excerpt
+from datasets.pipeline.zipped_data import read_zip
+
+
+class Upload:
+    """The file that was uploaded; whatever has to lie unpacked while it is read lies in the attempt's folder."""
+
+    def __init__(self, attempt: Attempt, recipe: Recipe) -> None:
+        self.path = Path(attempt.orders["source"])
+        self.skipped: dict[str, int] = {}
+        self._attempt, self._recipe = attempt, recipe
+        self._name = str(attempt.orders["file_name"])
+        self._told = ""
+        self._mapped = tuple(name for name in recipe.to_json()["columns"].values() if name)
+
+    def open(self) -> tuple[Format, Iterator[Chunk]]:
+        """Its format and its chunks. Raises ChildError, as do the chunks."""
+        content = self._unpacked()
+        found = recognise(content, self._name, self._recipe.format, self._mapped)
+        self._attempt.events.log(f"Reading {excerpt(self._name, 100)} as {found}.")
+        if found is Format.PYTHON and self._recipe.columns != ColumnMapping():
+            raise ChildError("COLUMN_UNKNOWN", "Python source has no columns to map. Leave the columns out.")
+        return found, self._chunks(content, found)
+
+    def clear(self) -> None:
+        """Remove what was unpacked."""
+        for path in self._drafts():
+            path.unlink(missing_ok=True)
+
+    def _unpacked(self) -> Path:
+        """The upload itself, or what it holds, where it is packed."""
+        kind = packed_by(self.path)
+        if kind is None:
+            return self.path
+        into, _, _ = self._drafts()
+        size = unpack(self.path, into, self._attempt.check_stop)
+        self._attempt.events.log(f"Unpacked {self.path.stat().st_size:,} bytes of {kind} to {size:,}.")
+        self._name = name_within(self._name)
+        return into
+
+    def _chunks(self, content: Path, found: Format) -> Iterator[Chunk]:
+        if found is Format.PYTHON:
+            return read_python(content, self._name, self._recipe.python_units, self.skipped)
+        if is_zip(content):
+            _, into, _ = self._drafts()
+            check = self._attempt.check_stop
+            return read_zip(content, into, lambda path: self._rows(path, found), self.skipped, check)
+        return self._rows(content, found)
+
+    def _rows(self, path: Path, found: Format) -> Iterator[Chunk]:
+        if found is Format.JSONL:
+            return read_jsonl(path)
+        if found is Format.JSON:
+            return read_json(path)
+        if found is Format.PARQUET:
+            return read_parquet(path, self._mapped)
+        return self._table(path)
+
+    def _table(self, path: Path) -> Iterator[Chunk]:
+        encoding = encoding_of(path)
+        if encoding is not UTF_8:
+            *_, into = self._drafts()
+            transcode(path, encoding, into, self._attempt.check_stop)
+            path = into
+        return read_csv(path, self._mapped, lambda dialect: self._tell(dialect, encoding))
+
+    def _tell(self, dialect: Dialect, encoding: Encoding) -> None:
+        text = f"Read as CSV: {dialect.words}, {encoding.words}."
+        if text != self._told:  # the members of a zip are written alike
+            self._attempt.events.log(text)
+            self._told = text
+
+    def _drafts(self) -> tuple[Path, Path, Path]:
+        """Where a packed upload is unpacked, a zip's member while it is read, and a table in UTF-8."""
+        folder = self._attempt.folder
+        return folder / "unpacked", folder / "member", folder / "table"
