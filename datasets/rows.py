@@ -35,6 +35,10 @@ def preview(version: DatasetVersion, split: str, first: int) -> list[dict[str, A
             "completion": row["completion"],
             "text": row["text"],
             "messages": json.loads(row["messages"]) if row["messages"] is not None else None,
+            "line": row["line"],
+            "source": row["source"],
+            "upload_sha256": row.get("upload"),  # versions of an earlier release do not know
+            "changed_by": (row.get("changed_by") or "").split(),
         }
         for row in rows
     ]

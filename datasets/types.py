@@ -201,6 +201,12 @@ class PreviewRow:
     completion: str | None = strawberry.field(description="What should follow.")
     text: str | None = strawberry.field(description="Plain text.")
     messages: JSON | None = strawberry.field(description="A chat.")
+    line: int = strawberry.field(description="Where it stood in its upload, from 1.")
+    source: str | None = strawberry.field(description="The member of the archive that it comes from.")
+    upload_sha256: str | None = strawberry.field(
+        description="The digest of its upload's bytes; null where an earlier release made the version."
+    )
+    changed_by: list[str] = strawberry.field(description="The steps that changed it, in their order.")
 
 
 @event_type

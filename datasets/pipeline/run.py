@@ -77,7 +77,9 @@ class Run:
             source_format = self._recognise()
             chunks = self._chunks(source_format)
             columns, read = self._columns(source_format, chunks)
-        writer = VersionWriter(self.attempt.folder / "version")
+        with self.source.open("rb") as file:
+            source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        writer = VersionWriter(self.attempt.folder / "version", source_sha256)
         try:
             self._first_pass(source_format, columns, chain(read, chunks))
             self._second_pass(writer)
@@ -101,8 +103,6 @@ class Run:
                 for kind, count in sorted_counts(Counter({kind.value: count for kind, count in self.found.items()}))
             ],
         }
-        with self.source.open("rb") as file:
-            source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         resolved = {**self.recipe.to_json(), "format": source_format.value, "columns": columns.to_json()}
         writer.publish(
             {

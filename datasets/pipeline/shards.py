@@ -16,9 +16,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.child import sync_folder, write_whole
+from datasets.pipeline.digests import DIGEST_BYTES, digests
 from datasets.pipeline.rows import REJECTIONS, ROWS, Rejection, rejection_table
+from datasets.pipeline.scrubbing import Scrub
 from datasets.pipeline.steps import SPLITS
 
+# A row's lineage is stored with it: the sha256 of its upload, its place there, and what changed it. Its digest is that of its
+# content as it stands here.
+STORED = ROWS.append(pa.field("upload", pa.string(), nullable=False)).append(
+    pa.field("digest", pa.binary(DIGEST_BYTES), nullable=False)
+)
 ROW_GROUP_BYTES = 16 << 20
 ROW_GROUP_REJECTIONS = 20_000
 
@@ -56,22 +63,31 @@ class Shard:
 class VersionWriter:
     """The files of a version, under names that become theirs when all rows are known."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, upload_sha256: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.iterdir():  # of an attempt that was killed
             left.unlink()
         self.folder = folder
-        self._splits = {name: Shard(self._draft(name), ROWS) for name in SPLITS}
+        self._splits = {name: Shard(self._draft(name), STORED) for name in SPLITS}
         self._rejections = Shard(self._draft("rejections"), REJECTIONS)
+        self._upload = upload_sha256
         self._waiting: list[Rejection] = []
         self.rejected = 0
 
     def add(self, rows: pa.Table) -> None:
-        stored = rows.select(ROWS.names)
+        stored = self._with_lineage(rows)
         for name, shard in self._splits.items():
             chosen = stored.filter(pc.equal(rows["split"], name))
             if chosen.num_rows:
                 shard.add(chosen)
+
+    def _with_lineage(self, rows: pa.Table) -> pa.Table:
+        columns = [
+            *(rows[name] for name in ROWS.names),
+            pa.repeat(pa.scalar(self._upload), rows.num_rows),
+            _digests(rows),
+        ]
+        return pa.Table.from_arrays(columns, schema=STORED)
 
     def reject(self, rejections: list[Rejection]) -> None:
         self.rejected += len(rejections)
@@ -118,3 +134,11 @@ class VersionWriter:
         with final.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return {"name": final.name, "sha256": sha256, "size_bytes": final.stat().st_size}
+
+
+def _digests(rows: pa.Table) -> pa.ChunkedArray:
+    """Of rows as they are: those that were masked after theirs was taken get another one."""
+    masked = pc.fill_null(pc.match_substring(rows["changed_by"], Scrub.name), False)
+    if not pc.any(masked).as_py():
+        return rows["digest"]
+    return pc.replace_with_mask(rows["digest"].combine_chunks(), masked.combine_chunks(), digests(rows.filter(masked)))

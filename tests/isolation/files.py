@@ -14,7 +14,8 @@ CONTENT = b'{"text": "the same in both"}\n'
 
 
 def store_files(prefix: str, word: str) -> None:
-    row = {"prompt": word, "completion": word, "text": word, "messages": f'["{word}"]'}
+    row = {"prompt": word, "completion": word, "text": word, "messages": f'["{word}"]', "line": 1}
+    row |= {"source": word, "upload": word, "changed_by": word}
     rejection = {"line": 1, "field": word, "step": word, "reason": word, "excerpt": word}
     for name in ("train", "validation", "test"):
         default_storage.save(f"{prefix}/{name}-00000.parquet", _parquet(row))
