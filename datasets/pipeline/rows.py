@@ -122,6 +122,11 @@ def marked(rows: pa.Table, changed: Any, step: str) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index("changed_by"), rows.schema.field("changed_by"), after)
 
 
+def texts(rows: pa.Table) -> pa.ChunkedArray:
+    """What each row says, in one piece."""
+    return pc.binary_join_element_wise(*(rows[name] for name in CONTENT), "\n", null_handling="skip")
+
+
 class Example(NamedTuple):
     """Something that a step did to a row, as its user would see it."""
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,6 +30,8 @@ from datasets.pipeline.steps import SPLITS
 STORED = ROWS.append(pa.field("upload", pa.string(), nullable=False)).append(
     pa.field("digest", pa.binary(DIGEST_BYTES), nullable=False)
 )
+Places = tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]
+
 ROW_GROUP_BYTES = 16 << 20
 ROW_GROUP_REJECTIONS = 20_000
 
@@ -74,12 +80,18 @@ class VersionWriter:
         self._waiting: list[Rejection] = []
         self.rejected = 0
 
-    def add(self, rows: pa.Table) -> None:
+    def add(self, rows: pa.Table) -> Places:
+        """Where they are stored: the split that each one drew, by its place in SPLITS, and its place in that one's shard."""
         stored = self._with_lineage(rows)
-        for name, shard in self._splits.items():
-            chosen = stored.filter(pc.equal(rows["split"], name))
+        drawn, places = np.zeros(rows.num_rows, np.int8), np.zeros(rows.num_rows, np.int64)
+        for number, (name, shard) in enumerate(self._splits.items()):
+            mine = pc.equal(rows["split"], name)
+            chosen = stored.filter(mine)
             if chosen.num_rows:
+                here = mine.to_numpy()
+                drawn[here], places[here] = number, np.arange(shard.rows, shard.rows + chosen.num_rows)
                 shard.add(chosen)
+        return drawn, places
 
     def _with_lineage(self, rows: pa.Table) -> pa.Table:
         columns = [
@@ -95,25 +107,36 @@ class VersionWriter:
         if len(self._waiting) >= ROW_GROUP_REJECTIONS:
             self._flush_rejections()
 
-    def close(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Finish all files but the manifest: (their entries in it, rows of each split).
+    def close(self, before: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+        """Finish all files but the manifest, and give their entries in it, behind those of files that were there before.
 
-        Train is never empty while there are rows: where the hash left it so, the larger of the other two becomes train.
+        Train is never empty while there are rows: where the hash left it so, the larger of the other two becomes train. What
+        the hash said remains in `drawn`: once rows come that draw train, the others are what they drew.
         """
         self._flush_rejections()
         for shard in (*self._splits.values(), self._rejections):
             shard.close()
-        rows = {name: shard.rows for name, shard in self._splits.items()}
-        drafts = {name: self._draft(name) for name in SPLITS}
+        rows = Counter({name: shard.rows for name, shard in self._splits.items()})
+        for entry in before:
+            if "drawn" in entry:
+                rows[entry["drawn"].lower()] += entry["rows"]
+        becomes = {name: name for name in SPLITS}
         if not rows["train"]:
             promoted = max(("validation", "test"), key=lambda name: rows[name])
-            rows["train"], rows[promoted] = rows[promoted], rows["train"]
-            drafts["train"], drafts[promoted] = drafts[promoted], drafts["train"]
-        files = [{**self._publish(drafts[name], name), "rows": rows[name], "split": name.upper()} for name in SPLITS]
+            becomes |= {"train": promoted, promoted: "train"}
+        files = [
+            {**entry, "split": becomes[entry["drawn"].lower()].upper()} if "drawn" in entry else entry
+            for entry in before
+        ]
+        drawn = {becomes[name]: name for name in SPLITS}
+        for name in SPLITS:
+            entry = self._publish(self._draft(drawn[name]), name)
+            shard = self._splits[drawn[name]]
+            files.append({**entry, "rows": shard.rows, "split": name.upper(), "drawn": drawn[name].upper()})
         entry = self._publish(self._draft("rejections"), "rejections")
         files.append({**entry, "rows": self.rejected, "split": "rejections"})
         sync_folder(self.folder)
-        return files, {name.upper(): rows[name] for name in SPLITS}
+        return files
 
     def publish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest: from now on the folder is a version."""
@@ -131,9 +154,22 @@ class VersionWriter:
     def _publish(self, draft: Path, name: str) -> dict[str, Any]:
         final = self.folder / f"{name}-00000.parquet"
         draft.rename(final)
-        with final.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"name": final.name, "sha256": sha256, "size_bytes": final.stat().st_size}
+        return described(final)
+
+
+def rows_of_splits(files: Sequence[dict[str, Any]]) -> dict[str, int]:
+    rows = {name.upper(): 0 for name in SPLITS}
+    for entry in files:
+        if entry["split"] in rows:
+            rows[entry["split"]] += entry["rows"]
+    return rows
+
+
+def described(file: Path) -> dict[str, Any]:
+    """A file's entry in a manifest."""
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    return {"name": file.name, "sha256": sha256, "size_bytes": file.stat().st_size}
 
 
 def _digests(rows: pa.Table) -> pa.ChunkedArray:
