@@ -9,6 +9,7 @@ from typing import Any
 from common import blobs
 from common.errors import Invalid
 from common.text import is_storable
+from datasets.files import files_of
 from datasets.models import DatasetVersion
 from datasets.pipeline.store import read_rejections, read_rows
 
@@ -27,30 +28,40 @@ def preview(version: DatasetVersion, split: str, first: int) -> list[dict[str, A
     """The first rows of a split, at most 100; none before the version is made."""
     if not version.storage_prefix:
         return []
-    with blobs.open_read(f"{version.storage_prefix}/{split.lower()}-00000.parquet") as file:
-        rows = read_rows(file, min(_page_size(first), MAX_PAGE))  # type: ignore[arg-type]
-    return [
-        {
-            "prompt": row["prompt"],
-            "completion": row["completion"],
-            "text": row["text"],
-            "messages": json.loads(row["messages"]) if row["messages"] is not None else None,
-            "line": row["line"],
-            "source": row["source"],
-            "upload_sha256": row.get("upload"),  # versions of an earlier release do not know
-            "changed_by": (row.get("changed_by") or "").split(),
-        }
-        for row in rows
-    ]
+    rows: list[dict[str, Any]] = []
+    wanted = min(_page_size(first), MAX_PAGE)
+    for key, _ in files_of(version, split):
+        if len(rows) < wanted:
+            with blobs.open_read(key) as file:
+                rows += read_rows(file, wanted - len(rows))  # type: ignore[arg-type]
+    return [shown(row) for row in rows]
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as people see it."""
+    return {
+        "prompt": row["prompt"],
+        "completion": row["completion"],
+        "text": row["text"],
+        "messages": json.loads(row["messages"]) if row["messages"] is not None else None,
+        "line": row["line"],
+        "source": row["source"],
+        "upload_sha256": row.get("upload"),  # versions of an earlier release do not know
+        "changed_by": (row.get("changed_by") or "").split(),
+    }
 
 
 def rejections(version: DatasetVersion, *, first: int, after: str | None, reason: str | None) -> RejectionPage:
-    """A page of what was left out, in the order of the upload; empty before the version is made. Raises Invalid."""
+    """A page of what was left out, in the order of the uploads; empty before the version is made. Raises Invalid."""
     size, position = min(_page_size(first), MAX_PAGE), _position(after)
     if not version.storage_prefix or not is_storable(reason or ""):
         return RejectionPage([], False, False, 0)
-    with blobs.open_read(f"{version.storage_prefix}/rejections-00000.parquet") as file:
-        found = read_rejections(file, position, size + 1, reason)  # type: ignore[arg-type]
+    found: list[dict[str, Any]] = []
+    for key, start in files_of(version, "rejections"):
+        if len(found) <= size:
+            with blobs.open_read(key) as file:
+                page = read_rejections(file, max(position - start, 0), size + 1 - len(found), reason)  # type: ignore[arg-type]
+            found += [{**row, "position": row["position"] + start} for row in page]
     names = ("line", "field", "step", "reason", "excerpt")
     rows = [(str(row["position"]), {name: row[name] for name in names}) for row in found[:size]]
     return RejectionPage(rows, len(found) > size, position > 0, _total(version, reason))
