@@ -232,8 +232,9 @@ class Run:
             return Outcome
         self.attempt.events.log(f"Looking for near-duplicates among {everything.num_rows:,} rows.")
         with self._timed("dedup_near"):
-            known = self.parent and KnownNear(self.parent, self.recipe.near_dedup, self.policy, self.key)
-            return DropNearDuplicates(self.recipe.near_dedup, known).begin(everything, index.add_sketches)
+            choices = self.recipe.near_dedup
+            known = KnownNear(self.parent, choices, self.policy, self.key) if self.parent else None
+            return DropNearDuplicates(choices, known).begin(everything, index.add_sketches)
 
     def _takes_place(self, name: str) -> bool:
         skipped = {"dedup_exact": not self.recipe.exact_dedup, "dedup_near": self.recipe.near_dedup is None}

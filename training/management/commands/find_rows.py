@@ -81,9 +81,7 @@ def _report(traced: Traced) -> dict[str, Any] | None:
         ],
         "versions": [{"id": str(each.pk), "name": named[each.pk]} for each in traced.versions],
         "runs": [{"id": str(each.pk), "name": each.name, "status": each.status} for each in runs],
-        "adapters": [
-            {"id": str(each.pk), "name": f"{each.name}:{each.version}", "stage": each.stage} for each in adapters
-        ],
+        "adapters": [{"id": str(each.pk), "name": f"{each.name}:{each.version}"} for each in adapters],
     }
 
 
@@ -93,7 +91,7 @@ def _as_json(found: list[dict[str, Any]]) -> str:
 
 def _lines(report: dict[str, Any]) -> list[str]:
     rows = report["rows"]
-    table = [
+    written = [
         ("VERSION", "SPLIT", "LINE", "AS", "UPLOAD"),
         *(
             (
@@ -106,7 +104,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
             for row in rows[:LISTED]
         ),
     ]
-    table = [tuple(one_line(cell, SHOWN) for cell in row) for row in table]  # names are people's
+    table = [[one_line(str(cell), SHOWN) for cell in row] for row in written]  # names are people's
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [f"{one_line(report['organization']['name'], SHOWN)} ({report['organization']['id']}): {len(rows):,} rows"]
     lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
