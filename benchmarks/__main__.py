@@ -9,7 +9,19 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-NAMES = ("api", "claims", "dispatch", "hostile", "ids", "near_dedup", "parse", "pii", "pipeline", "subscriptions")
+NAMES = (
+    "api",
+    "append",
+    "claims",
+    "dispatch",
+    "hostile",
+    "ids",
+    "near_dedup",
+    "parse",
+    "pii",
+    "pipeline",
+    "subscriptions",
+)
 
 
 def main(arguments: list[str]) -> int:

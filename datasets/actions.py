@@ -21,6 +21,7 @@ from common.jobs import JobStatus, request_cancel
 from common.queues import ring
 from common.tenancy import Principal
 from common.text import plain_text
+from datasets.appending import latest, lineage, require_finished, same_recipe
 from datasets.deletion import forget, is_needed
 from datasets.holds import DatasetDeleted
 from datasets.models import Dataset, DatasetVersion, Hold, Upload, UploadStatus
@@ -121,16 +122,46 @@ def process_dataset(*, actor: Principal, dataset: Dataset, upload: Upload | None
 
     Raises what create_dataset does.
     """
-    authorize(actor, Permission.PROCESS_DATASET, dataset.organization_id)
-    dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)  # two requests must not take one number
-    if dataset.deleted_at is not None:
-        raise DatasetDeleted("datasetId")
+    dataset = _to_process(actor, dataset)
     if upload is None:
         upload = DatasetVersion.objects.filter(dataset=dataset).order_by("-number").select_related("upload")[0].upload
     if upload.organization_id != dataset.organization_id:
         raise NotFound
     hashed = _fingerprint(upload, recipe)
     return _finished(dataset.organization_id, hashed) or _queue_version(actor, dataset, upload, recipe, hashed)
+
+
+@transaction.atomic
+def append_to_dataset(
+    *, actor: Principal, dataset: Dataset, upload: Upload | None, recipe: Recipe | None
+) -> DatasetVersion:
+    """Queue a version that has the latest one's rows and those of `upload`; without a recipe, with the latest one's.
+
+    Bytes that the latest version was made from are not added again: it is returned. Raises what create_dataset does, and
+    CannotAppend.
+    """
+    dataset = _to_process(actor, dataset)
+    if upload is None:
+        raise Invalid("Say which upload's rows are to be added.", code="UPLOAD_REQUIRED", field="uploadId")
+    if upload.organization_id != dataset.organization_id:
+        raise NotFound
+    parent = latest(dataset)
+    recipe = same_recipe(parent, recipe)
+    _fingerprint(upload, recipe)  # it is complete
+    if upload.sha256 in {each.upload.sha256 for each in lineage(dataset.pk, parent.pk)}:
+        return parent
+    require_finished(parent)
+    hashed = _fingerprint(upload, recipe, parent)
+    finished = _finished(dataset.organization_id, hashed)
+    return finished or _queue_version(actor, dataset, upload, recipe, hashed, parent)
+
+
+def _to_process(actor: Principal, dataset: Dataset) -> Dataset:
+    authorize(actor, Permission.PROCESS_DATASET, dataset.organization_id)
+    locked: Dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)  # two requests must not take one number
+    if locked.deleted_at is not None:
+        raise DatasetDeleted("datasetId")
+    return locked
 
 
 @transaction.atomic
@@ -172,7 +203,14 @@ def cancel_version(*, actor: Principal, version: DatasetVersion) -> DatasetVersi
     return cancelled
 
 
-def _queue_version(actor: Principal, dataset: Dataset, upload: Upload, recipe: Recipe, hashed: str) -> DatasetVersion:
+def _queue_version(
+    actor: Principal,
+    dataset: Dataset,
+    upload: Upload,
+    recipe: Recipe,
+    hashed: str,
+    parent: DatasetVersion | None = None,
+) -> DatasetVersion:
     require_left(dataset.organization_id, UsageKind.STORAGE_BYTES)
     if not Upload.objects.select_for_update().get(pk=upload.pk).storage_key:  # whoever removes its bytes waits
         message = "The bytes of this upload were deleted; send the file again."
@@ -183,7 +221,9 @@ def _queue_version(actor: Principal, dataset: Dataset, upload: Upload, recipe: R
         dataset=dataset,
         upload=upload,
         number=DatasetVersion.next_number(dataset.pk),
+        parent=parent,
         recipe=recipe.to_json(),
+        asked_recipe=recipe.to_json(),
         fingerprint=hashed,
     )
     version.created()
@@ -191,14 +231,14 @@ def _queue_version(actor: Principal, dataset: Dataset, upload: Upload, recipe: R
     return version
 
 
-def _fingerprint(upload: Upload, recipe: Recipe) -> str:
+def _fingerprint(upload: Upload, recipe: Recipe, parent: DatasetVersion | None = None) -> str:
     if upload.status is not UploadStatus.COMPLETE or upload.sha256 is None:
         raise Invalid(
             f"The upload is {upload.status}: send its {upload.size_bytes:,} bytes to the ticket's url first.",
             code="UPLOAD_INCOMPLETE",
             field="uploadId",
         )
-    return fingerprint(upload.sha256, recipe)
+    return fingerprint(upload.sha256, recipe, parent.fingerprint if parent else None)
 
 
 def _finished(organization_id: UUID, hashed: str) -> DatasetVersion | None:

@@ -136,12 +136,27 @@ class DatasetVersionEvent(JobEvent):
 
 
 class DatasetVersion(Job):  # type: ignore[django-manager-missing]
-    """One immutable result of running a recipe over an upload: a job until it has succeeded, and a fact from then on."""
+    """One immutable result of running a recipe over an upload: a job until it has succeeded, and a fact from then on.
+
+    One with a parent has that one's rows, too. Those of its files that hold them are the parent's.
+    """
 
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="versions", db_constraint=False)
     upload = models.ForeignKey(Upload, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+    parent = models.ForeignKey(
+        "self",
+        null=True,
+        on_delete=models.CASCADE,
+        related_name="+",
+        db_constraint=False,
+        help_text="The version that its rows were added to.",
+    )
     number = models.PositiveIntegerField()
     recipe = models.JSONField()
+    asked_recipe = models.JSONField(
+        null=True, help_text="The recipe before the upload had a say in it; null: of an earlier release."
+    )
+    pipeline_version = models.PositiveSmallIntegerField(null=True, help_text="Whose rules made it, once it is made.")
     fingerprint = models.CharField(
         max_length=64, help_text="Hash of the input's sha256, the recipe, and the pipeline's version."
     )

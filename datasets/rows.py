@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 from common import blobs
 from common.errors import Invalid
 from common.text import is_storable
+from datasets.files import files_of
 from datasets.models import DatasetVersion
 from datasets.pipeline.store import read_rejections, read_rows
 
@@ -31,29 +32,49 @@ def preview(version: DatasetVersion, split: str, first: int) -> list[dict[str, A
     """The first rows of a split, at most 100; none before the version is made."""
     if not version.storage_prefix:
         return []
-    size = min(_page_size(first), MAX_PAGE)
-    rows = _found(version, f"{split.lower()}-00000.parquet", lambda file: read_rows(file, size))  # type: ignore[arg-type]
-    return [
-        {
-            "prompt": row["prompt"],
-            "completion": row["completion"],
-            "text": row["text"],
-            "messages": json.loads(row["messages"]) if row["messages"] is not None else None,
-        }
-        for row in rows or []
-    ]
+    wanted = min(_page_size(first), MAX_PAGE)
+
+    def read() -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for key, _ in files_of(version, split):
+            if len(rows) < wanted:
+                with blobs.open_read(key) as file:
+                    rows += read_rows(file, wanted - len(rows))  # type: ignore[arg-type]
+        return rows
+
+    return [shown(row) for row in _found(version, read) or []]
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as people see it."""
+    return {
+        "prompt": row["prompt"],
+        "completion": row["completion"],
+        "text": row["text"],
+        "messages": json.loads(row["messages"]) if row["messages"] is not None else None,
+        "line": row["line"],
+        "source": row["source"],
+        "upload_sha256": row.get("upload"),  # versions of an earlier release do not know
+        "changed_by": (row.get("changed_by") or "").split(),
+    }
 
 
 def rejections(version: DatasetVersion, *, first: int, after: str | None, reason: str | None) -> RejectionPage:
-    """A page of what was left out, in the order of the upload; empty before the version is made. Raises Invalid."""
+    """A page of what was left out, in the order of the uploads; empty before the version is made. Raises Invalid."""
     size, position = min(_page_size(first), MAX_PAGE), _position(after)
     if not version.storage_prefix or not is_storable(reason or ""):
         return NONE
-    found = _found(
-        version,
-        "rejections-00000.parquet",
-        lambda file: read_rejections(file, position, size + 1, reason),  # type: ignore[arg-type]
-    )
+
+    def read() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for key, start in files_of(version, "rejections"):
+            if len(found) <= size:
+                with blobs.open_read(key) as file:
+                    page = read_rejections(file, max(position - start, 0), size + 1 - len(found), reason)  # type: ignore[arg-type]
+                found += [{**row, "position": row["position"] + start} for row in page]
+        return found
+
+    found = _found(version, read)
     if found is None:
         return NONE
     names = ("line", "field", "step", "reason", "excerpt")
@@ -61,13 +82,10 @@ def rejections(version: DatasetVersion, *, first: int, after: str | None, reason
     return RejectionPage(rows, len(found) > size, position > 0, _total(version, reason))
 
 
-def _found(
-    version: DatasetVersion, name: str, read: Callable[[IO[bytes]], list[dict[str, Any]]]
-) -> list[dict[str, Any]] | None:
-    """What `read` finds in one of its files; None where its dataset was deleted after `version` had been loaded."""
+def _found(version: DatasetVersion, read: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]] | None:
+    """What `read` finds in its files; None where its dataset was deleted after `version` had been loaded."""
     try:
-        with blobs.open_read(f"{version.storage_prefix}/{name}") as file:
-            return read(file)
+        return read()
     except FileNotFoundError:
         if DatasetVersion.objects.filter(pk=version.pk).exclude(storage_prefix="").exists():
             raise  # nobody has deleted it: it is lost

@@ -30,8 +30,9 @@ from common.graphql import (
 from common.graphql_jobs import JobEventType, follow
 from common.text import is_storable
 from datasets import actions, models
+from datasets.comparing import compare
 from datasets.pipeline.recipe import Action, Format, PythonUnits, Recipe, RecipeError
-from datasets.types import DatasetType, DatasetVersionType, UploadTicket, UploadType
+from datasets.types import DatasetType, DatasetVersionDiff, DatasetVersionType, UploadTicket, UploadType
 
 Id = Annotated[ID, argument(description="Its id.")]
 StartUploadPayload = Annotated[
@@ -129,13 +130,19 @@ class CreateDatasetInput:
     recipe: RecipeInput | None = strawberry.field(default=None, description="What is done to the upload.")
 
 
-@strawberry.input(description="A further version: the upload, or without one the last, makes it alone.")
+@strawberry.input(
+    description="A further version. append adds the upload's rows to the latest version's; otherwise the upload, or without "
+    "one the last, makes it alone."
+)
 class ProcessDatasetInput:
     dataset_id: ID = strawberry.field(description="The dataset.")
     upload_id: ID | None = strawberry.field(
-        default=None, description="The complete upload; without it, the newest version's."
+        default=None, description="The complete upload; without it, the newest version's. Appending needs one."
     )
-    recipe: RecipeInput | None = strawberry.field(default=None, description="What is done to the upload.")
+    append: bool = strawberry.field(default=False, description="Whether the latest version's rows stay.")
+    recipe: RecipeInput | None = strawberry.field(
+        default=None, description="What is done to the upload. Where rows are added it is the latest version's."
+    )
 
 
 OFF = {"near_dedup"}
@@ -176,6 +183,24 @@ class DatasetsQuery:
     @strawberry_django.field(description="A version of a dataset.")
     def dataset_version(self, info: Info, id: Id) -> DatasetVersionType | None:
         return sought(info, id, models.DatasetVersion)  # type: ignore[return-value]
+
+    @strawberry.field(
+        description="What one version has and another has not; null where either is not found. Errors: VERSION_NOT_READY, "
+        "DATASET_DELETED, DIFFERENT_ORGANIZATIONS, DIFF_TOO_LARGE, DIFF_NEEDS_NEW_VERSION."
+    )
+    def dataset_version_diff(
+        self,
+        info: Info,
+        a: Annotated[ID, argument(description="The id of the version that is compared.")],
+        b: Annotated[ID, argument(description="The id of the version that it is compared with.")],
+        examples: Annotated[int, argument(description="How many rows of each kind are shown; at most 20.")] = 3,
+    ) -> DatasetVersionDiff | None:
+        first, second = (
+            sought(info, each, models.DatasetVersion).select_related("dataset", "created_by").first() for each in (a, b)
+        )
+        if first is None or second is None:
+            return None
+        return DatasetVersionDiff.of(first, second, compare(first, second, examples))
 
     @strawberry_django.connection(
         KeysetConnection[DatasetType], description="Datasets, newest first; without deleted ones."
@@ -231,11 +256,15 @@ class DatasetsMutation:
     def process_dataset(
         self, info: Info, input: Annotated[ProcessDatasetInput, argument(description="The version.")]
     ) -> ProcessDatasetPayload:
+        dataset = resolve(info, input.dataset_id, models.Dataset)
+        upload = resolve(info, input.upload_id, models.Upload) if input.upload_id is not None else None
+        if input.append:
+            recipe = recipe_of(input.recipe) if input.recipe is not None else None
+            return actions.append_to_dataset(  # type: ignore[return-value]
+                actor=info.context.actor, dataset=dataset, upload=upload, recipe=recipe
+            )
         return actions.process_dataset(  # type: ignore[return-value]
-            actor=info.context.actor,
-            dataset=resolve(info, input.dataset_id, models.Dataset),
-            upload=resolve(info, input.upload_id, models.Upload) if input.upload_id is not None else None,
-            recipe=recipe_of(input.recipe),
+            actor=info.context.actor, dataset=dataset, upload=upload, recipe=recipe_of(input.recipe)
         )
 
     @mutation("Stop making a version.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import strawberry
 import strawberry_django
@@ -19,6 +19,9 @@ from datasets import models, rows
 from datasets.models import UploadStatus
 from datasets.pipeline.recipe import Action, Format, PythonUnits
 from datasets.tickets import url_for
+
+if TYPE_CHECKING:
+    from datasets.pipeline.difference import Difference
 
 strawberry.enum(
     Format,
@@ -207,6 +210,12 @@ class PreviewRow:
     completion: str | None = strawberry.field(description="What should follow.")
     text: str | None = strawberry.field(description="Plain text.")
     messages: JSON | None = strawberry.field(description="A chat.")
+    line: int = strawberry.field(description="Where it stood in its upload, from 1.")
+    source: str | None = strawberry.field(description="The member of the archive that it comes from.")
+    upload_sha256: str | None = strawberry.field(
+        description="The digest of its upload's bytes; null where an earlier release made the version."
+    )
+    changed_by: list[str] = strawberry.field(description="The steps that changed it, in their order.")
 
 
 @event_type
@@ -235,11 +244,16 @@ class DatasetVersionType(ModelNode):
     created_by: UserType | None = strawberry_django.field(description="Who asked for it.")
     cancel_requested_at: datetime | None = strawberry_django.field(description="When somebody asked to stop it.")
     finished_at: datetime | None = strawberry_django.field(description="When it ended.")
-    rows_in: int | None = strawberry_django.field(description="Rows that the upload had.")
+    rows_in: int | None = strawberry_django.field(description="Rows that its uploads had.")
     rows_kept: int | None = strawberry_django.field(description="Rows that it has.")
-    size_bytes: BigInt | None = strawberry_django.field(description="Bytes in storage.")
+    size_bytes: BigInt | None = strawberry_django.field(
+        description="Bytes that it added to storage; the rest of it is its parent's."
+    )
     fingerprint: str | None = strawberry_django.field(
-        description="Hash of the input's sha256, the recipe, and the pipeline's version."
+        description="Hash of the input's sha256, the recipe, the pipeline's version, and its parent's fingerprint."
+    )
+    parent: DatasetVersionType | None = strawberry_django.field(
+        description="The version whose rows it has, too: those of its upload were added to them."
     )
 
     @strawberry_django.field(description="The recipe that it was made with.", only=["recipe"])
@@ -259,7 +273,8 @@ class DatasetVersionType(ModelNode):
         return [Count(**found) for found in self.pii_findings]  # type: ignore[attr-defined]
 
     @strawberry_django.field(
-        description="Rows left out, each with its place in the upload and the reason.", only=["storage_prefix", "steps"]
+        description="Rows left out, each with its place in the upload and the reason.",
+        only=["storage_prefix", "parent", "steps"],
     )
     def rejections(
         self,
@@ -269,7 +284,7 @@ class DatasetVersionType(ModelNode):
     ) -> RejectionConnection:
         return _rejections(rows.rejections(self, first=100 if first is None else first, after=after, reason=reason))  # type: ignore[arg-type]
 
-    @strawberry_django.field(description="Rows as the trainer will see them.", only=["storage_prefix"])
+    @strawberry_django.field(description="Rows as the trainer will see them.", only=["storage_prefix", "parent"])
     def preview(
         self,
         split: Annotated[SplitName, strawberry.argument(description="Of this part.")] = SplitName.TRAIN,
@@ -284,6 +299,66 @@ class DatasetVersionType(ModelNode):
         after: Annotated[int, strawberry.argument(description="After this sequence.")] = 0,
     ) -> list[JobEventType]:
         return page_of_events(self, first, after)  # type: ignore[arg-type]
+
+
+@strawberry.type(description="A row of both versions whose content is not the same in both.")
+class ChangedRow:
+    before: PreviewRow = strawberry.field(description="As it is in a.")
+    after: PreviewRow = strawberry.field(description="As it is in b.")
+
+
+@strawberry.type(description="What a step did in the one version, and in the other.")
+class StepDiff:
+    name: str = strawberry.field(description="The step.")
+    before: StepReport | None = strawberry.field(description="In a; null where it has no such step.")
+    after: StepReport | None = strawberry.field(description="In b; null where it has no such step.")
+
+
+@strawberry.type(
+    description="What b has and has not of the rows of a. Rows are the same where their contents are, as they are stored. Of "
+    "the others, a row of each is one changed row where both stood at the same line (and member) of the same upload; then, of "
+    "what is left, where both have the same prompt."
+)
+class DatasetVersionDiff:
+    a: DatasetVersionType = strawberry.field(description="The version that is compared.")
+    b: DatasetVersionType = strawberry.field(description="The version that it is compared with.")
+    rows_same: int = strawberry.field(description="Rows that both have.")
+    rows_moved: int = strawberry.field(description="Those of them that are in another split in b.")
+    rows_added: int = strawberry.field(description="Rows that only b has.")
+    rows_removed: int = strawberry.field(description="Rows that only a has.")
+    rows_changed: int = strawberry.field(description="Rows whose content is another one in b.")
+    prompts_compared: bool = strawberry.field(
+        description="Whether prompts were compared: not where more than 100,000 rows differ. Then changed rows are those of the "
+        "same place alone."
+    )
+    added: list[PreviewRow] = strawberry.field(description="The first rows that only b has.")
+    removed: list[PreviewRow] = strawberry.field(description="The first rows that only a has.")
+    changed: list[ChangedRow] = strawberry.field(description="The first changed rows.")
+    steps: list[StepDiff] = strawberry.field(description="What each step did, side by side.")
+
+    @classmethod
+    def of(cls, a: models.DatasetVersion, b: models.DatasetVersion, found: Difference) -> DatasetVersionDiff:
+        before, after = ({step["name"]: StepReport.of(step) for step in each.steps} for each in (a, b))
+        return cls(
+            a=cast(DatasetVersionType, a),
+            b=cast(DatasetVersionType, b),
+            rows_same=found.same,
+            rows_moved=found.moved,
+            rows_added=found.added,
+            rows_removed=found.removed,
+            rows_changed=found.changed,
+            prompts_compared=found.prompts_compared,
+            added=[PreviewRow(**rows.shown(row)) for row in found.first_added],
+            removed=[PreviewRow(**rows.shown(row)) for row in found.first_removed],
+            changed=[
+                ChangedRow(before=PreviewRow(**rows.shown(old)), after=PreviewRow(**rows.shown(new)))
+                for old, new in found.first_changed
+            ],
+            steps=[
+                StepDiff(name=name, before=before.get(name), after=after.get(name))
+                for name in dict.fromkeys([*before, *after])
+            ],
+        )
 
 
 def _rejections(page: rows.RejectionPage) -> RejectionConnection:

@@ -26,8 +26,10 @@ class Pipeline:
         self._runs += 1
         folder = self._folder / f"run-{self._runs}"
         folder.mkdir()
-        (folder / "run.json").write_text(json.dumps({"source": source, "file_name": "rows.jsonl", "recipe": {}}))
-        with _AnonymousMemory() as memory:
+        (folder / "run.json").write_text(
+            json.dumps({"source": source, "file_name": "rows.jsonl", "recipe": {}, "pii_key": "00" * 32})
+        )
+        with AnonymousMemory() as memory:
             begun = time.process_time()
             result = Run(Attempt(folder)).process()
             took = time.process_time() - begun
@@ -44,10 +46,10 @@ class Pipeline:
         }
 
 
-class _AnonymousMemory:
+class AnonymousMemory:
     """The most that this process had beyond mapped files; those are the kernel's to drop."""
 
-    def __enter__(self) -> _AnonymousMemory:
+    def __enter__(self) -> AnonymousMemory:
         self.peak_bytes = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets.pipeline.arrays import bounds_of, bytes_of
-from datasets.pipeline.rows import CONTENT, EXAMPLES, Example, Outcome, excerpt
+from datasets.pipeline.rows import CONTENT, EXAMPLES, Example, Outcome, excerpt, marked
 
 EXAMPLE_CONTEXT = 20  # characters before what was changed
 
@@ -80,6 +80,8 @@ def _apply(rows: pa.Table) -> Outcome:
             changed |= mask
     places = np.flatnonzero(changed)
     examples = [_example(before, rows, place) for place in places[:EXAMPLES].tolist()]
+    if len(places):
+        rows = marked(rows, pa.array(changed), Clean.name)
     return Outcome(rows, changed=len(places), examples=examples)
 
 

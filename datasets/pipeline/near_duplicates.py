@@ -8,56 +8,69 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.index import Clusters, NearIndex
-from datasets.pipeline.rows import CONTENT, Outcome, Reason, Rejection, excerpt
+from datasets.pipeline.near.shingles import Ints
+from datasets.pipeline.near_known import NOTHING, Known, KnownNear
+from datasets.pipeline.rows import CONTENT, Outcome, Reason, Rejection, excerpt, texts
 from datasets.pipeline.spool import Spooled
 
 
 @dataclass(frozen=True)
 class DropNearDuplicates:
-    """Keeps the longest row of each cluster, the first of several, and says of the others which one that is."""
+    """Keeps the longest row of each cluster, the first of several, and says of the others which one that is.
+
+    Of a cluster with a near-duplicate of a `known` row none is kept.
+    """
 
     choices: NearDedup
+    known: KnownNear | None = None
 
     name = "dedup_near"
 
-    def begin(self, everything: Spooled) -> Callable[[pa.Table], Outcome]:
+    def begin(
+        self, everything: Spooled, keep: Callable[[NearIndex, Ints], None] = lambda *_: None
+    ) -> Callable[[pa.Table], Outcome]:
+        """`keep` is given the index, and the rows that are left out."""
         index = NearIndex(self.choices)
         for rows in everything.batches():
-            index.add(_texts(rows))
-        clusters = index.clusters(lambda numbers: _texts(everything.take(numbers.tolist())))
-        return _Left(clusters, everything).apply
+            index.add(texts(rows))
+        clusters = index.clusters(lambda numbers: texts(everything.take(numbers.tolist())))
+        known = self.known.find(index, clusters, everything) if self.known else NOTHING
+        keep(index, np.union1d(clusters.member, known.member))
+        return _Left(clusters, known, everything).apply
 
 
 class _Left:
     """Goes over the rows once more, in the same batches."""
 
-    def __init__(self, clusters: Clusters, everything: Spooled) -> None:
-        self._clusters, self._everything = clusters, everything
+    def __init__(self, clusters: Clusters, known: Known, everything: Spooled) -> None:
+        others = ~np.isin(clusters.member, known.member)
+        self._member, self._kept = clusters.member[others], clusters.kept[others]
+        self._similarity = clusters.similarity[others]
+        self._known, self._everything = known, everything
         self._start = 0
 
     def apply(self, rows: pa.Table) -> Outcome:
         start, end = self._start, self._start + rows.num_rows
         self._start = end
-        first, last = np.searchsorted(self._clusters.member, (start, end))
-        if first == last:
+        first, last = np.searchsorted(self._member, (start, end))
+        first_known, last_known = np.searchsorted(self._known.member, (start, end))
+        if first == last and first_known == last_known:
             return Outcome(rows)
-        places = self._clusters.member[first:last] - start
-        kept = _places(self._everything.take(self._clusters.kept[first:last].tolist()))
+        places = np.concatenate([self._member[first:last], self._known.member[first_known:last_known]]) - start
+        kept = _places(self._everything.take(self._kept[first:last].tolist()))
+        kept = [*kept, *self._known.place[first_known:last_known]]
         keep = np.ones(rows.num_rows, np.bool_)
         keep[places] = False
         out = rows.take(pa.array(places)).to_pylist()
-        similar = self._clusters.similarity[first:last].tolist()
+        similar = [
+            *self._similarity[first:last].tolist(),
+            *self._known.similarity[first_known:last_known].tolist(),
+        ]
         rejections = [_rejection(*each) for each in zip(out, kept, similar, strict=True)]
         return Outcome(rows.filter(pa.array(keep)), rejections)
-
-
-def _texts(rows: pa.Table) -> pa.ChunkedArray:
-    """What a row says, in one piece."""
-    return pc.binary_join_element_wise(*(rows[name] for name in CONTENT), "\n", null_handling="skip")
 
 
 def _places(rows: pa.Table) -> Sequence[str]:

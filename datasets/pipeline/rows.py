@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from datasets.pipeline.columns import Columns
@@ -21,7 +22,8 @@ EXAMPLES = 3  # of what a step did
 BATCH_ROWS = 20_000  # a megabyte of one-letter lines is half a million rows
 
 # Rows as the trainer reads them. A row has prompt and completion, or text, or messages (a JSON list of {role, content});
-# source is a path inside a zip; line counts from 1.
+# source is a path inside a zip; line counts from 1; changed_by names the steps that changed the row, in their order,
+# separated by spaces.
 ROWS = pa.schema(
     [
         pa.field("prompt", pa.string()),
@@ -31,6 +33,7 @@ ROWS = pa.schema(
         pa.field("group", pa.string()),
         pa.field("source", pa.string()),
         pa.field("line", pa.int64(), nullable=False),
+        pa.field("changed_by", pa.string()),
     ]
 )
 CONTENT = ("prompt", "completion", "text", "messages")
@@ -110,6 +113,18 @@ class Rejection(NamedTuple):
 def rejection_table(rejections: list[Rejection]) -> pa.Table:
     columns = {name: [getattr(rejection, name) for rejection in rejections] for name in REJECTIONS.names}
     return pa.Table.from_pydict(columns, schema=REJECTIONS)
+
+
+def marked(rows: pa.Table, changed: Any, step: str) -> pa.Table:
+    """The rows, with the step's name added where it changed one: `changed` is a mask of them."""
+    before = rows["changed_by"]
+    after = pc.if_else(changed, pc.binary_join_element_wise(before, step, " ", null_handling="skip"), before)
+    return rows.set_column(rows.schema.get_field_index("changed_by"), rows.schema.field("changed_by"), after)
+
+
+def texts(rows: pa.Table) -> pa.ChunkedArray:
+    """What each row says, in one piece."""
+    return pc.binary_join_element_wise(*(rows[name] for name in CONTENT), "\n", null_handling="skip")
 
 
 class Example(NamedTuple):

@@ -22,16 +22,19 @@ from common.child import Attempt, ChildError
 from datasets.pipeline.clean import Clean
 from datasets.pipeline.columns import Columns, resolve_columns
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
+from datasets.pipeline.index import IndexWriter
 from datasets.pipeline.near_duplicates import DropNearDuplicates
+from datasets.pipeline.near_known import KnownNear
+from datasets.pipeline.parent import DropKnown, Parent
 from datasets.pipeline.pii import Policy
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.progress import Progress, StepReport, sorted_counts
 from datasets.pipeline.recipe import Format, PythonUnits, Recipe
 from datasets.pipeline.rows import Chunk, Outcome, Parsed, Rejection, excerpt, joined
 from datasets.pipeline.scrubbing import Scrub
-from datasets.pipeline.shards import VersionWriter
+from datasets.pipeline.shards import VersionWriter, described, rows_of_splits
 from datasets.pipeline.spool import Spool, Spooled, clear, spooled
-from datasets.pipeline.steps import WITH_DIGEST, AssignSplit, ExactDedup, Validate
+from datasets.pipeline.steps import WITH_DIGEST, AssignSplit, ExactDedup, Validate, numbered
 from datasets.pipeline.upload import Upload
 
 SAMPLED_ROWS = 10_000
@@ -49,6 +52,8 @@ class Run:
         self.recipe = Recipe.from_json(attempt.orders["recipe"])
         self.upload = Upload(attempt, self.recipe)
         self.key = bytes.fromhex(attempt.orders["pii_key"])
+        self.policy = Policy(self.recipe.pii, self.recipe.secrets)
+        self.parent = Parent.of(attempt.orders.get("parent"))
         self.found: Counter[Kind] = Counter()
         self.first_rejections: dict[str, Rejection] = {}
         self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
@@ -71,52 +76,73 @@ class Run:
         with self._timed("parse"):
             source_format, chunks = self.upload.open()
             columns, read = self._columns(source_format, chunks)
-        writer = VersionWriter(self.attempt.folder / "version")
-        try:
-            self._first_pass(source_format, columns, chain(read, chunks))
-            self._second_pass(writer)
-        finally:
-            clear(self.attempt.folder)
-        rows_kept = self.reports["store"].rows_kept
-        with self._timed("store"):
-            files, splits = writer.close()
-        self._end(SECOND_PASS)
-        self._tell_about(splits)
-        outcome = {
-            "format": source_format.value,
-            "columns": columns.to_json(),
-            "rows_in": self.reports["parse"].rows_in,
-            "rows_kept": rows_kept,
-            "rejected": writer.rejected,
-            "skipped": self.upload.skipped,
-            "splits": splits,
-            "pii_findings": [
-                {"key": kind, "count": count}
-                for kind, count in sorted_counts(Counter({kind.value: count for kind, count in self.found.items()}))
-            ],
-        }
         with self.upload.path.open("rb") as file:
             source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        resolved = {**self.recipe.to_json(), "format": source_format.value, "columns": columns.to_json()}
+        parent = self.parent.fingerprint if self.parent else None
+        writer = VersionWriter(self.attempt.folder / "version", source_sha256)
+        try:
+            self._first_pass(source_format, columns, chain(read, chunks))
+            index = self._second_pass(writer)
+        finally:
+            clear(self.attempt.folder)
+        with self._timed("store"):
+            files = writer.close(self.parent.files if self.parent else ())
+            kept_for_later = [described(path) for path in index.close()]
+        self._end(SECOND_PASS)
+        steps = [
+            {**report.to_json(), "examples": [example._asdict() for example in report.examples]}
+            for report in self.reports.values()
+        ]
+        counts = self._counts(writer.rejected)
+        if self.parent:
+            moved = self.parent.moved(files)
+            self._tell_what_was_added(counts, moved)
+            counts = {**self.parent.with_added(counts), "added": counts, "moved": moved}
+            steps = [self.parent.with_step(step) for step in steps]
+        counts["splits"] = rows_of_splits(files)
+        self._tell_about(counts["splits"])
         writer.publish(
             {
-                **{
-                    name: outcome[name]
-                    for name in ("rows_in", "rows_kept", "rejected", "skipped", "splits", "pii_findings")
-                },
+                **counts,
                 "pipeline_version": PIPELINE_VERSION,
                 "source_sha256": source_sha256,
-                "fingerprint": fingerprint(source_sha256, self.recipe),
-                "recipe": resolved,
+                "parent": parent,
+                "fingerprint": fingerprint(source_sha256, self.recipe, parent),
+                "recipe": {**self.recipe.to_json(), "format": source_format.value, "columns": columns.to_json()},
                 "files": files,
-                "steps": [
-                    {**report.to_json(), "examples": [example._asdict() for example in report.examples]}
-                    for report in self.reports.values()
-                ],
+                "index": kept_for_later,
+                "steps": steps,
             }
         )
-        steps = [{**report.to_json(), "seconds": round(report.seconds, 3)} for report in self.reports.values()]
-        return {**outcome, "size_bytes": sum(file["size_bytes"] for file in files), "steps": steps}
+        return {
+            **counts,
+            "format": source_format.value,
+            "columns": columns.to_json(),
+            "size_bytes": sum(file["size_bytes"] for file in (*files, *kept_for_later) if "key" not in file),
+            "steps": [self._timed_report(step) for step in steps],
+        }
+
+    def _counts(self, rejected: int) -> dict[str, Any]:
+        found = Counter({kind.value: count for kind, count in self.found.items()})
+        return {
+            "rows_in": self.reports["parse"].rows_in,
+            "rows_kept": self.reports["store"].rows_kept,
+            "rejected": rejected,
+            "skipped": self.upload.skipped,
+            "pii_findings": [{"key": kind, "count": count} for kind, count in sorted_counts(found)],
+        }
+
+    def _timed_report(self, step: dict[str, Any]) -> dict[str, Any]:
+        told = {name: value for name, value in step.items() if name != "examples"}
+        return {**told, "seconds": round(self.reports[step["name"]].seconds, 3)}
+
+    def _tell_what_was_added(self, added: dict[str, Any], moved: int) -> None:
+        self.attempt.events.log(f"{added['rows_kept']:,} rows of {added['rows_in']:,} are new.")
+        if moved:
+            self.attempt.events.log(
+                f"{moved:,} rows of the version before went back to the split that they had drawn: now that TRAIN has "
+                "rows of its own, it need not borrow theirs."
+            )
 
     def _columns(self, source_format: Format, chunks: Iterator[Chunk]) -> tuple[Columns, list[Chunk]]:
         """The columns, by the first chunk that has records, and what was read until then."""
@@ -139,7 +165,7 @@ class Run:
         recipe = self.recipe
         clean = Clean(is_source=source_format is Format.PYTHON).begin()
         validate = Validate(columns, recipe.min_characters, recipe.max_characters).begin()
-        dedup = ExactDedup().begin() if recipe.exact_dedup else None
+        dedup = (DropKnown(self.parent) if self.parent else ExactDedup()).begin() if recipe.exact_dedup else None
         self._start(("clean", "validate"))
         if dedup:
             self._start(("dedup_exact",))
@@ -152,31 +178,41 @@ class Run:
             rows = self._step("dedup_exact", dedup or Outcome, rows, rows.num_rows, rejections)
             spool.add(rows, self._in_order(rejections))
         spool.close()
-        if not self.reports["dedup_exact"].rows_kept:
+        if not self.reports["validate" if self.parent else "dedup_exact"].rows_kept:  # nothing new is no failure
             raise self._no_usable_rows()
         self._end(FIRST_PASS)
 
-    def _second_pass(self, writer: VersionWriter) -> None:
+    def _second_pass(self, writer: VersionWriter) -> IndexWriter:
         assign = AssignSplit(self.recipe.split).begin()
-        scrub = Scrub(Policy(self.recipe.pii, self.recipe.secrets), self.key, self.found).begin()
+        scrub = Scrub(self.policy, self.key, self.found).begin()
         with spooled(self.attempt.folder, self._after_batch) as everything:
-            near = self._near(everything)
+            index = IndexWriter(writer.folder, everything.num_rows)
+            near = self._near(everything, index)
             self._start(name for name in SECOND_PASS if self._takes_place(name))
+            start = 0
             for spooled_rows, rejections in zip(everything.batches(), everything.rejections(), strict=True):
-                rows = self._step("dedup_near", near, spooled_rows, spooled_rows.num_rows, rejections)
+                if self.recipe.exact_dedup:
+                    with self._timed("dedup_exact"):
+                        index.add_contents(spooled_rows)
+                rows = numbered(spooled_rows, start)
+                start += rows.num_rows
+                rows = self._step("dedup_near", near, rows, rows.num_rows, rejections)
                 rows = self._step("split", assign, rows, rows.num_rows, rejections)  # by groups as they were
                 kept = self._step("pii", scrub, rows, rows.num_rows, rejections)
                 with self._timed("store"):
-                    writer.add(kept)
+                    index.place(kept["number"].to_numpy(), *writer.add(kept))
                     self.reports["store"].count(kept.num_rows, kept.num_rows)
                     writer.reject(self._in_order(rejections))
+        return index
 
-    def _near(self, everything: Spooled) -> Callable[[pa.Table], Outcome]:
+    def _near(self, everything: Spooled, index: IndexWriter) -> Callable[[pa.Table], Outcome]:
         if self.recipe.near_dedup is None:
             return Outcome
         self.attempt.events.log(f"Looking for near-duplicates among {everything.num_rows:,} rows.")
         with self._timed("dedup_near"):
-            return DropNearDuplicates(self.recipe.near_dedup).begin(everything)
+            choices = self.recipe.near_dedup
+            known = KnownNear(self.parent, choices, self.policy, self.key) if self.parent else None
+            return DropNearDuplicates(choices, known).begin(everything, index.add_sketches)
 
     def _takes_place(self, name: str) -> bool:
         skipped = {"dedup_exact": not self.recipe.exact_dedup, "dedup_near": self.recipe.near_dedup is None}

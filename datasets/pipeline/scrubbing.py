@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from datasets.pipeline.pii import SECRETS, Policy, scrub
 from datasets.pipeline.pii.kinds import Kind
-from datasets.pipeline.rows import CONTENT, EXAMPLES, Example, Outcome, Reason, Rejection
+from datasets.pipeline.rows import CONTENT, EXAMPLES, Example, Outcome, Reason, Rejection, marked
 
 SEARCHED = (*CONTENT, "group")
 
@@ -54,6 +54,7 @@ class Scrub:
             Example(lines[shown.row], sources[shown.row], shown.kind, shown.excerpt) for shown in scrubbed.previews
         ]
         count = pc.sum(pc.and_(changed, stays)).as_py() or 0
+        rows = marked(rows, changed, self.name)
         return Outcome(rows.filter(stays), rejections, count, examples if count else [])
 
 

@@ -8,16 +8,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.child import sync_folder, write_whole
+from datasets.pipeline.digests import DIGEST_BYTES, digests
 from datasets.pipeline.rows import REJECTIONS, ROWS, Rejection, rejection_table
+from datasets.pipeline.scrubbing import Scrub
 from datasets.pipeline.steps import SPLITS
+
+# A row's lineage is stored with it: the sha256 of its upload, its place there, and what changed it. Its digest is that of its
+# content as it stands here.
+STORED = ROWS.append(pa.field("upload", pa.string(), nullable=False)).append(
+    pa.field("digest", pa.binary(DIGEST_BYTES), nullable=False)
+)
+Places = tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]
 
 ROW_GROUP_BYTES = 16 << 20
 ROW_GROUP_REJECTIONS = 20_000
@@ -56,22 +69,37 @@ class Shard:
 class VersionWriter:
     """The files of a version, under names that become theirs when all rows are known."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, upload_sha256: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.iterdir():  # of an attempt that was killed
             left.unlink()
         self.folder = folder
-        self._splits = {name: Shard(self._draft(name), ROWS) for name in SPLITS}
+        self._splits = {name: Shard(self._draft(name), STORED) for name in SPLITS}
         self._rejections = Shard(self._draft("rejections"), REJECTIONS)
+        self._upload = upload_sha256
         self._waiting: list[Rejection] = []
         self.rejected = 0
 
-    def add(self, rows: pa.Table) -> None:
-        stored = rows.select(ROWS.names)
-        for name, shard in self._splits.items():
-            chosen = stored.filter(pc.equal(rows["split"], name))
+    def add(self, rows: pa.Table) -> Places:
+        """Where they are stored: the split that each one drew, by its place in SPLITS, and its place in that one's shard."""
+        stored = self._with_lineage(rows)
+        drawn, places = np.zeros(rows.num_rows, np.int8), np.zeros(rows.num_rows, np.int64)
+        for number, (name, shard) in enumerate(self._splits.items()):
+            mine = pc.equal(rows["split"], name)
+            chosen = stored.filter(mine)
             if chosen.num_rows:
+                here = mine.to_numpy()
+                drawn[here], places[here] = number, np.arange(shard.rows, shard.rows + chosen.num_rows)
                 shard.add(chosen)
+        return drawn, places
+
+    def _with_lineage(self, rows: pa.Table) -> pa.Table:
+        columns = [
+            *(rows[name] for name in ROWS.names),
+            pa.repeat(pa.scalar(self._upload), rows.num_rows),
+            _digests(rows),
+        ]
+        return pa.Table.from_arrays(columns, schema=STORED)
 
     def reject(self, rejections: list[Rejection]) -> None:
         self.rejected += len(rejections)
@@ -79,25 +107,36 @@ class VersionWriter:
         if len(self._waiting) >= ROW_GROUP_REJECTIONS:
             self._flush_rejections()
 
-    def close(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Finish all files but the manifest: (their entries in it, rows of each split).
+    def close(self, before: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+        """Finish all files but the manifest, and give their entries in it, behind those of files that were there before.
 
-        Train is never empty while there are rows: where the hash left it so, the larger of the other two becomes train.
+        Train is never empty while there are rows: where the hash left it so, the larger of the other two becomes train. What
+        the hash said remains in `drawn`: once rows come that draw train, the others are what they drew.
         """
         self._flush_rejections()
         for shard in (*self._splits.values(), self._rejections):
             shard.close()
-        rows = {name: shard.rows for name, shard in self._splits.items()}
-        drafts = {name: self._draft(name) for name in SPLITS}
+        rows = Counter({name: shard.rows for name, shard in self._splits.items()})
+        for entry in before:
+            if "drawn" in entry:
+                rows[entry["drawn"].lower()] += entry["rows"]
+        becomes = {name: name for name in SPLITS}
         if not rows["train"]:
             promoted = max(("validation", "test"), key=lambda name: rows[name])
-            rows["train"], rows[promoted] = rows[promoted], rows["train"]
-            drafts["train"], drafts[promoted] = drafts[promoted], drafts["train"]
-        files = [{**self._publish(drafts[name], name), "rows": rows[name], "split": name.upper()} for name in SPLITS]
+            becomes |= {"train": promoted, promoted: "train"}
+        files = [
+            {**entry, "split": becomes[entry["drawn"].lower()].upper()} if "drawn" in entry else entry
+            for entry in before
+        ]
+        drawn = {becomes[name]: name for name in SPLITS}
+        for name in SPLITS:
+            entry = self._publish(self._draft(drawn[name]), name)
+            shard = self._splits[drawn[name]]
+            files.append({**entry, "rows": shard.rows, "split": name.upper(), "drawn": drawn[name].upper()})
         entry = self._publish(self._draft("rejections"), "rejections")
         files.append({**entry, "rows": self.rejected, "split": "rejections"})
         sync_folder(self.folder)
-        return files, {name.upper(): rows[name] for name in SPLITS}
+        return files
 
     def publish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest: from now on the folder is a version."""
@@ -115,6 +154,27 @@ class VersionWriter:
     def _publish(self, draft: Path, name: str) -> dict[str, Any]:
         final = self.folder / f"{name}-00000.parquet"
         draft.rename(final)
-        with final.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"name": final.name, "sha256": sha256, "size_bytes": final.stat().st_size}
+        return described(final)
+
+
+def rows_of_splits(files: Sequence[dict[str, Any]]) -> dict[str, int]:
+    rows = {name.upper(): 0 for name in SPLITS}
+    for entry in files:
+        if entry["split"] in rows:
+            rows[entry["split"]] += entry["rows"]
+    return rows
+
+
+def described(file: Path) -> dict[str, Any]:
+    """A file's entry in a manifest."""
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    return {"name": file.name, "sha256": sha256, "size_bytes": file.stat().st_size}
+
+
+def _digests(rows: pa.Table) -> pa.ChunkedArray:
+    """Of rows as they are: those that were masked after theirs was taken get another one."""
+    masked = pc.fill_null(pc.match_substring(rows["changed_by"], Scrub.name), False)
+    if not pc.any(masked).as_py():
+        return rows["digest"]
+    return pc.replace_with_mask(rows["digest"].combine_chunks(), masked.combine_chunks(), digests(rows.filter(masked)))

@@ -131,7 +131,7 @@ class _FirstPlaces:
         keep = np.fromiter(first, np.int64, len(first)) == np.arange(start, start + rows.num_rows)
         if keep.all():
             return Outcome(rows)
-        rejections = [_duplicate(rows, place, self._place(first[place])) for place in np.flatnonzero(~keep).tolist()]
+        rejections = [duplicate(rows, place, self._place(first[place])) for place in np.flatnonzero(~keep).tolist()]
         return Outcome(rows.filter(pa.array(keep)), rejections)
 
     def _place(self, number: int) -> str:
@@ -183,6 +183,11 @@ class AssignSplit:
         return bounds
 
 
+def numbered(rows: pa.Table, first: int) -> pa.Table:
+    """The rows with their numbers in the spool, which remain theirs when others are left out."""
+    return rows.append_column("number", pa.array(np.arange(first, first + rows.num_rows)))
+
+
 def _point(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()[:4]
 
@@ -193,7 +198,8 @@ def _values(rows: pa.Table, name: str) -> list[str | None]:
     return values
 
 
-def _duplicate(rows: pa.Table, place: int, kept: str) -> Rejection:
+def duplicate(rows: pa.Table, place: int, kept: str) -> Rejection:
+    """The row at `place`, which says the same as the one that stands where `kept` says."""
     row = rows.slice(place, 1).to_pylist()[0]
     shown = next((row[name] for name in CONTENT if row[name] is not None), "")
     seen = excerpt(f"same as {kept}: {shown}")

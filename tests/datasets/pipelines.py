@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,23 @@ class Version:
     folder: Path
     result: dict[str, Any]
     events: list[dict[str, Any]]
+    parents: tuple[Version, ...] = ()
 
     @property
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.folder / "manifest.json").read_text())
 
     def split(self, name: str) -> list[dict[str, Any]]:
-        return read_rows(self.folder / f"{name}-00000.parquet", ALL)
+        return [row for path in self.files(name.upper()) for row in read_rows(path, ALL)]
+
+    def files(self, split: str) -> list[Path]:
+        """Those that the manifest names, wherever they lie."""
+        places = {f"stored/{number}": parent.folder for number, parent in enumerate(self.parents, 1)}
+        return [
+            (places[entry["key"].rpartition("/")[0]] if "key" in entry else self.folder) / entry["name"]
+            for entry in self.manifest["files"]
+            if entry["split"] == split
+        ]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -41,28 +52,45 @@ class Version:
 
     @property
     def rejections(self) -> list[dict[str, Any]]:
-        return read_rejections(self.folder / "rejections-00000.parquet", 0, ALL)
+        return [row for path in self.files("rejections") for row in read_rejections(path, 0, ALL)]
 
     @property
     def why(self) -> list[tuple[int, str]]:
         return [(rejection["line"], rejection["reason"]) for rejection in self.rejections]
 
 
-def order(folder: Path, data: bytes, file_name: str, recipe: dict[str, Any]) -> None:
+def order(folder: Path, data: bytes, file_name: str, recipe: dict[str, Any], parents: Sequence[Version] = ()) -> None:
     """An attempt's folder, as the supervisor leaves it for the child."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "upload").write_bytes(data)
-    orders = {"source": str(folder / "upload"), "file_name": file_name, "recipe": recipe, "pii_key": "00" * 16}
+    orders: dict[str, Any] = {
+        "source": str(folder / "upload"),
+        "file_name": file_name,
+        "recipe": recipe,
+        "pii_key": "00" * 16,
+    }
+    if parents:
+        orders["parent"] = [
+            {"number": number, "prefix": f"stored/{number}", "folder": str(parent.folder)}
+            for number, parent in enumerate(parents, 1)
+        ]
     (folder / "run.json").write_text(json.dumps(orders))
 
 
-def process(folder: Path, data: bytes | str, file_name: str = "data", **recipe: Any) -> Version:
-    order(folder, data.encode() if isinstance(data, str) else data, file_name, recipe)
+def process(
+    folder: Path, data: bytes | str, file_name: str = "data", parents: Sequence[Version] = (), **recipe: Any
+) -> Version:
+    order(folder, data.encode() if isinstance(data, str) else data, file_name, recipe, parents)
     result = Run(Attempt(folder)).process()
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    version = Version(folder / "version", result, events)
+    version = Version(folder / "version", result, events, tuple(parents))
     assert version.result["rows_in"] == len(version.rows) + len(version.rejections)
     return version
+
+
+def append(folder: Path, parents: Sequence[Version], data: bytes | str, **recipe: Any) -> Version:
+    """The rows of `data` added to those of the last of `parents`, each of which was made by adding to those before it."""
+    return process(folder, data, parents=parents, **recipe)
 
 
 def refused(folder: Path, data: bytes | str, file_name: str = "data", **recipe: Any) -> ChildError:

@@ -57,7 +57,9 @@ def test_a_batch_is_cleaned_like_each_of_its_texts(texts: list[str]) -> None:
     assert outcome.kept["text"].to_pylist() == cleaned
     assert outcome.changed == sum(text != one for text, one in zip(texts, cleaned, strict=True))
     assert [clean(one) for one in cleaned] == cleaned
-    assert outcome.kept.drop_columns("text") == rows.drop_columns("text")
+    others = ["text", "changed_by"]
+    assert outcome.kept.drop_columns(others) == rows.drop_columns(others)
+    assert outcome.kept["changed_by"].to_pylist() == [None if clean(text) == text else "clean" for text in texts]
 
 
 @given(texts=st.lists(awkward, min_size=1, max_size=4))

@@ -47,7 +47,7 @@ query ($id: ID!) { datasetVersion(id: $id) {
   steps { name status rowsIn rowsKept rowsDropped rowsChanged reasons { key count } seconds }
   piiFindings { key count }
   splits { name rows bytes }
-  preview(first: 2) { prompt completion text messages }
+  preview(first: 2) { prompt completion text messages line source uploadSha256 changedBy }
   rejections { totalCount edges { cursor node { line field step reason excerpt } } pageInfo { hasNextPage } }
   events(first: 1000) { __typename sequence ... on StatusChanged { status } ... on StepProgressed { name progress } }
 } }
@@ -135,6 +135,9 @@ def test_an_upload_becomes_a_version_that_can_be_looked_into(bob: Person) -> Non
     assert {key: value for key, value in version["recipe"]["columns"].items() if value} == columns
     assert [split["name"] for split in version["splits"]] == ["TRAIN", "VALIDATION", "TEST"]
     assert sum(split["rows"] for split in version["splits"]) == 40
+    of_row = [(row["uploadSha256"], row["source"], row["changedBy"]) for row in version["preview"]]
+    assert of_row == [(upload.sha256, None, [])] * 2
+    assert all(ROWS[row["line"] - 1]["prompt"] == row["prompt"] for row in version["preview"])
     assert sum(split["bytes"] for split in version["splits"]) < version["sizeBytes"]
     assert len(version["preview"]) == 2
     assert all(

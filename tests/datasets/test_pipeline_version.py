@@ -172,6 +172,11 @@ def test_the_manifest_names_every_file_and_a_rerun_gives_the_same_bytes(tmp_path
     version = process(tmp_path / "a", data, "rows.jsonl")
     digests = _digests(version.folder)
     assert sorted(digests) == [
+        "index-bits.npy",
+        "index-contents.npy",
+        "index-keys.npy",
+        "index-places.npy",
+        "index-sources.json",
         "manifest.json",
         "rejections-00000.parquet",
         "test-00000.parquet",
@@ -179,7 +184,7 @@ def test_the_manifest_names_every_file_and_a_rerun_gives_the_same_bytes(tmp_path
         "validation-00000.parquet",
     ]
     manifest = version.manifest
-    assert {file["name"]: file["sha256"] for file in manifest["files"]} == {
+    assert {file["name"]: file["sha256"] for file in (*manifest["files"], *manifest["index"])} == {
         name: digest for name, digest in digests.items() if name != "manifest.json"
     }
     assert [(file["split"], file["rows"]) for file in manifest["files"]] == [

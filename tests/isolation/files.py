@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from typing import Any
 
@@ -14,11 +15,17 @@ CONTENT = b'{"text": "the same in both"}\n'
 
 
 def store_files(prefix: str, word: str) -> None:
-    row = {"prompt": word, "completion": word, "text": word, "messages": f'["{word}"]'}
+    row = {"prompt": word, "completion": word, "text": word, "messages": f'["{word}"]', "line": 1}
+    row |= {"source": word, "upload": word, "changed_by": word, "digest": word.ljust(16)[:16].encode()}
     rejection = {"line": 1, "field": word, "step": word, "reason": word, "excerpt": word}
     for name in ("train", "validation", "test"):
         default_storage.save(f"{prefix}/{name}-00000.parquet", _parquet(row))
     default_storage.save(f"{prefix}/rejections-00000.parquet", _parquet(rejection))
+    files = [
+        {"name": f"{split.lower()}-00000.parquet", "split": split, "rows": 1, "sha256": f"{word} {split}"}
+        for split in ("TRAIN", "VALIDATION", "TEST")
+    ]
+    default_storage.save(f"{prefix}/manifest.json", ContentFile(json.dumps({"files": files}).encode()))
 
 
 def _parquet(row: dict[str, Any]) -> ContentFile[bytes]:

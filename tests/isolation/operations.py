@@ -54,6 +54,7 @@ OPERATIONS = {
     "dataset": open_to(Who.MEMBERS, id="Dataset"),
     "upload": open_to(Who.MEMBERS, id="Upload"),
     "datasetVersion": open_to(Who.MEMBERS, id="DatasetVersion"),
+    "datasetVersionDiff": open_to(Who.MEMBERS, id="DatasetVersion"),
     "datasets": open_to(Who.MEMBERS),
     "baseModels": open_to(Who.SIGNED_IN),
     "trainingRun": open_to(Who.MEMBERS, id="TrainingRun"),

@@ -43,9 +43,9 @@ class Place:
 
     @property
     def takes(self) -> str:
-        """The kind of node that is named here: organizationId is an Organization's."""
+        """The kind of node that is named here: organizationId is an Organization's; `id`, `a`, and `b` are what OPERATIONS says."""
         name = self.path[-1]
-        if name != "id":
+        if name.endswith("Id"):
             return name[0].upper() + name.removesuffix("Id")[1:]
         assert self.operation.id_is_of, f"`{self.field}` takes an id: say in OPERATIONS of what, id=..."
         return self.operation.id_is_of

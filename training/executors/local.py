@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ from django.conf import settings
 from common import blobs
 from common.jobs import Lease
 from common.supervision import Refused, Work
+from datasets.files import key_of, manifest_of
 from datasets.models import DatasetVersion
-from datasets.processing import MANIFEST
 from training import catalogue
 from training.models import Adapter, TrainingRun
 from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest, sha256_of
@@ -76,14 +75,12 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
 def _fetch_splits(version: DatasetVersion, folder: Path) -> dict[str, list[str]]:
     """Copy the version's shards here, each checked against the manifest."""
     folder.mkdir(exist_ok=True)
-    with blobs.open_read(f"{version.storage_prefix}/{MANIFEST}") as file:
-        manifest = json.load(file)
     splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-    for entry in manifest["files"]:
+    for number, entry in enumerate(manifest_of(version)["files"]):
         split = str(entry["split"]).lower()
         if split in splits:
-            path = folder / entry["name"]
-            blobs.get(f"{version.storage_prefix}/{entry['name']}", path)
+            path = folder / f"{number:05}-{entry['name']}"
+            blobs.get(key_of(version, entry), path)
             if sha256_of(path) != entry["sha256"]:
                 raise Refused(
                     "DATA_CORRUPT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,16 @@ class Clusters:
     kept: Ints
     similarity: npt.NDArray[np.float32]
     verified: int
+
+
+@dataclass(frozen=True)
+class Sketched:
+    """Documents by their numbers: keys (bands, documents), bits (documents, words), and sizes in bytes."""
+
+    numbers: Ints
+    keys: U32
+    bits: U64
+    sizes: U32
 
 
 class NearIndex:
@@ -88,6 +99,17 @@ class NearIndex:
         members = np.flatnonzero(rows != kept)
         members = members[np.argsort(rows[members])]
         return Clusters(rows[members], kept[members], search.similarity[rows[members]], search.verified)
+
+    def sketched(self, without: Ints) -> Iterator[Sketched]:
+        """What is known of the documents that could have near-duplicates, except those numbered `without`, in order."""
+        kept = _joined(self._searched, np.bool_).copy()
+        kept[without] = False
+        bits = _joined(self._bits, np.uint64)
+        start = 0
+        for keys, sizes in zip(self._keys, self._sizes, strict=True):
+            numbers = np.flatnonzero(kept[start : start + len(sizes)])
+            yield Sketched(start + numbers, keys[:, numbers], bits[start + numbers], sizes[numbers])
+            start += len(sizes)
 
     def _keys_of(self, band: int) -> U32:
         """Of all documents; after the last band comes the first one."""

@@ -47,7 +47,7 @@ class Search:
         self.verified = 0
         self._sizes, self._bits, self._texts_of = sizes, bits, texts_of
         self._threshold, self._tokens = choices.threshold, choices.shingle_tokens
-        self._most_bits_apart = _most_bits_apart(choices)
+        self._most_bits_apart = most_bits_apart(choices)
         self._failures = np.zeros(rows, np.uint8)
         self._failed_with = np.full(rows, NONE, np.uint32)  # the last one: mostly it comes again
 
@@ -126,7 +126,7 @@ def _sharing(keys: U32, rows: Ints) -> tuple[Ints, Ints]:
     return (packed[shared] & np.uint64(0xFFFFFFFF)).astype(np.int64), np.cumsum(~as_before[:-1][shared])
 
 
-def _most_bits_apart(choices: NearDedup) -> float:
+def most_bits_apart(choices: NearDedup) -> float:
     """In how many of n bits two documents at the threshold may differ: n (1 - J) / 2, and 2.5 standard deviations."""
     bits, differ = choices.bands * choices.rows, (1 - choices.threshold) / 2
     return float(bits * differ + DEVIATIONS * (bits * differ * (1 - differ)) ** 0.5)

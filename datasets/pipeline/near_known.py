@@ -1,0 +1,195 @@
+"""Near-duplicates of rows that a version has already: only the added rows are looked up, and only what resembles one is read.
+
+Of each band the stored keys pass by once, 4 bytes a row. Where one may be among the new keys it is looked for there; rows that
+share a key and resemble each other by their bits are compared exactly, as in search.py. The stored row is compared as it is
+stored: where it was masked, so is the new one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from datasets.pipeline.near.choices import NearDedup
+from datasets.pipeline.near.index import Clusters, NearIndex
+from datasets.pipeline.near.search import LOOKED_AT, most_bits_apart
+from datasets.pipeline.near.shingles import U64, Ints, shingles_of
+from datasets.pipeline.near.similarity import MAX_PAIRS, jaccard
+from datasets.pipeline.near.sketch import U32
+from datasets.pipeline.parent import Parent, Segment, place_in
+from datasets.pipeline.pii import Action, Policy, scrub
+from datasets.pipeline.rows import texts
+from datasets.pipeline.scrubbing import SEARCHED
+from datasets.pipeline.spool import Spooled
+
+FILTER_BITS = 20
+PASSED_AT_ONCE = 1 << 20  # stored keys
+OF_A_KEY = 64  # stored rows that share one key in one band: of more, the first
+COMPARED = 8  # stored rows that a new one is compared with: those nearest by their bits
+COMPARED_BYTES = 16 << 20  # of text at a time
+
+
+@dataclass(frozen=True)
+class Known:
+    """Rows that are near-duplicates of stored ones, in order: where that one stands, and how similar it is."""
+
+    member: Ints
+    place: list[str]
+    similarity: npt.NDArray[np.float64]
+
+
+NOTHING = Known(np.zeros(0, np.int64), [], np.zeros(0, np.float64))
+
+
+@dataclass(frozen=True)
+class KnownNear:
+    """Looks for near-duplicates among the rows of `parent`."""
+
+    parent: Parent
+    choices: NearDedup
+    policy: Policy
+    key: bytes
+
+    def find(self, index: NearIndex, clusters: Clusters, everything: Spooled) -> Known:
+        """The new rows to leave out: those that are near-duplicates of a stored row, and all of their clusters."""
+        best: dict[int, tuple[float, str]] = {}
+        for segment in self.parent.segments:
+            for number, similarity, place in self._found(segment, index, everything):
+                if number not in best or similarity > best[number][0]:
+                    best[number] = (similarity, place)
+        roots = dict(zip(clusters.member.tolist(), clusters.kept.tolist(), strict=True))
+        of_cluster: dict[int, tuple[float, str]] = {}
+        for number, found in sorted(best.items()):
+            root = roots.get(number, number)
+            if root not in of_cluster or found[0] > of_cluster[root][0]:
+                of_cluster[root] = found
+        within = dict(zip(clusters.member.tolist(), clusters.similarity.tolist(), strict=True))
+        left = {root: best.get(root, (found[0], found[1])) for root, found in of_cluster.items()}
+        for number, root in roots.items():
+            if root in of_cluster:
+                left[number] = best.get(number, (within[number], of_cluster[root][1]))
+        members = sorted(left)
+        return Known(
+            np.array(members, np.int64),
+            [left[number][1] for number in members],
+            np.array([left[number][0] for number in members], np.float64),
+        )
+
+    def _found(self, segment: Segment, index: NearIndex, everything: Spooled) -> Iterator[tuple[int, float, str]]:
+        stored = segment.index
+        if not len(stored.places):
+            return
+        ours = list(index.sketched(np.zeros(0, np.int64)))
+        if not ours:
+            return
+        numbers = np.concatenate([each.numbers for each in ours])
+        sizes = np.concatenate([each.sizes for each in ours]).astype(np.int64)
+        bits = np.concatenate([each.bits for each in ours])
+        keys = np.concatenate([each.keys for each in ours], axis=1)
+        new, old = self._pairs(keys, bits, stored.keys, stored.bits, stored.places["split"])
+        by_place = np.lexsort((stored.places["row"][old], stored.places["split"][old]))
+        new, old = new[by_place], old[by_place]
+        for part in _parts(sizes[new] + stored.places["size"][old]):
+            rows, positions = self._stored_rows(segment, np.unique(old[part]))
+            ours_here = np.unique(new[part])
+            both = pa.concat_arrays(
+                [_flat(texts(rows)), _flat(texts(self._masked(everything.take(numbers[ours_here].tolist()))))]
+            )
+            shingles = shingles_of(both, self.choices.shingle_tokens)
+            first = positions[np.searchsorted(np.unique(old[part]), old[part])]
+            second = rows.num_rows + np.searchsorted(ours_here, new[part])
+            for begin in range(0, len(first), MAX_PAIRS):
+                some = slice(begin, begin + MAX_PAIRS)
+                similarity = jaccard(shingles, first[some], second[some])
+                for each in np.flatnonzero(similarity >= self.choices.threshold).tolist():
+                    row = rows.slice(int(first[some][each]), 1)
+                    place = place_in(segment, row["source"][0].as_py(), row["line"][0].as_py())
+                    yield int(numbers[new[part][some][each]]), float(similarity[each]), place
+
+    def _pairs(
+        self, keys: U32, bits: U64, stored_keys: U32, stored_bits: U64, splits: npt.NDArray
+    ) -> tuple[Ints, Ints]:
+        """Pairs of a new row and a stored one that share a key and resemble each other."""
+        most = most_bits_apart(self.choices)
+        found: list[npt.NDArray[np.int64]] = []
+        for ours, theirs in zip(keys, stored_keys, strict=True):
+            new, old = _sharing(ours, theirs)
+            stays = splits[old] >= 0
+            new, old = new[stays], old[stays]
+            for begin in range(0, len(new), LOOKED_AT):
+                some = slice(begin, begin + LOOKED_AT)
+                apart = np.bitwise_count(bits[new[some]] ^ stored_bits[old[some]]).sum(axis=1).astype(np.int64)
+                alike = np.flatnonzero(apart <= most)
+                found.append(np.stack([new[some][alike], apart[alike], old[some][alike]]))
+        if not found:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        new, apart, old = np.unique(
+            np.concatenate(found, axis=1), axis=1
+        )  # ordered by the first, the second, the third
+        nearest = np.arange(len(new)) - np.searchsorted(new, new) < COMPARED
+        return new[nearest], old[nearest]
+
+    def _stored_rows(self, segment: Segment, old: Ints) -> tuple[pa.Table, Ints]:
+        """Stored rows, and for each of `old` where it is in them."""
+        places = segment.index.places[old]
+        order = np.lexsort((places["row"], places["split"]))
+        tables = [
+            segment.rows(int(split), places["row"][order][places["split"][order] == split].astype(np.int64))
+            for split in np.unique(places["split"])
+        ]
+        positions = np.empty(len(old), np.int64)
+        positions[order] = np.arange(len(old))
+        return pa.concat_tables(tables), positions
+
+    def _masked(self, rows: pa.Table) -> pa.Table:
+        """As they would be stored; no row is left out."""
+        policy = Policy(
+            *(Action.KEEP if each is Action.DROP else each for each in (self.policy.pii, self.policy.secrets))
+        )
+        columns = {name: rows[name] for name in SEARCHED if rows[name].null_count < rows.num_rows}
+        for name, column in scrub(columns, policy, self.key).columns.items():
+            rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
+        return rows
+
+
+def _sharing(ours: U32, theirs: U32) -> tuple[Ints, Ints]:
+    """Pairs of places with the same key; of the stored rows with one key the first OF_A_KEY."""
+    order = np.argsort(ours, kind="stable")
+    keys, first = np.unique(ours[order], return_index=True)
+    counts = np.diff(np.append(first, len(ours)))
+    there = np.zeros(1 << FILTER_BITS, np.bool_)
+    there[keys >> np.uint32(32 - FILTER_BITS)] = True
+    stored, groups = [], []
+    for begin in range(0, len(theirs), PASSED_AT_ONCE):
+        passing = theirs[begin : begin + PASSED_AT_ONCE]
+        maybe = np.flatnonzero(there[passing >> np.uint32(32 - FILTER_BITS)])
+        group = np.minimum(np.searchsorted(keys, passing[maybe]), len(keys) - 1)
+        same = keys[group] == passing[maybe]
+        stored.append(begin + maybe[same])
+        groups.append(group[same])
+    old, group = np.concatenate(stored), np.concatenate(groups)
+    by_group = np.argsort(group, kind="stable")
+    old, group = old[by_group], group[by_group]
+    few = np.arange(len(group)) - np.searchsorted(group, group) < OF_A_KEY
+    old, group = old[few], group[few]
+    times = counts[group]
+    ends = np.cumsum(times)
+    within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - times, times)
+    return order[np.repeat(first[group], times) + within], np.repeat(old, times)
+
+
+def _parts(sizes: Ints) -> Iterator[slice]:
+    ends, done = np.cumsum(sizes), 0
+    while done < len(sizes):
+        before = ends[done - 1] if done else 0
+        end = max(int(np.searchsorted(ends, before + COMPARED_BYTES, "right")), done + 1)
+        yield slice(done, end)
+        done = end
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
