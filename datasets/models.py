@@ -152,6 +152,7 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
     steps = models.JSONField(default=list)
     splits = models.JSONField(default=list, help_text="[{name, rows, bytes}]")
     pii_findings = models.JSONField(default=list, help_text="[{key, count}]: secrets and personal data, by kind.")
+    bias = models.JSONField(null=True, help_text="Of whom its rows speak, and how; null where that was not counted.")
     storage_prefix = models.CharField(max_length=300, blank=True, default="")
 
     queue = "datasets"

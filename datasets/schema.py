@@ -107,6 +107,7 @@ class RecipeInput:
     )
     pii: Action = strawberry.field(default=Action.MASK, description="What becomes of personal data.")
     secrets: Action = strawberry.field(default=Action.MASK, description="What becomes of keys, tokens, and passwords.")
+    bias: bool = strawberry.field(default=True, description="Count of whom rows speak, and how.")
     split: SplitInput | None = strawberry.field(default=None, description="How rows are divided.")
 
 

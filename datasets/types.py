@@ -128,6 +128,7 @@ class RecipeType:
     )
     pii: Action = strawberry.field(description="What became of personal data.")
     secrets: Action = strawberry.field(description="What became of keys, tokens, and passwords.")
+    bias: bool = strawberry.field(description="Whether it was counted of whom rows speak, and how.")
     split: SplitShares = strawberry.field(description="How rows were divided.")
 
     @classmethod
@@ -142,6 +143,7 @@ class RecipeType:
             near_dedup=NearDedupType(**near) if (near := recipe.get("near_dedup")) else None,
             pii=Action(recipe.get("pii", Action.KEEP)),
             secrets=Action(recipe.get("secrets", Action.KEEP)),
+            bias=recipe.get("bias", False),
             split=SplitShares(**recipe["split"]),
         )
 
@@ -251,6 +253,16 @@ class DatasetVersionType(ModelNode):
     @strawberry_django.field(description="Secrets and personal data that were found, by kind.", only=["pii_findings"])
     def pii_findings(self) -> list[Count]:
         return [Count(**found) for found in self.pii_findings]  # type: ignore[attr-defined]
+
+    @strawberry_django.field(
+        description=(
+            "Of whom its rows speak, in what words, and what they are labelled, once it is made: numbers, and as `look_at` "
+            "sentences about what to look at. null where its recipe leaves that out."
+        ),
+        only=["bias"],
+    )
+    def bias_report(self) -> JSON | None:
+        return self.bias  # type: ignore[attr-defined,no-any-return]
 
     @strawberry_django.field(
         description="Rows left out, each with its place in the upload and the reason.", only=["storage_prefix", "steps"]

@@ -98,6 +98,7 @@ class Recipe:
     exact_dedup     drops rows whose content occurred before
     near_dedup      drops rows that are much like another; null: does not
     pii, secrets    what becomes of personal data, and of keys, tokens, and passwords
+    bias            counts of whom rows speak, and how
     split           shares and seed
     """
 
@@ -109,6 +110,7 @@ class Recipe:
     near_dedup: NearDedup | None = field(default_factory=NearDedup)
     pii: Action = Action.MASK
     secrets: Action = Action.MASK
+    bias: bool = True
     split: Split = field(default_factory=Split)
 
     def __post_init__(self) -> None:
@@ -122,8 +124,9 @@ class Recipe:
             raise RecipeError("max_characters", f"must be a whole number between 1 and {MAX_ROW_CHARACTERS:,}")
         if self.min_characters > self.max_characters:
             raise RecipeError("min_characters", "must not exceed max_characters")
-        if not isinstance(self.exact_dedup, bool):
-            raise RecipeError("exact_dedup", "must be true or false")
+        for name in ("exact_dedup", "bias"):
+            if not isinstance(getattr(self, name), bool):
+                raise RecipeError(name, "must be true or false")
         for name in ("pii", "secrets"):
             try:
                 object.__setattr__(self, name, Action(getattr(self, name)))

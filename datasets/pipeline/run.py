@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from common.child import Attempt, ChildError
+from datasets.pipeline.bias import Bias
 from datasets.pipeline.clean import Clean
 from datasets.pipeline.columns import Columns, resolve_columns
 from datasets.pipeline.csv_file import read_csv
@@ -43,7 +44,7 @@ SAMPLED_ROWS = 10_000
 BATCH_RECORDS, BATCH_BYTES = 1_000, 1 << 18  # smaller ones, as of small files, are joined
 
 FIRST_PASS = ("parse", "clean", "validate", "dedup_exact")
-SECOND_PASS = ("dedup_near", "split", "pii", "store")
+SECOND_PASS = ("dedup_near", "split", "pii", "bias", "store")
 
 
 class Run:
@@ -57,6 +58,7 @@ class Run:
         self.key = bytes.fromhex(attempt.orders["pii_key"])
         self.skipped: dict[str, int] = {}
         self.found: Counter[Kind] = Counter()
+        self.bias = Bias() if self.recipe.bias else None
         self.first_rejections: dict[str, Rejection] = {}
         self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
         self.progress = Progress(attempt.events, list(self.reports.values()))
@@ -100,6 +102,7 @@ class Run:
                 {"key": kind, "count": count}
                 for kind, count in sorted_counts(Counter({kind.value: count for kind, count in self.found.items()}))
             ],
+            "bias": self.bias.report() if self.bias else None,
         }
         with self.source.open("rb") as file:
             source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -108,7 +111,7 @@ class Run:
             {
                 **{
                     name: outcome[name]
-                    for name in ("rows_in", "rows_kept", "rejected", "skipped", "splits", "pii_findings")
+                    for name in ("rows_in", "rows_kept", "rejected", "skipped", "splits", "pii_findings", "bias")
                 },
                 "pipeline_version": PIPELINE_VERSION,
                 "source_sha256": source_sha256,
@@ -181,13 +184,15 @@ class Run:
     def _second_pass(self, writer: VersionWriter) -> None:
         assign = AssignSplit(self.recipe.split).begin()
         scrub = Scrub(Policy(self.recipe.pii, self.recipe.secrets), self.key, self.found).begin()
+        count = self.bias.begin() if self.bias else Outcome
         with spooled(self.attempt.folder, self._after_batch) as everything:
             near = self._near(everything)
             self._start(name for name in SECOND_PASS if self._takes_place(name))
             for spooled_rows, rejections in zip(everything.batches(), everything.rejections(), strict=True):
                 rows = self._step("dedup_near", near, spooled_rows, spooled_rows.num_rows, rejections)
                 rows = self._step("split", assign, rows, rows.num_rows, rejections)  # by groups as they were
-                kept = self._step("pii", scrub, rows, rows.num_rows, rejections)
+                rows = self._step("pii", scrub, rows, rows.num_rows, rejections)
+                kept = self._step("bias", count, rows, rows.num_rows, rejections)
                 with self._timed("store"):
                     writer.add(kept)
                     self.reports["store"].count(kept.num_rows, kept.num_rows)
@@ -202,6 +207,7 @@ class Run:
 
     def _takes_place(self, name: str) -> bool:
         skipped = {"dedup_exact": not self.recipe.exact_dedup, "dedup_near": self.recipe.near_dedup is None}
+        skipped["bias"] = not self.recipe.bias
         return not skipped.get(name, False)
 
     def _after_batch(self, share: float) -> None:

@@ -168,6 +168,7 @@ def _version(by: dict[str, Any], dataset: Dataset, upload: Upload, word: str) ->
         steps=[{**step, "reasons": [{"key": word, "count": 1}], "seconds": 1.0}],
         splits=[{"name": "TRAIN", "rows": 1, "bytes": 1}],
         pii_findings=[{"key": word, "count": 1}],
+        bias={"look_at": [word]},
         storage_prefix=f"t/{by['organization'].pk}/versions/{word}",
         **_texts_of_a_job(word),
     )
