@@ -13,6 +13,7 @@ from common import blobs
 from common.jobs import Lease
 from common.supervision import Work
 from datasets.models import DatasetVersion
+from datasets.reporting import ask_for_report
 
 MANIFEST = "manifest.json"
 
@@ -40,6 +41,8 @@ def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
             splits=_splits(result["manifest"]),
             progress=1.0,
         )
+        if settings.REPORTS:
+            ask_for_report(version)
 
     return Work(
         module="datasets.pipeline",

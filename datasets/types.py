@@ -16,6 +16,7 @@ from common.graphql import BigInt, KeysetConnection, ModelNode
 from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets import models, rows
+from datasets.links import url_of
 from datasets.models import UploadStatus
 from datasets.pipeline.recipe import Action, Format
 from datasets.tickets import url_for
@@ -263,6 +264,16 @@ class DatasetVersionType(ModelNode):
     )
     def bias_report(self) -> JSON | None:
         return self.bias  # type: ignore[attr-defined,no-any-return]
+
+    @strawberry_django.field(
+        description=(
+            "A self-contained HTML report, as a link that expires within ten minutes. It is made after the version, by a "
+            "job of its own: null until then, and where that failed."
+        ),
+        only=["number", "report_key"],
+    )
+    def report_url(self) -> str | None:
+        return url_of(self.report_key, f"report-{self.number}.html", "text/html") if self.report_key else None  # type: ignore[attr-defined]
 
     @strawberry_django.field(
         description="Rows left out, each with its place in the upload and the reason.", only=["storage_prefix", "steps"]
