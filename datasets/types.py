@@ -18,6 +18,7 @@ from common.jobs import JobStatus
 from datasets import models, rows
 from datasets.links import url_of
 from datasets.models import UploadStatus
+from datasets.pipeline.expectation import Check, OnFailure
 from datasets.pipeline.recipe import Action, Format
 from datasets.tickets import url_for
 
@@ -30,6 +31,19 @@ strawberry.enum(
     Action,
     name="PiiAction",
     description="MASK: replaced by placeholders that keep code and JSON parseable. DROP: such rows are left out. KEEP: counted only.",
+)
+strawberry.enum(
+    Check,
+    name="ExpectationCheck",
+    description=(
+        "NOT_NULL: something stands there, and not an empty text. The others pass rows where it does not. REGEX: the text has "
+        "the pattern in it. RANGE: it is a number from min to max. SET: it is one of the values. UNIQUE: no row before has it."
+    ),
+)
+strawberry.enum(
+    OnFailure,
+    name="ExpectationFailure",
+    description="DROP: such rows are left out, with the reason EXPECTATION_FAILED. FAIL: no version is made.",
 )
 strawberry.enum(UploadStatus, description="How far an upload has come.")
 
@@ -123,6 +137,7 @@ class RecipeType:
     columns: JSON = strawberry.field(description="Which column is what; recognised, once the version is made.")
     min_characters: int = strawberry.field(description="Shorter completions and texts are dropped.")
     max_characters: int = strawberry.field(description="Longer rows are dropped.")
+    expectations: JSON = strawberry.field(description="What was expected of the upload's columns.")
     exact_dedup: bool = strawberry.field(description="Whether equal rows were reduced to the first.")
     near_dedup: NearDedupType | None = strawberry.field(
         description="How rows that are much like another were found; null: they were not."
@@ -139,6 +154,7 @@ class RecipeType:
             columns=recipe["columns"],
             min_characters=recipe["min_characters"],
             max_characters=recipe["max_characters"],
+            expectations=recipe.get("expectations", []),
             exact_dedup=recipe["exact_dedup"],
             # older versions were made without these
             near_dedup=NearDedupType(**near) if (near := recipe.get("near_dedup")) else None,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from datasets.pipeline.expectation import MAX_EXPECTATIONS, Expectation, Unclear
 from datasets.pipeline.near.choices import NearDedup
 
 SHARES_TOLERANCE = 1e-6
@@ -95,6 +96,7 @@ class Recipe:
     columns         overrides of the recognised columns
     min_characters  of a completion, a text, or all messages of a chat, without surrounding whitespace
     max_characters  of a whole row
+    expectations    of the upload's own columns; rows that are otherwise are dropped, or fail the version
     exact_dedup     drops rows whose content occurred before
     near_dedup      drops rows that are much like another; null: does not
     pii, secrets    what becomes of personal data, and of keys, tokens, and passwords
@@ -106,6 +108,7 @@ class Recipe:
     columns: ColumnMapping = field(default_factory=ColumnMapping)
     min_characters: int = 1
     max_characters: int = 200_000
+    expectations: tuple[Expectation, ...] = ()
     exact_dedup: bool = True
     near_dedup: NearDedup | None = field(default_factory=NearDedup)
     pii: Action = Action.MASK
@@ -135,7 +138,8 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Strict JSON with every default filled in; `from_json` gives an equal recipe back."""
-        return {**asdict(self), "format": self.format.value, "pii": self.pii.value, "secrets": self.secrets.value}
+        enums = {"format": self.format.value, "pii": self.pii.value, "secrets": self.secrets.value}
+        return {**asdict(self), **enums, "expectations": [one.to_json() for one in self.expectations]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Recipe:
@@ -143,11 +147,30 @@ class Recipe:
         chosen = _known(cls, value, "")
         if "columns" in chosen:
             chosen["columns"] = ColumnMapping(**_known(ColumnMapping, chosen["columns"], "columns."))
+        if "expectations" in chosen:
+            chosen["expectations"] = _expectations(chosen["expectations"])
         if chosen.get("near_dedup") is not None:
             chosen["near_dedup"] = _near_dedup(_known(NearDedup, chosen["near_dedup"], "near_dedup."))
         if "split" in chosen:
             chosen["split"] = Split(**_known(Split, chosen["split"], "split."))
         return cls(**chosen)
+
+
+def _expectations(chosen: Any) -> tuple[Expectation, ...]:
+    if not isinstance(chosen, (list, tuple)) or len(chosen) > MAX_EXPECTATIONS:
+        raise RecipeError("expectations", f"must be a list of at most {MAX_EXPECTATIONS} expectations")
+    return tuple(_expectation(one, f"expectations.{place}") for place, one in enumerate(chosen))
+
+
+def _expectation(chosen: Any, place: str) -> Expectation:
+    known = _known(Expectation, chosen, f"{place}.")
+    for name in ("column", "check"):
+        if name not in known:
+            raise RecipeError(f"{place}.{name}", "must be given")
+    try:
+        return Expectation(**known)
+    except Unclear as error:
+        raise RecipeError(f"{place}.{error.field}", error.message) from None
 
 
 def _near_dedup(chosen: dict[str, Any]) -> NearDedup:

@@ -24,6 +24,7 @@ from datasets.pipeline.bias import Bias
 from datasets.pipeline.clean import Clean
 from datasets.pipeline.columns import Columns, resolve_columns
 from datasets.pipeline.csv_file import read_csv
+from datasets.pipeline.expecting import Expecting
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
 from datasets.pipeline.json_document import read_json
 from datasets.pipeline.jsonl import read_jsonl
@@ -58,6 +59,7 @@ class Run:
         self.key = bytes.fromhex(attempt.orders["pii_key"])
         self.skipped: dict[str, int] = {}
         self.found: Counter[Kind] = Counter()
+        self.expecting = Expecting(self.recipe.expectations)
         self.bias = Bias() if self.recipe.bias else None
         self.first_rejections: dict[str, Rejection] = {}
         self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
@@ -164,6 +166,7 @@ class Run:
         recipe = self.recipe
         clean = Clean(is_source=source_format is Format.PYTHON).begin()
         validate = Validate(columns, recipe.min_characters, recipe.max_characters).begin()
+        validate = self.expecting.before(validate)
         dedup = ExactDedup().begin() if recipe.exact_dedup else None
         self._start(("clean", "validate"))
         if dedup:
@@ -177,6 +180,7 @@ class Run:
             rows = self._step("dedup_exact", dedup or Outcome, rows, rows.num_rows, rejections)
             spool.add(rows, self._in_order(rejections))
         spool.close()
+        self.expecting.conclude()
         if not self.reports["dedup_exact"].rows_kept:
             raise self._no_usable_rows()
         self._end(FIRST_PASS)

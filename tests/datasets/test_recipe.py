@@ -20,6 +20,7 @@ def test_defaults_are_filled_in() -> None:
         "columns": {"prompt": None, "completion": None, "text": None, "messages": None, "group": None},
         "min_characters": 1,
         "max_characters": 200_000,
+        "expectations": [],
         "exact_dedup": True,
         "near_dedup": {"threshold": 0.7, "permutations": 256, "shingle_tokens": 5},
         "pii": "MASK",
