@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 from uuid import UUID
 
 from django.core.files import File
 from django.core.files.storage import default_storage
+from django.utils.http import content_disposition_header
 
 CHUNK_BYTES = 1 << 20
+SHOWN = frozenset({"text/html"})
+"""What a browser shows; anything else it saves."""
 
 
 def key(organization_id: UUID, kind: str, *parts: object) -> str:
@@ -93,6 +97,17 @@ def put_folder(prefix: str, folder: Path, last: str) -> int:
     for path in files:
         put(f"{prefix}/{path.name}", path)
     return sum(path.stat().st_size for path in files)
+
+
+def signed_url(blob_key: str, *, lifetime: timedelta, file_name: str, content_type: str) -> str | None:
+    """A link to the blob that storage itself answers, for so long; None where storage is a file system, which cannot."""
+    try:
+        default_storage.path("")
+    except NotImplementedError:
+        disposition = content_disposition_header(content_type not in SHOWN, file_name)
+        given = {"expiration": lifetime, "response_disposition": disposition, "response_type": content_type}
+        return str(default_storage.url(blob_key, parameters=given))  # type: ignore[call-arg]
+    return None
 
 
 def delete(blob_key: str) -> None:

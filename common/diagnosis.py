@@ -17,7 +17,7 @@ from django.db.models.functions import Coalesce
 
 from common.clock import ServerClock
 from common.cluster import FROZEN_AFTER_S, clusters
-from common.jobs import ENDED, Job, JobStatus
+from common.jobs import ENDED, Job, JobStatus, job_models
 from common.keeper import ADVISORY_LOCK
 from common.queues import check, rings_unheard
 from common.text import one_line, spelled
@@ -82,8 +82,9 @@ class Diagnosis:
     def __init__(self, model: type[Job]) -> None:
         self.model = model
         self.workers = Workers.of(model.queue)
-        running = model.objects.filter(status=JobStatus.RUNNING)
-        self.busy = running.filter(lease_until__gte=ServerClock()).count()
+        held = {"status": JobStatus.RUNNING, "lease_until__gte": ServerClock()}
+        of_queue = [each for each in job_models() if each.queue == model.queue]  # they share its workers
+        self.busy = sum(each.objects.filter(**held).count() for each in of_queue)
 
     def jobs(self) -> QuerySet[Any]:
         """All, with what `why` needs: cause, is_stuck, since, last_event_at, last_event_kind, last_reason, now."""

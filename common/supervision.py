@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -77,16 +78,19 @@ class Work:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work]) -> None:
-    """Claim and carry out jobs of `model` until none is due: what a worker does when the bell rings.
+def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work], most: float = math.inf) -> int:
+    """Claim and carry out jobs of `model` until none is due, or it were `most`: what a worker does when the bell rings.
+    Returns how many it were.
 
     On SIGTERM the child saves and leaves, the job goes back to the queue, and this process ends. It ends as well where
     it lost a lease: it was stopped for a minute or cut off, and nobody knows what else it takes for true.
     """
     owner = f"{socket.gethostname()}:{os.getpid()}"
+    carried_out = 0
     with _sigterm_noted() as stop, busy():
         try:
-            while not stop and (lease := claim(model, owner)):
+            while not stop and carried_out < most and (lease := claim(model, owner)):
+                carried_out += 1
                 try:
                     _Attempt(lease, stop).run(prepare)
                 except HostBroken:
@@ -98,6 +102,8 @@ def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work]) 
         except AWAY as error:  # the keeper rings again once it is back
             logger.warning("%s", told(error))
             close_old_connections()
+            return 0
+    return carried_out
 
 
 @contextmanager

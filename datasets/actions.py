@@ -176,7 +176,7 @@ def delete_dataset(*, actor: Principal, dataset: Dataset) -> None:
         return
     if users := _users(dataset):
         raise DatasetInUse(users)
-    DatasetVersion.objects.filter(dataset=dataset).update(storage_prefix="")
+    DatasetVersion.objects.filter(dataset=dataset).update(storage_prefix="", report_key="")
     Dataset.objects.filter(pk=dataset.pk).update(deleted_at=ServerClock())
     target = f"dataset:{dataset.pk}"
     audit.record(dataset.organization_id, actor=actor.name, action="dataset.delete", target=target)

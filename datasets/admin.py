@@ -6,7 +6,16 @@ from django.contrib import admin
 from unfold.decorators import display
 
 from common.admin import EventAdmin, JobAdmin, ReadOnlyAdmin
-from datasets.models import Dataset, DatasetVersion, DatasetVersionEvent, Hold, Upload, UploadStatus
+from datasets.models import (
+    Dataset,
+    DatasetVersion,
+    DatasetVersionEvent,
+    Hold,
+    Upload,
+    UploadStatus,
+    VersionReport,
+    VersionReportEvent,
+)
 
 STATUS_COLOURS = {UploadStatus.RECEIVING: "info", UploadStatus.COMPLETE: "success", UploadStatus.EXPIRED: "warning"}
 
@@ -54,4 +63,12 @@ class DatasetVersionAdmin(JobAdmin):
     list_select_related = ["organization", "dataset"]
 
 
+@admin.register(VersionReport)
+class VersionReportAdmin(JobAdmin):
+    list_display = ["version", "organization", "state", "lasting", "why", "attempts", "holder", "created_at"]
+    search_fields = [*JobAdmin.search_fields, "version__dataset__name"]
+    list_select_related = ["organization", "version__dataset"]
+
+
 admin.site.register(DatasetVersionEvent, EventAdmin)
+admin.site.register(VersionReportEvent, EventAdmin)

@@ -16,9 +16,10 @@ from accounts.usage import release
 from accounts.usage_kinds import UsageKind
 from common import blobs
 from common.clock import ServerClock
+from common.jobs import request_cancel
 from common.outages import AWAY
 from common.tenancy import operator
-from datasets.models import Dataset, DatasetVersion, Upload
+from datasets.models import Dataset, DatasetVersion, Upload, VersionReport
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,14 @@ def remove_unused_uploads() -> None:
 
 
 def _remove_bytes(dataset: Dataset) -> None:
-    """Its versions' files, and those of uploads that no other dataset was made from."""
+    """Its versions' files and reports, and those of uploads that no other dataset was made from."""
     with operator():
         versions = list(DatasetVersion.objects.filter(dataset=dataset))
+        reports = list(VersionReport.objects.filter(version__dataset=dataset))
+        if not all(request_cancel(report).has_ended for report in reports):
+            return  # one is just being made: the next turn finds it stopped
+    for report in reports:
+        blobs.delete_tree(report.artefacts)
     for version in versions:
         blobs.delete_tree(version.artefacts)
         with operator():

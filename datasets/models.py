@@ -167,7 +167,11 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
     steps = models.JSONField(default=list)
     splits = models.JSONField(default=list, help_text="[{name, rows, bytes}]")
     pii_findings = models.JSONField(default=list, help_text="[{key, count}]: secrets and personal data, by kind.")
+    bias = models.JSONField(null=True, help_text="Of whom its rows speak, and how; null where that was not counted.")
     storage_prefix = models.CharField(max_length=300, blank=True, default="")
+    report_key = models.CharField(
+        max_length=300, blank=True, default="", help_text="Where its HTML report lies, once there is one."
+    )
 
     queue = "datasets"
     event_model: ClassVar[type[JobEvent]] = DatasetVersionEvent
@@ -225,6 +229,39 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
     def next_number(cls, dataset_id: UUID) -> int:
         highest: int | None = cls.objects.filter(dataset_id=dataset_id).aggregate(Max("number"))["number__max"]
         return (highest or 0) + 1
+
+
+class VersionReportEvent(JobEvent):
+    job = models.ForeignKey(
+        "datasets.VersionReport", on_delete=models.CASCADE, related_name="event_log", db_constraint=False
+    )
+
+
+class VersionReport(Job):
+    """The making of a finished version's HTML report: it can fail, and be done again, and the version is as it was."""
+
+    version = models.ForeignKey(DatasetVersion, on_delete=models.CASCADE, related_name="reports", db_constraint=False)
+
+    queue = "datasets"
+    event_model: ClassVar[type[JobEvent]] = VersionReportEvent
+
+    class Meta(Job.Meta):
+        constraints = [models.UniqueConstraint(fields=["organization", "version"], name="one_report_of_each_version")]
+        indexes = [index.clone() for index in Job.Meta.indexes]
+
+    def __str__(self) -> str:
+        return f"Report of {self.version}"
+
+    @classmethod
+    def running_cap(cls) -> int:
+        return 1
+
+    @property
+    def artefacts(self) -> str:
+        return blobs.key(self.organization_id, "reports", self.pk)
+
+    def operated(self, verb: str, actor: str) -> None:
+        audit.record(self.organization_id, actor=actor, action=f"report.{verb}", target=f"report:{self.pk}")
 
 
 class Hold(models.Model):

@@ -18,6 +18,7 @@ from common.tenancy import organizations_scope
 from datasets.appending import lineage
 from datasets.files import MANIFEST, key_of, manifest_of
 from datasets.models import DatasetVersion
+from datasets.reporting import ask_for_report
 
 
 def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
@@ -41,9 +42,12 @@ def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
             size_bytes=result["size_bytes"],
             steps=result["steps"],
             pii_findings=result["pii_findings"],
+            bias=result["bias"],
             splits=_splits(result["manifest"]),
             progress=1.0,
         )
+        if settings.REPORTS:
+            ask_for_report(version)
 
     return Work(
         module="datasets.pipeline",

@@ -31,6 +31,7 @@ from common.graphql_jobs import JobEventType, follow
 from common.text import is_storable
 from datasets import actions, models
 from datasets.comparing import compare
+from datasets.pipeline.expectation import Check, OnFailure
 from datasets.pipeline.recipe import Action, Format, PythonUnits, Recipe, RecipeError
 from datasets.types import DatasetType, DatasetVersionDiff, DatasetVersionType, UploadTicket, UploadType
 
@@ -94,6 +95,24 @@ class SplitInput:
     seed: int = strawberry.field(default=17, description="Seed of the hash.")
 
 
+@strawberry.input(description="What is expected of a column of the upload, by the name that it has there.")
+class ExpectationInput:
+    column: str = strawberry.field(description="The column.")
+    check: Check = strawberry.field(description="What is checked.")
+    pattern: str | None = strawberry.field(
+        default=None,
+        description="Of REGEX: is found somewhere in the text; in the syntax of Rust's regex crate, at most 500 characters.",
+    )
+    min: float | None = strawberry.field(default=None, description="Of RANGE: no number is less.")
+    max: float | None = strawberry.field(default=None, description="Of RANGE: no number is more.")
+    values: list[str] | None = strawberry.field(
+        default=None, description="Of SET: what may stand there, at most 1,000 texts."
+    )
+    on_failure: OnFailure = strawberry.field(
+        default=OnFailure.DROP, description="What becomes of rows that are otherwise."
+    )
+
+
 @strawberry.input(description="How rows that are much like another are found.")
 class NearDedupInput:
     threshold: float = strawberry.field(default=0.7, description="Jaccard similarity of their shingles, from 0.3 to 1.")
@@ -110,6 +129,9 @@ class RecipeInput:
     columns: ColumnMappingInput | None = strawberry.field(default=None, description="Overrides what is recognised.")
     min_characters: int = strawberry.field(default=1, description="Drop shorter completions and texts.")
     max_characters: int = strawberry.field(default=200_000, description="Drop longer rows.")
+    expectations: list[ExpectationInput] = strawberry.field(
+        default_factory=list, description="Checked before anything else is asked of a row; at most 50."
+    )
     exact_dedup: bool = strawberry.field(default=True, description="Reduce equal rows to the first.")
     near_dedup: NearDedupInput | None = strawberry.field(
         default_factory=NearDedupInput,
@@ -117,6 +139,7 @@ class RecipeInput:
     )
     pii: Action = strawberry.field(default=Action.MASK, description="What becomes of personal data.")
     secrets: Action = strawberry.field(default=Action.MASK, description="What becomes of keys, tokens, and passwords.")
+    bias: bool = strawberry.field(default=True, description="Count of whom rows speak, and how.")
     split: SplitInput | None = strawberry.field(default=None, description="How rows are divided.")
 
 
@@ -163,6 +186,12 @@ def recipe_of(chosen: RecipeInput | None) -> Recipe:
         if column is not None and not is_storable(column):
             field = f"recipe.columns.{role}"
             raise Invalid(f"{field} must be the name of a column, or null.", code="INVALID_RECIPE", field=field)
+    for place, expected in enumerate(values.get("expectations") or []):
+        for name in ("column", "pattern", "values"):
+            texts = expected[name] if name == "values" else [expected[name]]
+            if not all(is_storable(text) for text in texts or [] if text is not None):
+                field = camel_case(f"recipe.expectations.{place}.{name}")
+                raise Invalid(f"{field} must be text that can be stored.", code="INVALID_RECIPE", field=field)
     try:
         return Recipe.from_json({name: value for name, value in values.items() if value is not None or name in OFF})
     except RecipeError as error:

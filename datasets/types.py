@@ -16,7 +16,9 @@ from common.graphql import BigInt, KeysetConnection, ModelNode
 from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets import models, rows
+from datasets.links import url_of
 from datasets.models import UploadStatus
+from datasets.pipeline.expectation import Check, OnFailure
 from datasets.pipeline.recipe import Action, Format, PythonUnits
 from datasets.tickets import url_for
 
@@ -36,6 +38,19 @@ strawberry.enum(
     Action,
     name="PiiAction",
     description="MASK: replaced by placeholders that keep code and JSON parseable. DROP: such rows are left out. KEEP: counted only.",
+)
+strawberry.enum(
+    Check,
+    name="ExpectationCheck",
+    description=(
+        "NOT_NULL: something stands there, and not an empty text. The others pass rows where it does not. REGEX: the text has "
+        "the pattern in it. RANGE: it is a number from min to max. SET: it is one of the values. UNIQUE: no row before has it."
+    ),
+)
+strawberry.enum(
+    OnFailure,
+    name="ExpectationFailure",
+    description="DROP: such rows are left out, with the reason EXPECTATION_FAILED. FAIL: no version is made.",
 )
 strawberry.enum(UploadStatus, description="How far an upload has come.")
 
@@ -130,12 +145,14 @@ class RecipeType:
     columns: JSON = strawberry.field(description="Which column is what; recognised, once the version is made.")
     min_characters: int = strawberry.field(description="Shorter completions and texts are dropped.")
     max_characters: int = strawberry.field(description="Longer rows are dropped.")
+    expectations: JSON = strawberry.field(description="What was expected of the upload's columns.")
     exact_dedup: bool = strawberry.field(description="Whether equal rows were reduced to the first.")
     near_dedup: NearDedupType | None = strawberry.field(
         description="How rows that are much like another were found; null: they were not."
     )
     pii: Action = strawberry.field(description="What became of personal data.")
     secrets: Action = strawberry.field(description="What became of keys, tokens, and passwords.")
+    bias: bool = strawberry.field(description="Whether it was counted of whom rows speak, and how.")
     split: SplitShares = strawberry.field(description="How rows were divided.")
 
     @classmethod
@@ -146,11 +163,13 @@ class RecipeType:
             columns=recipe["columns"],
             min_characters=recipe["min_characters"],
             max_characters=recipe["max_characters"],
+            expectations=recipe.get("expectations", []),
             exact_dedup=recipe["exact_dedup"],
             # older versions were made without these
             near_dedup=NearDedupType(**near) if (near := recipe.get("near_dedup")) else None,
             pii=Action(recipe.get("pii", Action.KEEP)),
             secrets=Action(recipe.get("secrets", Action.KEEP)),
+            bias=recipe.get("bias", False),
             split=SplitShares(**recipe["split"]),
         )
 
@@ -271,6 +290,26 @@ class DatasetVersionType(ModelNode):
     @strawberry_django.field(description="Secrets and personal data that were found, by kind.", only=["pii_findings"])
     def pii_findings(self) -> list[Count]:
         return [Count(**found) for found in self.pii_findings]  # type: ignore[attr-defined]
+
+    @strawberry_django.field(
+        description=(
+            "Of whom its rows speak, in what words, and what they are labelled, once it is made: numbers, and as `look_at` "
+            "sentences about what to look at. null where its recipe leaves that out."
+        ),
+        only=["bias"],
+    )
+    def bias_report(self) -> JSON | None:
+        return self.bias  # type: ignore[attr-defined,no-any-return]
+
+    @strawberry_django.field(
+        description=(
+            "A self-contained HTML report, as a link that expires within ten minutes. It is made after the version, by a "
+            "job of its own: null until then, and where that failed."
+        ),
+        only=["number", "report_key"],
+    )
+    def report_url(self) -> str | None:
+        return url_of(self.report_key, f"report-{self.number}.html", "text/html") if self.report_key else None  # type: ignore[attr-defined]
 
     @strawberry_django.field(
         description="Rows left out, each with its place in the upload and the reason.",

@@ -67,6 +67,12 @@ def home(settings: Any, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def _without_reports(settings: Any) -> None:
+    """Each costs seconds; the tests of them turn them on."""
+    settings.REPORTS = False
+
+
 @pytest.fixture
 def quiet_queues() -> None:
     """No rings that an earlier test has left unheard."""

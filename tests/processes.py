@@ -26,6 +26,7 @@ def environment() -> dict[str, str]:
         "REDIS_URL": settings.REDIS_URL,
         "PLATFORM_HOME": str(settings.HOME),
         "SECRET_KEY": settings.SECRET_KEY,
+        "REPORTS": str(settings.REPORTS),
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from datasets.pipeline.expectation import MAX_EXPECTATIONS, Expectation, Unclear
 from datasets.pipeline.near.choices import NearDedup
 
 SHARES_TOLERANCE = 1e-6
@@ -105,9 +106,11 @@ class Recipe:
     columns         overrides of the recognised columns
     min_characters  of a completion, a text, or all messages of a chat, without surrounding whitespace
     max_characters  of a whole row
+    expectations    of the upload's own columns; rows that are otherwise are dropped, or fail the version
     exact_dedup     drops rows whose content occurred before
     near_dedup      drops rows that are much like another; null: does not
     pii, secrets    what becomes of personal data, and of keys, tokens, and passwords
+    bias            counts of whom rows speak, and how
     split           shares and seed
     """
 
@@ -116,10 +119,12 @@ class Recipe:
     columns: ColumnMapping = field(default_factory=ColumnMapping)
     min_characters: int = 1
     max_characters: int = 200_000
+    expectations: tuple[Expectation, ...] = ()
     exact_dedup: bool = True
     near_dedup: NearDedup | None = field(default_factory=NearDedup)
     pii: Action = Action.MASK
     secrets: Action = Action.MASK
+    bias: bool = True
     split: Split = field(default_factory=Split)
 
     def __post_init__(self) -> None:
@@ -137,8 +142,9 @@ class Recipe:
             raise RecipeError("max_characters", f"must be a whole number between 1 and {MAX_ROW_CHARACTERS:,}")
         if self.min_characters > self.max_characters:
             raise RecipeError("min_characters", "must not exceed max_characters")
-        if not isinstance(self.exact_dedup, bool):
-            raise RecipeError("exact_dedup", "must be true or false")
+        for name in ("exact_dedup", "bias"):
+            if not isinstance(getattr(self, name), bool):
+                raise RecipeError(name, "must be true or false")
         for name in ("pii", "secrets"):
             try:
                 object.__setattr__(self, name, Action(getattr(self, name)))
@@ -148,7 +154,7 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Strict JSON with every default filled in; `from_json` gives an equal recipe back."""
         enums = {name: getattr(self, name).value for name in ("format", "python_units", "pii", "secrets")}
-        return {**asdict(self), **enums}
+        return {**asdict(self), **enums, "expectations": [one.to_json() for one in self.expectations]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Recipe:
@@ -156,11 +162,30 @@ class Recipe:
         chosen = _known(cls, value, "")
         if "columns" in chosen:
             chosen["columns"] = ColumnMapping(**_known(ColumnMapping, chosen["columns"], "columns."))
+        if "expectations" in chosen:
+            chosen["expectations"] = _expectations(chosen["expectations"])
         if chosen.get("near_dedup") is not None:
             chosen["near_dedup"] = _near_dedup(_known(NearDedup, chosen["near_dedup"], "near_dedup."))
         if "split" in chosen:
             chosen["split"] = Split(**_known(Split, chosen["split"], "split."))
         return cls(**chosen)
+
+
+def _expectations(chosen: Any) -> tuple[Expectation, ...]:
+    if not isinstance(chosen, (list, tuple)) or len(chosen) > MAX_EXPECTATIONS:
+        raise RecipeError("expectations", f"must be a list of at most {MAX_EXPECTATIONS} expectations")
+    return tuple(_expectation(one, f"expectations.{place}") for place, one in enumerate(chosen))
+
+
+def _expectation(chosen: Any, place: str) -> Expectation:
+    known = _known(Expectation, chosen, f"{place}.")
+    for name in ("column", "check"):
+        if name not in known:
+            raise RecipeError(f"{place}.{name}", "must be given")
+    try:
+        return Expectation(**known)
+    except Unclear as error:
+        raise RecipeError(f"{place}.{error.field}", error.message) from None
 
 
 def _near_dedup(chosen: dict[str, Any]) -> NearDedup:

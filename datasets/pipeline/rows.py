@@ -81,6 +81,7 @@ class Reason(StrEnum):
     TOO_SHORT = "TOO_SHORT"
     TOO_LONG = "TOO_LONG"
     NO_ANSWER = "NO_ANSWER"
+    EXPECTATION_FAILED = "EXPECTATION_FAILED"
     # dedup_exact
     DUPLICATE = "DUPLICATE"
     # dedup_near

@@ -19,8 +19,10 @@ from typing import Any
 import pyarrow as pa
 
 from common.child import Attempt, ChildError
+from datasets.pipeline.bias import Bias
 from datasets.pipeline.clean import Clean
 from datasets.pipeline.columns import Columns, resolve_columns
+from datasets.pipeline.expecting import Expecting
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
 from datasets.pipeline.index import IndexWriter
 from datasets.pipeline.near_duplicates import DropNearDuplicates
@@ -41,7 +43,7 @@ SAMPLED_ROWS = 10_000
 BATCH_RECORDS, BATCH_BYTES = 1_000, 1 << 18  # smaller ones, as of small files, are joined
 
 FIRST_PASS = ("parse", "clean", "validate", "dedup_exact")
-SECOND_PASS = ("dedup_near", "split", "pii", "store")
+SECOND_PASS = ("dedup_near", "split", "pii", "bias", "store")
 
 
 class Run:
@@ -55,6 +57,8 @@ class Run:
         self.policy = Policy(self.recipe.pii, self.recipe.secrets)
         self.parent = Parent.of(attempt.orders.get("parent"))
         self.found: Counter[Kind] = Counter()
+        self.expecting = Expecting(self.recipe.expectations)
+        self.bias = Bias(self.parent and self.parent.manifest["bias_counts"]) if self.recipe.bias else None
         self.first_rejections: dict[str, Rejection] = {}
         self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
         self.progress = Progress(attempt.events, list(self.reports.values()))
@@ -100,10 +104,12 @@ class Run:
             counts = {**self.parent.with_added(counts), "added": counts, "moved": moved}
             steps = [self.parent.with_step(step) for step in steps]
         counts["splits"] = rows_of_splits(files)
+        counts["bias"] = self.bias.report() if self.bias else None
         self._tell_about(counts["splits"])
         writer.publish(
             {
                 **counts,
+                "bias_counts": self.bias.to_json() if self.bias else None,
                 "pipeline_version": PIPELINE_VERSION,
                 "source_sha256": source_sha256,
                 "parent": parent,
@@ -165,6 +171,7 @@ class Run:
         recipe = self.recipe
         clean = Clean(is_source=source_format is Format.PYTHON).begin()
         validate = Validate(columns, recipe.min_characters, recipe.max_characters).begin()
+        validate = self.expecting.before(validate)
         dedup = (DropKnown(self.parent) if self.parent else ExactDedup()).begin() if recipe.exact_dedup else None
         self._start(("clean", "validate"))
         if dedup:
@@ -178,6 +185,7 @@ class Run:
             rows = self._step("dedup_exact", dedup or Outcome, rows, rows.num_rows, rejections)
             spool.add(rows, self._in_order(rejections))
         spool.close()
+        self.expecting.conclude()
         if not self.reports["validate" if self.parent else "dedup_exact"].rows_kept:  # nothing new is no failure
             raise self._no_usable_rows()
         self._end(FIRST_PASS)
@@ -185,6 +193,7 @@ class Run:
     def _second_pass(self, writer: VersionWriter) -> IndexWriter:
         assign = AssignSplit(self.recipe.split).begin()
         scrub = Scrub(self.policy, self.key, self.found).begin()
+        count = self.bias.begin() if self.bias else Outcome
         with spooled(self.attempt.folder, self._after_batch) as everything:
             index = IndexWriter(writer.folder, everything.num_rows)
             near = self._near(everything, index)
@@ -198,7 +207,8 @@ class Run:
                 start += rows.num_rows
                 rows = self._step("dedup_near", near, rows, rows.num_rows, rejections)
                 rows = self._step("split", assign, rows, rows.num_rows, rejections)  # by groups as they were
-                kept = self._step("pii", scrub, rows, rows.num_rows, rejections)
+                rows = self._step("pii", scrub, rows, rows.num_rows, rejections)
+                kept = self._step("bias", count, rows, rows.num_rows, rejections)
                 with self._timed("store"):
                     index.place(kept["number"].to_numpy(), *writer.add(kept))
                     self.reports["store"].count(kept.num_rows, kept.num_rows)
@@ -216,6 +226,7 @@ class Run:
 
     def _takes_place(self, name: str) -> bool:
         skipped = {"dedup_exact": not self.recipe.exact_dedup, "dedup_near": self.recipe.near_dedup is None}
+        skipped["bias"] = not self.recipe.bias
         return not skipped.get(name, False)
 
     def _after_batch(self, share: float) -> None:

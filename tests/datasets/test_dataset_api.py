@@ -43,9 +43,10 @@ query ($id: ID!) { datasetVersion(id: $id) {
   status progress errorCode errorMessage rowsIn rowsKept sizeBytes
   createdBy { email } finishedAt
   recipe { format pythonUnits columns minCharacters maxCharacters exactDedup nearDedup { threshold permutations shingleTokens }
-    pii secrets split { train validation test seed } }
+    pii secrets bias split { train validation test seed } }
   steps { name status rowsIn rowsKept rowsDropped rowsChanged reasons { key count } seconds }
   piiFindings { key count }
+  biasReport
   splits { name rows bytes }
   preview(first: 2) { prompt completion text messages line source uploadSha256 changedBy }
   rejections { totalCount edges { cursor node { line field step reason excerpt } } pageInfo { hasNextPage } }
@@ -130,9 +131,11 @@ def test_an_upload_becomes_a_version_that_can_be_looked_into(bob: Person) -> Non
         "nearDedup": {"threshold": 0.7, "permutations": 256, "shingleTokens": 5},
         "pii": "MASK",
         "secrets": "MASK",
+        "bias": True,
         "split": {"train": 0.8, "validation": 0.1, "test": 0.1, "seed": 17},
     }
     assert {key: value for key, value in version["recipe"]["columns"].items() if value} == columns
+    assert version["biasReport"] == version["biasReport"] | {"rows": 40, "rows_with_identity": 0, "look_at": []}
     assert [split["name"] for split in version["splits"]] == ["TRAIN", "VALIDATION", "TEST"]
     assert sum(split["rows"] for split in version["splits"]) == 40
     of_row = [(row["uploadSha256"], row["source"], row["changedBy"]) for row in version["preview"]]
@@ -145,7 +148,7 @@ def test_an_upload_becomes_a_version_that_can_be_looked_into(bob: Person) -> Non
         for row in version["preview"]
     )
     steps = {step["name"]: step for step in version["steps"]}
-    assert [step["status"] for step in version["steps"]] == ["DONE"] * 8
+    assert [step["status"] for step in version["steps"]] == ["DONE"] * 9
     assert all(step["rowsIn"] == step["rowsKept"] + step["rowsDropped"] for step in version["steps"])
     assert steps["dedup_exact"]["reasons"] == [{"key": "DUPLICATE", "count": 1}]
     assert [edge["node"]["line"] for edge in version["rejections"]["edges"]] == [41, 42, 43, 44]

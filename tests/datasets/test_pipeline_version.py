@@ -91,6 +91,7 @@ def test_the_report_of_each_step(tmp_path: Path) -> None:
         ("dedup_near", "DONE", 2, 2, []),
         ("split", "DONE", 2, 2, []),
         ("pii", "DONE", 2, 2, []),
+        ("bias", "DONE", 2, 2, []),
         ("store", "DONE", 2, 2, []),
     ]
     assert all(step["seconds"] >= 0 for step in version.result["steps"])
@@ -205,7 +206,7 @@ def test_progress_is_told_in_order_and_ends_at_one(tmp_path: Path) -> None:
     data = lines(*({"text": f"row {number}"} for number in range(400_000)))
     version = process(tmp_path, data)
     told = [event for event in version.events if event["kind"] == "StepProgressed"]
-    for name in ("parse", "clean", "validate", "dedup_exact", "dedup_near", "split", "pii", "store"):
+    for name in ("parse", "clean", "validate", "dedup_exact", "dedup_near", "split", "pii", "bias", "store"):
         of_step = [event for event in told if event["name"] == name]
         shares = [event["progress"] for event in of_step]
         assert shares == sorted(shares)

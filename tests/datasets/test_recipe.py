@@ -21,10 +21,12 @@ def test_defaults_are_filled_in() -> None:
         "columns": {"prompt": None, "completion": None, "text": None, "messages": None, "group": None},
         "min_characters": 1,
         "max_characters": 200_000,
+        "expectations": [],
         "exact_dedup": True,
         "near_dedup": {"threshold": 0.7, "permutations": 256, "shingle_tokens": 5},
         "pii": "MASK",
         "secrets": "MASK",
+        "bias": True,
         "split": {"train": 0.8, "validation": 0.1, "test": 0.1, "seed": 17},
     }
     assert Recipe.from_json(None) == Recipe()
@@ -41,6 +43,7 @@ def test_json_gives_the_same_recipe_back() -> None:
         near_dedup=NearDedup(threshold=0.5, shingle_tokens=3),
         pii=Action.KEEP,
         secrets=Action.DROP,
+        bias=False,
         split=Split(0.5, 0.25, 0.25, seed=-1),
     )
     assert Recipe.from_json(recipe.to_json()) == recipe
@@ -67,6 +70,7 @@ def test_json_gives_the_same_recipe_back() -> None:
         ({"max_characters": 1_000_001}, "max_characters"),
         ({"max_characters": 1.5}, "max_characters"),
         ({"exact_dedup": "yes"}, "exact_dedup"),
+        ({"bias": 0}, "bias"),
         ({"near_dedup": True}, "near_dedup"),
         ({"near_dedup": {"bands": 3}}, "near_dedup.bands"),
         ({"near_dedup": {"threshold": "high"}}, "near_dedup.threshold"),

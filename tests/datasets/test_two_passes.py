@@ -70,8 +70,8 @@ def test_each_pass_tells_how_far_it_is(tmp_path: Path) -> None:
     assert order_of == [
         *((name, "RUNNING") for name in ("parse", "clean", "validate", "dedup_exact")),
         *((name, "DONE") for name in ("parse", "clean", "validate", "dedup_exact")),
-        *((name, "RUNNING") for name in ("dedup_near", "split", "pii", "store")),
-        *((name, "DONE") for name in ("dedup_near", "split", "pii", "store")),
+        *((name, "RUNNING") for name in ("dedup_near", "split", "pii", "bias", "store")),
+        *((name, "DONE") for name in ("dedup_near", "split", "pii", "bias", "store")),
     ]
 
 

@@ -69,6 +69,7 @@ class Installation:
         self._up: subprocess.Popen[bytes] | None = None
         self._workers = {"datasets": dataset_workers, "training": training_workers}
         self._environment = {
+            "REPORTS": "no",
             "DATASET_WORKERS": str(dataset_workers),
             "TRAINING_WORKERS": str(training_workers),
             **({REAL_TRAINER: "1"} if real_trainer else {}),

@@ -29,6 +29,7 @@ NOT_OF_THE_ORGANIZATION = {
     "accounts_invitation_token_sha256_key": "of 256 random bits: nobody meets another's",
     "accounts_organization_slug_key": "nobody chooses a slug: it ends in random digits",
     "datasetversionevent_sequence": "the job is one organization's, which its composite foreign key sees to",
+    "versionreportevent_sequence": "the job is one organization's, which its composite foreign key sees to",
     "trainingrunevent_sequence": "the job is one organization's, which its composite foreign key sees to",
     "training_adapter_training_run_id_key": "the run is one organization's, which its composite foreign key sees to",
     "outbox_once": "an event names the row that it tells of, by an id that nobody chooses",

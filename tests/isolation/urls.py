@@ -16,7 +16,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts.models import User
-from datasets import tickets
+from datasets import links, tickets
 from platform_site import asgi
 from tests.isolation.askers import Asker
 from tests.isolation.flaws import expect_none
@@ -44,6 +44,7 @@ ROUTES = {
     "/livez": Shows.NOTHING_OF_ANYBODY,
     "/readyz": Shows.NOTHING_OF_ANYBODY,
     "/uploads/": Shows.TICKETS,
+    "/files/": Shows.TICKETS,
     "/graphql": Shows.SCHEMA,
     "/graphql/stream": Shows.SCHEMA,
 }
@@ -164,6 +165,32 @@ def check_uploads(world: World) -> None:
                 yield f"a ticket {what} is answered differently"
         if tables := changed(before):
             yield f"forged tickets change {', '.join(tables)}"
+
+    expect_none(flaws())
+
+
+def check_files(world: World) -> None:
+    """A file is sent for a link to it alone, whoever brings that: a link is made for whoever may see the file."""
+    key = f"{world.theirs.rows['DatasetVersion'].storage_prefix}/train-00000.parquet"  # type: ignore[attr-defined]
+    right = links.sign(key, "rows.parquet", "application/octet-stream")
+    forged = {
+        "that names a key": key,
+        "signed for something else": signing.dumps([key, "rows.parquet", "text/html"], salt="x"),
+        "with another signature": right[:-2] + ("AA" if right[-2:] != "AA" else "BB"),
+        "of nothing that there is": links.sign(f"{key}.bak", "rows.parquet", "text/html"),
+        "of two words": signing.dumps([key, "rows.parquet"], salt=links._SALT),
+        "nothing": "",
+    }
+
+    def flaws() -> Iterator[str]:
+        if request("GET", f"/files/{right}", world.askers["anonymous"]).status_code != 200:
+            yield "a link of theirs does not work"
+        for what, token in forged.items():
+            answers = {asker.name: request("GET", f"/files/{token}", asker) for asker in world.askers.values()}
+            wrong = {name: answer for name, answer in answers.items() if answer.status_code != 404}
+            yield from (f"a link {what} as {name}: {answer.status_code}" for name, answer in wrong.items())
+            if len({answer.content for answer in answers.values()}) != 1:
+                yield f"a link {what} is answered differently"
 
     expect_none(flaws())
 

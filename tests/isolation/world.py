@@ -30,7 +30,7 @@ from common import blobs
 from common.events import Event
 from common.models import OutboxMessage
 from common.tenancy import operator
-from datasets.models import Dataset, DatasetVersion, Hold, Upload
+from datasets.models import Dataset, DatasetVersion, Hold, Upload, VersionReport
 from datasets.pipeline.fingerprint import fingerprint
 from datasets.pipeline.recipe import Recipe
 from platform_site.schema import NODES
@@ -168,10 +168,14 @@ def _version(by: dict[str, Any], dataset: Dataset, upload: Upload, word: str) ->
         steps=[{**step, "reasons": [{"key": word, "count": 1}], "seconds": 1.0}],
         splits=[{"name": "TRAIN", "rows": 1, "bytes": 1}],
         pii_findings=[{"key": word, "count": 1}],
+        bias={"look_at": [word]},
         storage_prefix=f"t/{by['organization'].pk}/versions/{word}",
+        report_key=f"t/{by['organization'].pk}/reports/{word}",
         **_texts_of_a_job(word),
     )
     store_files(version.storage_prefix, word)
+    report = VersionReport.objects.create(**by, version=version, status="SUCCEEDED", **_texts_of_a_job(word))
+    _log(report, word)
     progress = {"name": word, "status": "RUNNING", "rows_in": 1, "rows_kept": 1, "progress": 0.5}
     _log(version, word, Event("StepProgressed", progress))
     return version

@@ -40,7 +40,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        queues = sorted(model.queue for model in job_models())
+        queues = sorted({model.queue for model in job_models()})
         parser.add_argument("--queue", choices=queues, help="Only this queue's.")
         parser.add_argument("--organization", metavar="NAME", help="Only those of this organization: its name or slug.")
         parser.add_argument("--all", action="store_true", help="The 50 of each queue that ended last, too.")

@@ -6,7 +6,7 @@ from common.row_security import TenantForeignKey
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("datasets", "0006_findings"),
+        ("datasets", "0007_bias_and_report"),
     ]
 
     operations = [

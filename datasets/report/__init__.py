@@ -1,0 +1,4 @@
+"""The HTML report of a finished version, made by a process of its own: Evidently takes seconds and 300 MB to import.
+
+Nothing but __main__.py and page.py imports it, and only a worker of the queue `datasets` starts those.
+"""
