@@ -140,6 +140,8 @@ def _read(raws: list[bytes], columns: Columns, known: Shapes) -> tuple[pa.Table,
     raws=[b'{"text": "a", "meta": []}', b'{"text": "b", "meta": [{}', b'{}]}{"text": "c", "meta": 1}'], columns=TEXT
 )
 @example(raws=[b'{"text": "a"}'] * 20 + [b'{"text": "\xff"}', b'{"text": 1}'] + [b'{"text": "b"}\r'] * 20, columns=TEXT)
+@example(raws=[b'{"text": "a"}', b'{"text": "b"}{"text": "c"}', b"  "], columns=TEXT)
+@example(raws=[b'{"text": "a"}', b'{"text": "b"} {"text":', b'"c"}'], columns=TEXT)
 @settings(max_examples=100, deadline=None)
 def test_both_ways_keep_and_refuse_the_same(raws: list[bytes], columns: Columns) -> None:
     assert _read(raws, columns, Shapes()) == _read(raws, columns, Never())
