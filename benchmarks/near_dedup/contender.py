@@ -29,8 +29,10 @@ class Platform:
     def __init__(self, texts: list[str]) -> None:
         import pyarrow as pa
 
+        from datasets.pipeline.memory import keep_freed_memory
         from datasets.pipeline.near.choices import NearDedup
 
+        keep_freed_memory()  # as a run does
         self._table = pa.array(texts, pa.large_string())
         self._take = lambda rows: self._table.take(pa.array(rows))
         self._choices = NearDedup(THRESHOLD, PERMUTATIONS, TOKENS)

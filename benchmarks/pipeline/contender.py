@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.child import Attempt
+from datasets.pipeline.memory import keep_freed_memory
 from datasets.pipeline.run import Run
 
 SAMPLE_EVERY_S = 0.01
@@ -20,6 +21,7 @@ class Pipeline:
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
         self._runs = 0
+        keep_freed_memory()  # as the child itself does
 
     def measure(self, source: str) -> dict[str, Any]:
         """One run of the default recipe over a file: CPU seconds of all threads, rows, and what became of them."""

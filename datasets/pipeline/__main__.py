@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from common.child import Attempt, ChildError
+from datasets.pipeline.memory import keep_freed_memory
 from datasets.pipeline.recipe import RecipeError
 from datasets.pipeline.run import Run
 
@@ -20,6 +21,7 @@ class _WithoutPandas:
 
 def main(folder: Path) -> None:
     sys.meta_path.insert(0, _WithoutPandas())  # type: ignore[arg-type]
+    keep_freed_memory()
     with Attempt(folder) as attempt:
         try:
             attempt.succeed(**Run(attempt).process())

@@ -14,7 +14,7 @@ from pathlib import Path
 from common.child import ChildError
 from datasets.pipeline.columns import MESSAGES_NAMES
 from datasets.pipeline.json_rows import JsonRecords
-from datasets.pipeline.lines import BATCH_BYTES, BOM, is_blank
+from datasets.pipeline.lines import BATCH_BYTES, BOM, Lines, is_blank
 from datasets.pipeline.objects import decode_value
 from datasets.pipeline.rows import BATCH_ROWS, MAX_LINE_BYTES, Unusable, excerpt
 from datasets.pipeline.shapes import Shapes
@@ -40,11 +40,11 @@ def read_json(path: Path) -> Iterator[JsonRecords]:
             if is_blank(raw):
                 continue
             if len(raws) == BATCH_ROWS or (raws and stop - batch_start >= BATCH_BYTES):
-                yield JsonRecords(raws, numbers, begin / len(data), shapes)
+                yield JsonRecords(Lines.of(raws), numbers, begin / len(data), shapes)
                 raws, numbers, batch_start = [], [], begin
             raws.append(raw)
             numbers.append(lines.at(begin + _leading_space(data, begin, stop)))
-        yield JsonRecords(raws, numbers, 1.0, shapes)
+        yield JsonRecords(Lines.of(raws), numbers, 1.0, shapes)
 
 
 def _elements(data: mmap.mmap, start: int, end: int | None) -> Iterator[tuple[int, int]]:

@@ -9,24 +9,27 @@ import numpy as np
 import pyarrow as pa
 
 from datasets.pipeline.columns import Columns
-from datasets.pipeline.lines import is_blank
+from datasets.pipeline.flags import Positions
+from datasets.pipeline.lines import Lines, is_blank
 from datasets.pipeline.objects import decode_object
 from datasets.pipeline.rows import ROWS, Parsed, Rejection, Unusable, parse_rejection, unfit
-from datasets.pipeline.shapes import Part, Positions, Shapes
+from datasets.pipeline.shapes import Part, Shapes
+
+_NONE = ROWS.empty_table()
 
 
 class JsonRecords:
-    """Records as they stand in the upload, and their lines; blank ones are none."""
+    """Records as they stand in the upload, and the numbers of their lines; blank ones are none."""
 
-    def __init__(self, raws: Sequence[bytes], lines: Sequence[int], progress: float, shapes: Shapes) -> None:
+    def __init__(self, records: Lines, numbers: Sequence[int], progress: float, shapes: Shapes) -> None:
         self.progress = progress
-        self._raws = raws
-        self._lines = np.asarray(lines, np.int64)
+        self._records = records
+        self._numbers = np.asarray(numbers, np.int64)
         self._shapes = shapes
 
     def sample(self, most: int) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
-        for raw in self._raws:
+        for raw in self._records:
             if len(found) == most:
                 break
             try:
@@ -37,16 +40,16 @@ class JsonRecords:
         return found
 
     def parsed(self, columns: Columns) -> Parsed:
-        parts, left = self._shapes.decode(self._raws, self._lines, columns)
+        parts, left = self._shapes.decode(self._records, self._numbers, columns)
         strict = self._strictly(left, columns)
         rows, positions = in_order([*parts, strict[0]])
-        return Parsed(rows, strict[1], strict[2], lambda place: decode_object(self._raws[positions[place]]))
+        return Parsed(rows, strict[1], strict[2], lambda place: decode_object(self._records[positions[place]]))
 
     def _strictly(self, left: Positions, columns: Columns) -> tuple[Part, list[Rejection], list[Rejection]]:
         """(rows, what makes no row, what cannot be read) of the records at these positions, one by one."""
         rows, places, without_row, rejections = [], [], [], []
-        for position, line in zip(left.tolist(), self._lines[left].tolist(), strict=True):
-            raw = self._raws[position]
+        for position, line in zip(left.tolist(), self._numbers[left].tolist(), strict=True):
+            raw = self._records[position]
             if is_blank(raw):
                 continue
             try:
@@ -60,7 +63,8 @@ class JsonRecords:
                 places.append(position)
             except Unusable as error:
                 without_row.append(unfit(line, error, fields))
-        part = Part(np.array(places, np.int64), pa.Table.from_pylist(rows, schema=ROWS))
+        table = pa.Table.from_pylist(rows, schema=ROWS) if rows else _NONE
+        part = Part(np.array(places, np.int64), table)
         return part, without_row, rejections
 
 
@@ -70,7 +74,7 @@ def in_order(parts: Sequence[Part]) -> tuple[pa.Table, Positions]:
     if len(filled) == 1:
         return filled[0].rows, filled[0].positions
     if not filled:
-        return ROWS.empty_table(), np.empty(0, np.int64)
+        return _NONE, np.empty(0, np.int64)
     positions = np.concatenate([part.positions for part in filled])
     order = np.argsort(positions, kind="stable")
     rows = pa.concat_tables([part.rows for part in filled]).combine_chunks().take(pa.array(order))

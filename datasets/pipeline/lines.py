@@ -2,34 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
+
+from datasets.pipeline.flags import Positions
 from datasets.pipeline.rows import MAX_LINE_BYTES
 
 BATCH_BYTES = 1 << 19  # what is made of it stays within the processor's caches
 BOM = b"\xef\xbb\xbf"
 
+_NEWLINE = 0x0A
 
-def read_lines(path: Path) -> Iterator[tuple[int, list[bytes], int]]:
+
+@dataclass(frozen=True)
+class Lines:
+    """Pieces of a buffer: line n is data[starts[n] : ends[n]], and behind each stands at least one newline or nothing."""
+
+    data: bytes
+    starts: Positions
+    ends: Positions
+
+    @classmethod
+    def of(cls, pieces: Iterable[bytes]) -> Lines:
+        pieces = list(pieces)
+        ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)) + 1)
+        return cls(b"\n".join(pieces), np.concatenate([[0], ends])[:-1], ends - 1)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, number: int) -> bytes:
+        return self.data[self.starts[number] : self.ends[number]]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self.data[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True))
+
+    def part(self, first: int, stop: int) -> Lines:
+        return Lines(self.data, self.starts[first:stop], self.ends[first:stop])
+
+    @cached_property
+    def codes(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return np.frombuffer(self.data, np.uint8)
+
+    @property
+    def sizes(self) -> Positions:
+        return self.ends - self.starts
+
+
+def read_blocks(path: Path) -> Iterator[tuple[int, Lines, int]]:
     """Batches of (number of the first line, lines without their newline, bytes read so far).
 
-    Of a line longer than MAX_LINE_BYTES only the first MAX_LINE_BYTES + 1 bytes are kept: enough for the reader to see
-    that it is too long, whatever its length. A byte order mark at the start of the file is left out.
+    Of a line longer than MAX_LINE_BYTES only as many bytes are kept as the reader needs to see that it is too long, whatever its
+    length. A byte order mark at the start of the file is left out.
     """
     with path.open("rb") as file:
         number, done, carried = 1, _skip_bom(file), b""
         while chunk := file.read(BATCH_BYTES):
             done += len(chunk)
-            lines = chunk.split(b"\n")
-            lines[0] = carried + lines[0]
-            carried = lines.pop()[: MAX_LINE_BYTES + 1]
-            if lines:
-                yield number, lines, done
-                number += len(lines)
+            data = carried + chunk
+            newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
+            starts = np.concatenate([[0], newlines + 1])
+            carried = data[starts[-1] :][: MAX_LINE_BYTES + 1]
+            if len(newlines):
+                yield number, Lines(data, starts[:-1], newlines), done
+                number += len(newlines)
         if carried:
-            yield number, [carried], done
+            yield number, Lines.of([carried]), done
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, list[bytes], int]]:
+    """The same, each batch of lines as a list."""
+    for number, lines, done in read_blocks(path):
+        yield number, list(lines), done
 
 
 def is_blank(line: bytes) -> bool:

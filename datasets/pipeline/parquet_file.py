@@ -24,11 +24,12 @@ from datasets.pipeline import parquet_reader
 from datasets.pipeline.allowance import Allowance
 from datasets.pipeline.arrays import bytes_of, table
 from datasets.pipeline.columns import KNOWN_NAMES, Columns
+from datasets.pipeline.flags import Flags, Positions
 from datasets.pipeline.json_rows import in_order
 from datasets.pipeline.objects import check_text
 from datasets.pipeline.pipes import ChildDied, read_exactly
 from datasets.pipeline.rows import MAX_LINE_BYTES, ROWS, Parsed, Reason, Rejection, Unusable, parse_rejection, unfit
-from datasets.pipeline.shapes import Flags, Part, Positions
+from datasets.pipeline.shapes import Part
 
 BASE_CPU_SECONDS = 5
 CPU_SECONDS_PER_MB = 2

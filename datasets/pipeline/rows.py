@@ -215,7 +215,9 @@ def excerpt(seen: bytes | str, limit_bytes: int = MAX_EXCERPT_BYTES) -> str:
     """The beginning of what the user sent, at most `limit_bytes` bytes of valid UTF-8."""
     head = seen[:limit_bytes]
     text = head.decode("utf-8", "replace") if isinstance(head, bytes) else head
-    if text.isascii() and text.isprintable():
+    if not text.isprintable():
+        text = text.translate(_PICTURES).rstrip("\n")
+    elif text.isascii():
         return text
-    shown = text.translate(_PICTURES).rstrip("\n").encode("utf-8", "replace")
+    shown = text.encode("utf-8", "replace")
     return shown[:limit_bytes].decode("utf-8", "ignore")

@@ -58,7 +58,8 @@ class Run:
         self.parent = Parent.of(attempt.orders.get("parent"))
         self.found: Counter[Kind] = Counter()
         self.expecting = Expecting(self.recipe.expectations)
-        self.bias = Bias(self.parent and self.parent.manifest["bias_counts"]) if self.recipe.bias else None
+        counted = self.parent.manifest["bias_counts"] if self.parent else None
+        self.bias = Bias(counted) if self.recipe.bias else None
         self.first_rejections: dict[str, Rejection] = {}
         self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
         self.progress = Progress(attempt.events, list(self.reports.values()))

@@ -1,21 +1,25 @@
-"""Records that are written alike, many at once.
+r"""Records that are written alike, many at once.
 
 A shape is a set of keys. Its decoder is typed (msgspec): a record that it takes has each of these keys at least once, no other
-key, and text where text is needed. Whatever it does not take, and whatever it could take more lightly than the strict
-decoder does (objects.py), is left to that one, so that both ways end alike:
+key, and text where text is needed. It takes a run of lines in one call; where it refuses one of them, the run is halved, until
+the one that it refuses is alone. Whatever it does not take, and whatever it could take more lightly than the strict decoder
+does (objects.py), is left to that one, so that both ways end alike:
 
-- Equal keys. As many quotes stand before a colon as there are keys, or more of them: where there are no more than the shape
-  has keys, no key can occur twice. A quote behind a backslash ends no key of a shape.
-- NUL, which text may not hold: looked for in what was decoded. Lone surrogates and numbers that are not finite or too
+- Equal keys, at any depth: of them the decoder keeps the last one. So a record has to hold as many quotes as its keys and texts
+  were written with, if none of them is written with an escape of a quote that has none (\u0022).
+- NUL, which text may not hold, and which can only be written as \u0000. Lone surrogates and numbers that are not finite or too
   long msgspec refuses, too.
-- Deep nesting, and keys in nested objects: those records are walked through.
+- Deep nesting.
+- A run that holds as many records as lines, but not one in each. Each line begins with a brace and ends with one: between two
+  lines there is no place within a record, and none of them holds less than a record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -23,22 +27,21 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from datasets.pipeline.arrays import Bytes, bytes_of, strings, table
+from datasets.pipeline.arrays import bounds_of, bytes_of, strings, table
 from datasets.pipeline.columns import Columns, chat_of
+from datasets.pipeline.flags import Counts, Flags, Positions
+from datasets.pipeline.lines import Lines
 from datasets.pipeline.rows import MAX_LINE_BYTES, Unusable
 
 MAX_SHAPES = 8
 MAX_KEYS = 100
 MAX_DEPTH = 50
+MAX_RUN = 16  # lines decoded in one call: of those before a broken one half are decoded in vain
 
-MAX_SPACES = 64  # between a key and its colon
-
-_QUOTE, _COLON, _BACKSLASH = 0x22, 0x3A, 0x5C
-_REFUSED = -MAX_KEYS - 1  # added to the keys of a shape: no record has so few
+_QUOTE, _BACKSLASH, _U, _BEGIN, _END, _RETURN = b'"\\u{}\r'
+_UNLIKE_TEXT = (b"0000", b"0022")  # escapes of NUL and of a quote
+_REFUSED = -MAX_LINE_BYTES  # added to the quotes of a record: none has so many
 _REFUSALS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
-
-Positions = np.ndarray[Any, np.dtype[np.int64]]
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -61,52 +64,37 @@ class Shapes:
         if len(self._keys) < MAX_SHAPES and keys not in self._keys and _is_plain(keys):
             self._keys.append(keys)
 
-    def decode(self, raws: Sequence[bytes], numbers: Positions, columns: Columns) -> tuple[list[Part], Positions]:
+    def decode(self, lines: Lines, numbers: Positions, columns: Columns) -> tuple[list[Part], Positions]:
         """The rows of the records that have a known shape; and the positions of all others, for the strict decoder."""
-        sizes = np.fromiter(map(len, raws), np.int64, len(raws))
-        left = np.flatnonzero(sizes <= MAX_LINE_BYTES)
-        too_long = np.flatnonzero(sizes > MAX_LINE_BYTES)
-        keys_of = count_keys(raws, sizes)
+        waiting = (lines.sizes > 0) & (lines.sizes <= MAX_LINE_BYTES)
+        waiting[_unlike_text(lines)] = False
+        left, given = np.flatnonzero(waiting), np.ones(len(lines), np.bool_)
+        quotes = Counts(lines.codes == _QUOTE)
         parts = []
         for keys in self._keys:
             shape = _shape(tuple(sorted(keys)), columns)
             if shape is None or not len(left):
                 continue
-            part = shape.decode(raws, numbers, left, keys_of)
+            part = shape.decode(lines, numbers, left, quotes)
             if len(part.positions):
                 parts.append(part)
-                left = np.setdiff1d(left, part.positions, assume_unique=True)
-        return parts, np.sort(np.concatenate([left, too_long]))
+                given[part.positions] = False
+                left = left[given[left]]
+        return parts, np.flatnonzero(given)
 
 
-def count_keys(raws: Sequence[bytes], sizes: Positions) -> Positions:
-    """For each record the number of quotes before a colon, without those behind a backslash.
-
-    A valid record has at most as many keys, if none of its keys ends with a backslash or a quote.
-    """
-    data = np.frombuffer(b"\n".join((*raws, b"\n")), np.uint8)  # behind a record's last byte there is a newline
-    quotes = np.flatnonzero(data == _QUOTE)
-    quotes = quotes[data[quotes - 1] != _BACKSLASH]
-    after = data[quotes + 1]
-    is_key = after == _COLON
-    spaced = np.flatnonzero(_is_space(after))
-    place = quotes[spaced] + 2
-    for _ in range(MAX_SPACES):
-        place = np.minimum(place, len(data) - 1)
-        seen = data[place]
-        is_key[spaced[seen == _COLON]] = True
-        more = _is_space(seen)
-        spaced, place = spaced[more], place[more] + 1
-        if not len(spaced):
-            break
-    is_key[spaced] = True  # rather one too many
-    ends = np.cumsum(sizes + 1)
-    owners = np.searchsorted(ends, quotes[is_key], side="right")
-    return np.bincount(owners[owners < len(raws)], minlength=len(raws))
-
-
-def _is_space(values: Bytes) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return (values == 0x20) | ((values >= 0x09) & (values <= 0x0D))
+def _unlike_text(lines: Lines) -> Positions:
+    """The lines with an escape that stands for NUL or for a quote."""
+    codes = lines.codes
+    escapes = np.flatnonzero((codes[:-1] == _BACKSLASH) & (codes[1:] == _U)) + 2
+    if not len(escapes):
+        return escapes
+    escapes = escapes[escapes <= len(codes) - 4]
+    digits = codes[escapes[:, None] + np.arange(4)]
+    found = np.zeros(len(escapes), np.bool_)
+    for each in _UNLIKE_TEXT:
+        found |= (digits == list(each)).all(axis=1)
+    return np.unique(np.searchsorted(lines.starts, escapes[found], side="right") - 1)
 
 
 @lru_cache(maxsize=64)
@@ -121,7 +109,6 @@ class Shape:
 
     def __init__(self, keys: tuple[str, ...], columns: Columns) -> None:
         self._columns = columns
-        self._size = len(keys)
         texts = columns.texts()
         names = {key: f"f{number}" for number, key in enumerate(keys)}
         row = msgspec.defstruct(
@@ -131,54 +118,74 @@ class Shape:
             forbid_unknown_fields=True,
             gc=False,
         )
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(row).decode
+        self._decoder = msgspec.json.Decoder(row)
         self._get = {key: attrgetter(name) for key, name in names.items()}
+        self._texts = [key for key in keys if key in texts]
         self._others = [key for key in keys if key not in texts]
+        self._quotes = 2 * len(keys) + 2 * len(self._texts)  # of its keys, and around its texts
 
-    def decode(self, raws: Sequence[bytes], numbers: Positions, left: Positions, keys_of: Positions) -> Part:
-        counts = keys_of[left]
-        chosen = left[counts >= self._size if self._others else counts == self._size]
-        picked = raws if len(chosen) == len(raws) else [raws[position] for position in chosen.tolist()]
-        records, refused = _decode_all(self._decode, picked)
-        positions = np.delete(chosen, refused)
+    def decode(self, lines: Lines, numbers: Positions, left: Positions, quotes: Counts) -> Part:
+        """The rows of those of the lines at `left` that are records of this shape."""
+        records, taken = self._decoded(lines, left)
         values = {key: list(map(get, records)) for key, get in self._get.items()}
-        fine = self._which_are_fine(values, keys_of[positions])
-        content, group = _content(self._columns, values, fine), _groups(self._columns, values, fine)
-        arrays = {role: strings(texts) for role, texts in content.items()}
-        for role, texts in content.items():
-            _refuse_nul(arrays[role], texts, fine)
-        rows = table({**arrays, "group": group, "line": numbers[positions]}, len(positions))
+        texts = {key: strings(values[key]) for key in self._texts}
+        fine = self._quotes_of(texts, values, len(taken)) == quotes.between(lines.starts[taken], lines.ends[taken])
+        group = _groups(self._columns, values, fine)
+        content = _content(self._columns, texts, values, fine)
+        rows = table({**content, "group": group, "line": numbers[taken]}, len(taken))
         if fine.all():
-            return Part(positions, rows)
-        return Part(positions[fine], rows.filter(pa.array(fine)))
+            return Part(taken, rows)
+        return Part(taken[fine], rows.filter(pa.array(fine)))
 
-    def _which_are_fine(self, values: Mapping[str, list[Any]], counts: Positions) -> Flags:
-        if not self._others:
-            return np.ones(len(counts), np.bool_)
-        keys = np.full(len(counts), self._size)
-        for name in self._others:
-            keys += np.fromiter(map(_keys_within, values[name]), np.int64, len(counts))
-        return keys == counts
+    def _decoded(self, lines: Lines, left: Positions) -> tuple[list[Any], Positions]:
+        """(records, their positions) of what is not refused."""
+        data, starts, ends = memoryview(lines.data), lines.starts[left].tolist(), lines.ends[left].tolist()
+        records: list[Any] = []
+        taken = np.ones(len(left), np.bool_)
+        for begin, stop in _runs(lines, left):
+            size = stop - begin
+            while begin < stop:
+                size = min(size, MAX_RUN, stop - begin)
+                piece = data[starts[begin] : ends[begin + size - 1]]
+                try:
+                    found = self._decoder.decode_lines(piece) if size > 1 else [self._decoder.decode(piece)]
+                except _REFUSALS:
+                    found = []
+                if len(found) == size:
+                    records += found
+                    begin += size
+                    size *= 2
+                elif size > 1:
+                    size //= 2
+                else:
+                    taken[begin] = False
+                    begin += 1
+        return records, left[taken]
+
+    def _quotes_of(self, texts: Mapping[str, pa.StringArray], values: Mapping[str, list[Any]], size: int) -> Positions:
+        """How many quotes each record is written with, if it has no more than what was decoded."""
+        quotes = np.full(size, self._quotes)
+        for array in texts.values():
+            bounds = bounds_of(array).astype(np.int64)
+            quotes += np.diff(Counts(bytes_of(array) == _QUOTE).up_to(bounds - bounds[0]))
+        for key in self._others:
+            quotes += np.fromiter(map(_quotes_within, values[key]), np.int64, size)
+        return quotes
 
 
-def _decode_all(decode: Callable[[bytes], Any], raws: Iterable[bytes]) -> tuple[list[Any], list[int]]:
-    """(what was decoded, positions of what was refused)"""
-    records: list[Any] = []
-    refused: list[int] = []
-    stream = map(decode, raws)
-    while True:
-        try:
-            records.extend(stream)  # up to the one that is refused; those before it are kept
-        except _REFUSALS:
-            refused.append(len(records) + len(refused))
-        else:
-            return records, refused
+def _runs(lines: Lines, left: Positions) -> Iterable[tuple[int, int]]:
+    """Which of the lines at `left` may be decoded in one call: those that stand together, and begin and end with a brace."""
+    codes, starts, ends = lines.codes, lines.starts[left], lines.ends[left]
+    last = ends - 1 - (codes[ends - 1] == _RETURN)
+    framed = (codes[starts] == _BEGIN) & (codes[last] == _END)
+    together = framed[1:] & framed[:-1] & (np.diff(left) == 1)
+    return pairwise([0, *(np.flatnonzero(~together) + 1).tolist(), len(left)])
 
 
-def _keys_within(value: Any) -> int:
-    """How many keys its objects have; _REFUSED where the strict decoder has to look at them."""
+def _quotes_within(value: Any) -> int:
+    """How many quotes it is written with; _REFUSED where the strict decoder has to look at it."""
     if isinstance(value, str):
-        return _REFUSED if "\0" in value else 0
+        return 2 + value.count('"')
     if not isinstance(value, (list, dict)):
         return 0
     found, waiting = 0, [(value, 1)]
@@ -186,37 +193,29 @@ def _keys_within(value: Any) -> int:
         item, depth = waiting.pop()
         if depth > MAX_DEPTH:
             return _REFUSED
-        inner: Iterable[Any] = item
-        if isinstance(item, dict):
-            found += len(item)
-            if any("\0" in key for key in item):
-                return _REFUSED
-            inner = item.values()
-        for one in inner:
+        for one in chain(item, item.values()) if isinstance(item, dict) else item:
             if isinstance(one, str):
-                if "\0" in one:
-                    return _REFUSED
+                found += 2 + one.count('"')
             elif isinstance(one, (list, dict)):
                 waiting.append((one, depth + 1))
     return found
 
 
-def _content(columns: Columns, values: Mapping[str, list[Any]], fine: Flags) -> dict[str, list[str]]:
+def _content(
+    columns: Columns, texts: Mapping[str, pa.StringArray], values: Mapping[str, list[Any]], fine: Flags
+) -> dict[str, pa.StringArray]:
     """The texts of the rows by their role; one that cannot be made is "", and not fine any more."""
     if columns.prompt and columns.completion:
-        prompts = values[columns.prompt]
+        prompts = texts[columns.prompt]
         if columns.context and columns.context in values:
-            contexts = values[columns.context]
-            prompts = [
-                _with_context(prompt, context, place, fine)
-                for place, (prompt, context) in enumerate(zip(prompts, contexts, strict=True))
-            ]
-        return {"prompt": prompts, "completion": values[columns.completion]}
+            pairs = zip(values[columns.prompt], values[columns.context], strict=True)
+            prompts = strings([_with_context(*pair, place, fine) for place, pair in enumerate(pairs)])
+        return {"prompt": prompts, "completion": texts[columns.completion]}
     if columns.text:
-        return {"text": values[columns.text]}
+        return {"text": texts[columns.text]}
     assert columns.messages
     chats = [_chat(value, columns.messages, place, fine) for place, value in enumerate(values[columns.messages])]
-    return {"messages": chats}
+    return {"messages": strings(chats)}
 
 
 def _with_context(prompt: str, context: Any, place: int, fine: Flags) -> str:
@@ -254,14 +253,8 @@ def _groups(columns: Columns, values: Mapping[str, list[Any]], fine: Flags) -> l
     return groups
 
 
-def _refuse_nul(array: pa.StringArray, texts: Sequence[str], fine: Flags) -> None:
-    seen = bytes_of(array)
-    if len(seen) and not seen.min():
-        fine &= np.array(["\0" not in text for text in texts], np.bool_)
-
-
 def _is_plain(keys: frozenset[str]) -> bool:
-    """Whether a quote that ends one of the keys can be told from a quote within a text."""
+    """Whether msgspec takes such keys, and each is written with two quotes."""
     return 0 < len(keys) <= MAX_KEYS and all(
         key and "\\" not in key and '"' not in key and key.isprintable() for key in keys
     )

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from datasets.pipeline.columns import Columns
 from datasets.pipeline.json_rows import JsonRecords
+from datasets.pipeline.lines import Lines
 from datasets.pipeline.shapes import Shapes
 
 PAIR = Columns(prompt="prompt", completion="completion", context="input", group="group")
 TEXT = Columns(text="text", group="meta")
 CHAT = Columns(messages="messages")
+PLAIN = Columns(text="text")
+TWO_IN_ONE = [b'{"text": "a", "meta": 1}', b'{"text": "a", "meta": 1}{"text": "b", "meta": 1}']
 KEYS = ("prompt", "completion", "input", "group", "text", "messages", "meta", "pr\u00f6mpt")
 
 text = st.text(max_size=8) | st.sampled_from(
@@ -80,6 +83,8 @@ ugly = [
     "\\u0000",
     "\\ud800",
     "\\u0070",
+    "\\u0022",
+    "}{",
     "NaN",
     "1e999",
     "9" * 20,
@@ -112,7 +117,7 @@ class Never(Shapes):
 
 
 def _read(raws: list[bytes], columns: Columns, known: Shapes) -> tuple[pa.Table, Any, Any, Any]:
-    records = JsonRecords(raws, range(1, len(raws) + 1), 1.0, known)
+    records = JsonRecords(Lines.of(raws), range(1, len(raws) + 1), 1.0, known)
     records.sample(100)
     parsed = records.parsed(columns)
     fields = [repr(parsed.fields_of(place)) for place in range(parsed.rows.num_rows)]
@@ -128,6 +133,17 @@ def _read(raws: list[bytes], columns: Columns, known: Shapes) -> tuple[pa.Table,
 @example(raws=[b'{"text": "a", "meta": 1}', b'{"text": "a", "meta": 100000000000000000000000}'], columns=TEXT)
 @example(raws=[b'{"text": "a", "meta": 1}', b'{"text": "a", "meta": true}', b'{"text": "", "meta": 1.0}'], columns=TEXT)
 @example(raws=[b'{"text": "a", "meta": []}', b'{"text": "a", "meta": ' + b"[" * 999 + b"]" * 999 + b"}"], columns=TEXT)
+@example(raws=[b'{"text": "a", "meta": 1}', b'{"meta": 1, "meta": 2, "text": "\\u0022\\u0022"}'], columns=TEXT)
+@example(
+    raws=[b'{"text": "a"}', b'{"text": "\\u0022\\u0022", "te\\u0078t": "\\u0022\\u0022\\u0022\\u0022"}'], columns=TEXT
+)
+@example(raws=[b'{"text": "a"}', b'{"text": "a"}{"text": "b"}', b"{", b'{"text": "c"}'], columns=TEXT)
+@example(
+    raws=[b'{"text": "a", "meta": []}', b'{"text": "b", "meta": [{}', b'{}]}{"text": "c", "meta": 1}'], columns=TEXT
+)
+@example(raws=[b'{"text": "a"}'] * 20 + [b'{"text": "\xff"}', b'{"text": 1}'] + [b'{"text": "b"}\r'] * 20, columns=TEXT)
+@example(raws=[*TWO_IN_ONE, b'{"text": "c", "meta": [1,', b"{}]}"], columns=PLAIN)
+@example(raws=[*TWO_IN_ONE, b'{"text": "c", "meta": [{}', b",{}]}"], columns=PLAIN)
 @settings(max_examples=100, deadline=None)
 def test_both_ways_keep_and_refuse_the_same(raws: list[bytes], columns: Columns) -> None:
     assert _read(raws, columns, Shapes()) == _read(raws, columns, Never())
@@ -136,8 +152,8 @@ def test_both_ways_keep_and_refuse_the_same(raws: list[bytes], columns: Columns)
 def _left(raws: list[bytes], columns: Columns, sampled: int = 1) -> list[int]:
     """The positions of what is decoded one by one, once the first record is known."""
     known = Shapes()
-    JsonRecords(raws[:sampled], range(sampled), 0.0, known).sample(sampled)
-    return known.decode(raws, np.arange(len(raws)), columns)[1].tolist()
+    JsonRecords(Lines.of(raws[:sampled]), range(sampled), 0.0, known).sample(sampled)
+    return known.decode(Lines.of(raws), np.arange(len(raws)), columns)[1].tolist()
 
 
 @pytest.mark.parametrize(
