@@ -299,3 +299,29 @@ def test_each_term_of_the_lexicon_is_found_as_itself() -> None:
         counts = bias._counts
         assert counts.mentions.tolist() == [int(number in code) for number in range(len(known.groups))], term
         assert counts.toxic == int(known.code_of("toxic") in code), term
+
+
+def test_what_was_counted_can_be_gone_on_with() -> None:
+    """As where rows are added to a version: labels, groups, and whom they speak of are those of all rows."""
+    chance = random.Random(1)
+    said = [*PLAIN, "She is a brilliant woman.", "The men are stupid.", "An old man met a Muslim."]
+    rows = [
+        {"prompt": chance.choice(said), "completion": chance.choice(["yes", "no"]), "group": chance.choice("abc")}
+        for _ in range(400)
+    ]
+    first = Bias()
+    first.begin()(table(rows[:150]))
+    counted = json.loads(json.dumps(first.to_json(), allow_nan=False))
+    second = Bias(counted)
+    second.begin()(table(rows[150:]))
+    assert second.report() == report_of(rows)
+    assert second.report()["labels"] and second.report()["groups"] and second.report()["associations"]
+    assert first.report() == report_of(rows[:150]), "and whoever goes on leaves it as it was"
+
+
+def test_too_many_labels_or_groups_stay_too_many() -> None:
+    first = Bias()
+    first.begin()(table([{"prompt": "p", "completion": f"label {row}", "group": f"{row}"} for row in range(1_100)]))
+    second = Bias(json.loads(json.dumps(first.to_json())))
+    second.begin()(table([{"prompt": "p", "completion": "yes", "group": "a"}] * 100))
+    assert (second.report()["labels"], second.report()["groups"]) == (None, None)
