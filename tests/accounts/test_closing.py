@@ -114,6 +114,7 @@ def mutations(alice: Person, bob: Person) -> dict[str, str]:
     organization, him = f'organizationId: "{global_id(alice.organization)}"', f'userId: "{global_id(bob.user)}"'
     inputs = {
         "startUpload": f'input: {{{organization}, fileName: "f", sizeBytes: 1}}',
+        "deleteUpload": f'id: "{global_id(make_upload(alice))}"',
         "createDataset": f'input: {{{organization}, name: "d", uploadId: "{global_id(upload)}"}}',
         "processDataset": f'input: {{datasetId: "{global_id(make_dataset(alice))}", uploadId: "{global_id(upload)}"}}',
         "cancelDatasetVersion": f'id: "{global_id(queued)}"',
