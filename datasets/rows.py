@@ -47,8 +47,8 @@ def rejections(version: DatasetVersion, *, first: int, after: str | None, reason
         return RejectionPage([], False, False, 0)
     with blobs.open_read(f"{version.storage_prefix}/rejections-00000.parquet") as file:
         found = read_rejections(file, position, size + 1, reason)  # type: ignore[arg-type]
-    names = ("line", "field", "step", "reason", "excerpt")
-    rows = [(str(row["position"]), {name: row[name] for name in names}) for row in found[:size]]
+    names = ("source", "line", "field", "step", "reason", "excerpt")
+    rows = [(str(row["position"]), {name: row.get(name) for name in names}) for row in found[:size]]
     return RejectionPage(rows, len(found) > size, position > 0, _total(version, reason))
 
 
