@@ -77,8 +77,8 @@ def rejections(version: DatasetVersion, *, first: int, after: str | None, reason
     found = _found(version, read)
     if found is None:
         return NONE
-    names = ("line", "field", "step", "reason", "excerpt")
-    rows = [(str(row["position"]), {name: row[name] for name in names}) for row in found[:size]]
+    names = ("source", "line", "field", "step", "reason", "excerpt")
+    rows = [(str(row["position"]), {name: row.get(name) for name in names}) for row in found[:size]]
     return RejectionPage(rows, len(found) > size, position > 0, _total(version, reason))
 
 

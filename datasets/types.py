@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 strawberry.enum(
     Format,
     name="DataFormat",
-    description="JSON: an array of objects, or an object with one array. PYTHON: source files, or a zip of them, never executed.",
+    description="JSON: an array of objects, or an object with one array. PYTHON: source files, or a zip of them, never executed. "
+    "Data may be packed by gzip or zstd, or be several files of one format in a zip.",
 )
 strawberry.enum(
     PythonUnits,
@@ -201,7 +202,8 @@ class Split:
 
 @strawberry.type(description="A row that was left out, with its place in the upload and the reason.")
 class Rejection:
-    line: int = strawberry.field(description="Its line in the upload, from 1.")
+    source: str | None = strawberry.field(description="The file of a zip that it is in.")
+    line: int = strawberry.field(description="Its line in the upload or file, from 1; of Parquet, the row's number.")
     field: str | None = strawberry.field(description="The field at fault.")
     step: str = strawberry.field(description="The step that left it out.")
     reason: str = strawberry.field(description="A stable upper-case code.")

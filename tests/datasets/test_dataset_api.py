@@ -18,6 +18,7 @@ from common.tenancy import operator
 from datasets.models import Dataset, DatasetVersion, Upload
 from datasets.tasks import work
 from tests.cast import Person, make_person
+from tests.datasets.pipelines import zipped
 from tests.rows import global_id, make_dataset, make_upload, make_version
 
 VERSION = """
@@ -49,7 +50,7 @@ query ($id: ID!) { datasetVersion(id: $id) {
   biasReport
   splits { name rows bytes }
   preview(first: 2) { prompt completion text messages line source uploadSha256 changedBy }
-  rejections { totalCount edges { cursor node { line field step reason excerpt } } pageInfo { hasNextPage } }
+  rejections { totalCount edges { cursor node { source line field step reason excerpt } } pageInfo { hasNextPage } }
   events(first: 1000) { __typename sequence ... on StatusChanged { status } ... on StepProgressed { name progress } }
 } }
 """
@@ -103,6 +104,21 @@ def test_what_is_personal_is_counted_and_masked_and_near_duplicates_can_be_kept(
     version = looked_at(bob, reduced)
     assert (version["rowsKept"], version["recipe"]["pii"]) == (1, "KEEP")
     assert "grace.hopper@navy.mil" in version["preview"][0]["text"]
+
+
+def test_a_zip_of_source_becomes_a_version_of_its_modules(bob: Person) -> None:
+    upload = make_upload(bob, zipped({"p/a.py": "x = 1\n", "p/b.py": "y = 2\nz = (\n"}))
+    made = create(bob, upload, recipe={"pythonUnits": "MODULES"})
+    work()
+    version = looked_at(bob, made)
+    assert (version["recipe"]["format"], version["recipe"]["pythonUnits"]) == ("PYTHON", "MODULES")
+    assert version["preview"] == [{"prompt": None, "completion": None, "text": "x = 1\n", "messages": None}]
+    [edge] = version["rejections"]["edges"]
+    assert {name: edge["node"][name] for name in ("source", "line", "reason")} == {
+        "source": "p/b.py",
+        "line": 2,
+        "reason": "SYNTAX_ERROR",
+    }
 
 
 def test_an_upload_becomes_a_version_that_can_be_looked_into(bob: Person) -> None:
