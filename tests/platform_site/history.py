@@ -11,13 +11,14 @@ from accounts.usage_kinds import UsageKind
 from common.outbox import mail
 from common.tenancy import operator
 from datasets.holds import hold
+from datasets.models import VersionReport
 from tests.cast import Person
 from tests.rows import make_adapter, make_dataset, make_run, make_version
 from training.models import Adapter
 
 
 def make_history(person: Person) -> Adapter:
-    """An invitation, an API key, a quota, something used of it, an upload, a dataset and its version, a run that holds it, both jobs' first events, a mail, a token in one, and the adapter."""
+    """An invitation, an API key, a quota, something used of it, an upload, a dataset, its version and that one's report, a run that holds it, the jobs' first events, a mail, a token in one, and the adapter."""
     name = f"{person.user.name}'s functions"
     version = make_version(person, make_dataset(person, name), rows_in=1204, rows_kept=1180)
     run = make_run(person, version, name=name, status="SUCCEEDED", step=120, total_steps=120, loss=1.214)
@@ -36,6 +37,8 @@ def make_history(person: Person) -> Adapter:
         settle(person.organization.pk, UsageKind.STORAGE_BYTES, 12, key=f"version:{version.pk}")
         hold(version, holder=run.usage_key, label=f"training run {name}")
         version.created()
+        report = VersionReport.objects.create(organization=person.organization, version=version, status="SUCCEEDED")
+        report.created()
         run.created()
         mail(
             event=f"training-run/{run.pk}/SUCCEEDED",
