@@ -30,9 +30,9 @@ def preview(version: DatasetVersion, split: str, first: int) -> list[dict[str, A
         return []
     rows: list[dict[str, Any]] = []
     wanted = min(_page_size(first), MAX_PAGE)
-    for key, _ in files_of(version, split):
+    for part in files_of(version, split):
         if len(rows) < wanted:
-            with blobs.open_read(key) as file:
+            with blobs.open_read(part.key) as file:
                 rows += read_rows(file, wanted - len(rows))  # type: ignore[arg-type]
     return [shown(row) for row in rows]
 
@@ -57,12 +57,14 @@ def rejections(version: DatasetVersion, *, first: int, after: str | None, reason
     if not version.storage_prefix or not is_storable(reason or ""):
         return RejectionPage([], False, False, 0)
     found: list[dict[str, Any]] = []
-    for key, start in files_of(version, "rejections"):
+    for part in files_of(version, "rejections"):
         if len(found) <= size:
-            with blobs.open_read(key) as file:
-                page = read_rejections(file, max(position - start, 0), size + 1 - len(found), reason)  # type: ignore[arg-type]
-            found += [{**row, "position": row["position"] + start} for row in page]
-    names = ("line", "field", "step", "reason", "excerpt")
+            with blobs.open_read(part.key) as file:
+                page = read_rejections(file, max(position - part.start, 0), size + 1 - len(found), reason)  # type: ignore[arg-type]
+            found += [
+                {**row, "position": row["position"] + part.start, "upload_sha256": part.upload_sha256} for row in page
+            ]
+    names = ("line", "field", "step", "reason", "excerpt", "upload_sha256")
     rows = [(str(row["position"]), {name: row[name] for name in names}) for row in found[:size]]
     return RejectionPage(rows, len(found) > size, position > 0, _total(version, reason))
 
