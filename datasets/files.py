@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from common import blobs
@@ -23,13 +24,24 @@ def key_of(version: DatasetVersion, entry: dict[str, Any]) -> str:
     return str(entry.get("key") or f"{version.storage_prefix}/{entry['name']}")
 
 
-def files_of(version: DatasetVersion, split: str) -> list[tuple[str, int]]:
-    """The files of a split, or of "rejections", in order: each one's key, and how many rows the ones before it have."""
+@dataclass(frozen=True)
+class PartOfSplit:
+    """One file of several that a split, or what was left out, consists of."""
+
+    key: str
+    start: int
+    """How many rows the ones before it have."""
+    upload_sha256: str | None
+    """The upload that its rows are of; None where the version has one alone."""
+
+
+def files_of(version: DatasetVersion, split: str) -> list[PartOfSplit]:
+    """The files of a split, or of "rejections", in order."""
     if version.parent_id is None:  # then there is one, and its name is known
-        return [(f"{version.storage_prefix}/{split.lower()}-00000.parquet", 0)]
+        return [PartOfSplit(f"{version.storage_prefix}/{split.lower()}-00000.parquet", 0, None)]
     found, rows = [], 0
     for entry in manifest_of(version)["files"]:
         if entry["split"] == split:
-            found.append((key_of(version, entry), rows))
+            found.append(PartOfSplit(key_of(version, entry), rows, entry["upload"]))
             rows += entry["rows"]
     return found

@@ -36,9 +36,9 @@ def preview(version: DatasetVersion, split: str, first: int) -> list[dict[str, A
 
     def read() -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        for key, _ in files_of(version, split):
+        for part in files_of(version, split):
             if len(rows) < wanted:
-                with blobs.open_read(key) as file:
+                with blobs.open_read(part.key) as file:
                     rows += read_rows(file, wanted - len(rows))  # type: ignore[arg-type]
         return rows
 
@@ -67,17 +67,18 @@ def rejections(version: DatasetVersion, *, first: int, after: str | None, reason
 
     def read() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        for key, start in files_of(version, "rejections"):
+        for part in files_of(version, "rejections"):
             if len(found) <= size:
-                with blobs.open_read(key) as file:
-                    page = read_rejections(file, max(position - start, 0), size + 1 - len(found), reason)  # type: ignore[arg-type]
-                found += [{**row, "position": row["position"] + start} for row in page]
+                with blobs.open_read(part.key) as file:
+                    page = read_rejections(file, max(position - part.start, 0), size + 1 - len(found), reason)  # type: ignore[arg-type]
+                place = {"upload_sha256": part.upload_sha256}
+                found += [{**row, **place, "position": row["position"] + part.start} for row in page]
         return found
 
     found = _found(version, read)
     if found is None:
         return NONE
-    names = ("source", "line", "field", "step", "reason", "excerpt")
+    names = ("source", "line", "field", "step", "reason", "excerpt", "upload_sha256")
     rows = [(str(row["position"]), {name: row.get(name) for name in names}) for row in found[:size]]
     return RejectionPage(rows, len(found) > size, position > 0, _total(version, reason))
 

@@ -208,6 +208,9 @@ class Rejection:
     step: str = strawberry.field(description="The step that left it out.")
     reason: str = strawberry.field(description="A stable upper-case code.")
     excerpt: str = strawberry.field(description="Its beginning, at most 300 bytes.")
+    upload_sha256: str | None = strawberry.field(
+        description="The digest of its upload's bytes; null where the version has one upload alone."
+    )
 
 
 @strawberry.type(description="A rejection in a list.")

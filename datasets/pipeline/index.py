@@ -13,6 +13,7 @@ for a worker alone:
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +53,10 @@ class IndexWriter:
 
     def add_sketches(self, index: NearIndex, left_out: Ints) -> None:
         """Of all rows but those that near-duplicates have left out."""
-        batches = [each.numbers for each in index.sketched(left_out)]
-        self._sketched = np.concatenate(batches) if batches else np.zeros(0, np.int64)
+        self._sketched = np.setdiff1d(index.comparable(), left_out, assume_unique=True)
         keys = bits = None
         start = 0
-        for each in index.sketched(left_out):
+        for each in index.sketched(self._sketched):
             if keys is None or bits is None:
                 keys = self._mapped("keys", "<u4", (len(each.keys), len(self._sketched)))
                 bits = self._mapped("bits", "<u8", (len(self._sketched), each.bits.shape[1]))
@@ -108,10 +108,13 @@ class Index:
     def place_of(self, position: int) -> tuple[str | None, int]:
         """Source and line of a content."""
         content = self.contents[position]
-        if content["source"] == NOWHERE:
-            return None, int(content["line"])
-        names = json.loads((self._folder / "index-sources.json").read_text())
-        return str(names[content["source"]]), int(content["line"])
+        source = None if content["source"] == NOWHERE else self._sources[content["source"]]
+        return source, int(content["line"])
+
+    @cached_property
+    def _sources(self) -> list[str]:
+        sources: list[str] = json.loads((self._folder / "index-sources.json").read_text())
+        return sources
 
     def _array(self, name: str, empty: npt.NDArray) -> npt.NDArray:
         path = self._folder / f"index-{name}.npy"

@@ -46,6 +46,29 @@ NOTHING = Known(np.zeros(0, np.int64), [], np.zeros(0, np.float64))
 
 
 @dataclass(frozen=True)
+class _New:
+    """What is known of the new rows that can have near-duplicates."""
+
+    numbers: Ints
+    keys: U32
+    bits: U64
+    sizes: Ints
+
+    @classmethod
+    def of(cls, index: NearIndex) -> _New | None:
+        numbers = index.comparable()
+        batches = list(index.sketched(numbers))
+        if not len(numbers):
+            return None
+        return cls(
+            numbers,
+            np.concatenate([each.keys for each in batches], axis=1),
+            np.concatenate([each.bits for each in batches]),
+            np.concatenate([each.sizes for each in batches]).astype(np.int64),
+        )
+
+
+@dataclass(frozen=True)
 class KnownNear:
     """Looks for near-duplicates among the rows of `parent`."""
 
@@ -56,22 +79,17 @@ class KnownNear:
 
     def find(self, index: NearIndex, clusters: Clusters, everything: Spooled) -> Known:
         """The new rows to leave out: those that are near-duplicates of a stored row, and all of their clusters."""
-        best: dict[int, tuple[float, str]] = {}
-        for segment in self.parent.segments:
-            for number, similarity, place in self._found(segment, index, everything):
-                if number not in best or similarity > best[number][0]:
-                    best[number] = (similarity, place)
+        nearest = self._nearest(index, everything)
         roots = dict(zip(clusters.member.tolist(), clusters.kept.tolist(), strict=True))
-        of_cluster: dict[int, tuple[float, str]] = {}
-        for number, found in sorted(best.items()):
-            root = roots.get(number, number)
-            if root not in of_cluster or found[0] > of_cluster[root][0]:
-                of_cluster[root] = found
         within = dict(zip(clusters.member.tolist(), clusters.similarity.tolist(), strict=True))
-        left = {root: best.get(root, (found[0], found[1])) for root, found in of_cluster.items()}
+        of_cluster: dict[int, tuple[float, str]] = {}
+        for number, found in nearest.items():
+            root = roots.get(number, number)
+            of_cluster[root] = max(found, of_cluster.get(root, found))
+        left = {root: nearest.get(root, found) for root, found in of_cluster.items()}
         for number, root in roots.items():
             if root in of_cluster:
-                left[number] = best.get(number, (within[number], of_cluster[root][1]))
+                left[number] = nearest.get(number, (within[number], of_cluster[root][1]))
         members = sorted(left)
         return Known(
             np.array(members, np.int64),
@@ -79,36 +97,40 @@ class KnownNear:
             np.array([left[number][0] for number in members], np.float64),
         )
 
-    def _found(self, segment: Segment, index: NearIndex, everything: Spooled) -> Iterator[tuple[int, float, str]]:
-        stored = segment.index
-        if not len(stored.places):
+    def _nearest(self, index: NearIndex, everything: Spooled) -> dict[int, tuple[float, str]]:
+        """Of each new row that is a near-duplicate of stored ones: how similar it is to the most similar, and where that stands."""
+        nearest: dict[int, tuple[float, str]] = {}
+        new = _New.of(index)
+        for segment in self.parent.segments if new else ():
+            assert new
+            for number, similarity, place in self._similar(segment, new, everything):
+                if number not in nearest or similarity > nearest[number][0]:
+                    nearest[number] = similarity, place
+        return nearest
+
+    def _similar(self, segment: Segment, new: _New, everything: Spooled) -> Iterator[tuple[int, float, str]]:
+        """(number of a new row, similarity, place of a stored row) of each pair that reaches the threshold."""
+        places = segment.index.places
+        if not len(places):
             return
-        ours = list(index.sketched(np.zeros(0, np.int64)))
-        if not ours:
-            return
-        numbers = np.concatenate([each.numbers for each in ours])
-        sizes = np.concatenate([each.sizes for each in ours]).astype(np.int64)
-        bits = np.concatenate([each.bits for each in ours])
-        keys = np.concatenate([each.keys for each in ours], axis=1)
-        new, old = self._pairs(keys, bits, stored.keys, stored.bits, stored.places["split"])
-        by_place = np.lexsort((stored.places["row"][old], stored.places["split"][old]))
-        new, old = new[by_place], old[by_place]
-        for part in _parts(sizes[new] + stored.places["size"][old]):
-            rows, positions = self._stored_rows(segment, np.unique(old[part]))
-            ours_here = np.unique(new[part])
-            both = pa.concat_arrays(
-                [_flat(texts(rows)), _flat(texts(self._masked(everything.take(numbers[ours_here].tolist()))))]
-            )
+        ours, stored = self._pairs(new.keys, new.bits, segment.index.keys, segment.index.bits, places["split"])
+        by_place = np.lexsort((places["row"][stored], places["split"][stored]))  # a row group is read once
+        ours, stored = ours[by_place], stored[by_place]
+        for part in _parts(new.sizes[ours] + places["size"][stored]):
+            their_rows, theirs = np.unique(stored[part], return_inverse=True)
+            our_rows, mine = np.unique(ours[part], return_inverse=True)
+            rows, positions = self._stored_rows(segment, their_rows)
+            masked = self._masked(everything.take(new.numbers[our_rows].tolist()))
+            both = pa.concat_arrays([*texts(rows).chunks, *texts(masked).chunks])
             shingles = shingles_of(both, self.choices.shingle_tokens)
-            first = positions[np.searchsorted(np.unique(old[part]), old[part])]
-            second = rows.num_rows + np.searchsorted(ours_here, new[part])
+            first, second = positions[theirs], rows.num_rows + mine
             for begin in range(0, len(first), MAX_PAIRS):
                 some = slice(begin, begin + MAX_PAIRS)
                 similarity = jaccard(shingles, first[some], second[some])
                 for each in np.flatnonzero(similarity >= self.choices.threshold).tolist():
                     row = rows.slice(int(first[some][each]), 1)
                     place = place_in(segment, row["source"][0].as_py(), row["line"][0].as_py())
-                    yield int(numbers[new[part][some][each]]), float(similarity[each]), place
+                    yield int(new.numbers[our_rows[mine[some][each]]]), float(similarity[each]), place
 
     def _pairs(
         self, keys: U32, bits: U64, stored_keys: U32, stored_bits: U64, splits: npt.NDArray
@@ -164,7 +186,7 @@ def _sharing(ours: U32, theirs: U32) -> tuple[Ints, Ints]:
     there = np.zeros(1 << FILTER_BITS, np.bool_)
     there[keys >> np.uint32(32 - FILTER_BITS)] = True
     stored, groups = [], []
-    for begin in range(0, len(theirs), PASSED_AT_ONCE):
+    for begin in range(0, max(len(theirs), 1), PASSED_AT_ONCE):
         passing = theirs[begin : begin + PASSED_AT_ONCE]
         maybe = np.flatnonzero(there[passing >> np.uint32(32 - FILTER_BITS)])
         group = np.minimum(np.searchsorted(keys, passing[maybe]), len(keys) - 1)
@@ -189,7 +211,3 @@ def _parts(sizes: Ints) -> Iterator[slice]:
         end = max(int(np.searchsorted(ends, before + COMPARED_BYTES, "right")), done + 1)
         yield slice(done, end)
         done = end
-
-
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

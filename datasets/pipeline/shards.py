@@ -132,9 +132,10 @@ class VersionWriter:
         for name in SPLITS:
             entry = self._publish(self._draft(drawn[name]), name)
             shard = self._splits[drawn[name]]
-            files.append({**entry, "rows": shard.rows, "split": name.upper(), "drawn": drawn[name].upper()})
+            entry |= {"upload": self._upload, "rows": shard.rows}
+            files.append({**entry, "split": name.upper(), "drawn": drawn[name].upper()})
         entry = self._publish(self._draft("rejections"), "rejections")
-        files.append({**entry, "rows": self.rejected, "split": "rejections"})
+        files.append({**entry, "upload": self._upload, "rows": self.rejected, "split": "rejections"})
         sync_folder(self.folder)
         return files
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from common.child import Attempt, Interrupted
+from datasets.pipeline import near_known
 from datasets.pipeline.fingerprint import fingerprint
+from datasets.pipeline.index import Index, IndexWriter
 from datasets.pipeline.recipe import Recipe
 from datasets.pipeline.run import Run
 from tests.datasets.pipelines import Version, append, lines, order, process, refused, zipped
@@ -231,3 +236,42 @@ def test_the_parent_is_part_of_the_fingerprint(tmp_path: Path) -> None:
     assert version.manifest["fingerprint"] == fingerprint(sha256, Recipe(), first.manifest["fingerprint"])
     assert version.manifest["fingerprint"] != fingerprint(sha256, Recipe())
     assert json.loads(json.dumps(version.result)) == version.result
+
+
+def test_digests_that_share_a_half_are_told_apart(tmp_path: Path) -> None:
+    halves = [(7, 1), (7, 2), (9, 1), (7, 3)]
+    writer = IndexWriter(tmp_path, len(halves))
+    rows = pa.table(
+        {
+            "digest": pa.array([struct.pack("<QQ", *each) for each in halves], pa.binary(16)),
+            "line": pa.array([10, 20, 30, 40]),
+            "source": pa.array([None, "b.py", "a.py", "b.py"]),
+        }
+    )
+    writer.add_contents(rows)
+    writer.close()
+    index = Index(tmp_path)
+    wanted = np.array([(9, 1), (7, 3), (7, 1), (7, 4), (8, 1), (9, 2), (7, 2)], np.uint64)
+    found = index.find(wanted)
+    assert [None if position < 0 else index.place_of(position) for position in found.tolist()] == [
+        *(("a.py", 30), ("b.py", 40), (None, 10)),
+        *(None, None, None),
+        ("b.py", 20),
+    ]
+    assert index.find(np.zeros((0, 2), np.uint64)).tolist() == []
+
+
+def test_rows_that_share_a_key_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = np.random.default_rng(1)
+    ours, theirs = (chance.integers(0, 300, size, np.uint32) * np.uint32(14_000_000) for size in (80, 500))
+    new, old = near_known._sharing(ours, theirs)
+    expected = {(a, b) for a in range(80) for b in range(500) if ours[a] == theirs[b]}
+    assert len(new) == len(expected) > 100
+    assert set(zip(new.tolist(), old.tolist(), strict=True)) == expected
+    monkeypatch.setattr(near_known, "PASSED_AT_ONCE", 64)
+    monkeypatch.setattr(near_known, "OF_A_KEY", 1)
+    new, old = near_known._sharing(ours, theirs)
+    assert set(zip(new.tolist(), old.tolist(), strict=True)) == {
+        (a, min(b for each, b in expected if each == a)) for a, _ in expected
+    }
+    assert [len(each) for each in near_known._sharing(ours, theirs[:0])] == [0, 0]

@@ -46,6 +46,8 @@ OLD = [{"prompt": f"def f{number}(x):", "completion": f"    return {number} + x"
 NEW = [{"prompt": f"def g{number}(y):", "completion": f"    return y - {number}"} for number in range(15)]
 DELETE = "mutation ($id: ID!) { deleteDataset(id: $id) { ... on Done { ok } } }"
 CANCEL = "mutation ($id: ID!) { cancelDatasetVersion(id: $id) { __typename } }"
+REJECTIONS = """query ($id: ID!) { datasetVersion(id: $id) {
+  rejections { totalCount edges { node { line reason uploadSha256 } } } } }"""
 PARENT = "query ($id: ID!) { datasetVersion(id: $id) { parent { id number } } }"
 
 
@@ -99,7 +101,9 @@ def test_the_new_version_has_the_rows_of_both_and_is_charged_what_it_adds(ada: P
     assert sum(split["rows"] for split in seen["splits"]) == 55
     assert [step["rowsIn"] for step in seen["steps"]] == [60, 58, 58, 58, 55, 55, 55, 55]
 
-    page = rejections(ada, queued)
+    page = ada.data(REJECTIONS, id=queued["id"])["datasetVersion"]["rejections"]
+    uploads = [first.upload.sha256] * 2 + [sent.sha256] * 3
+    assert [edge["node"]["uploadSha256"] for edge in page["edges"]] == uploads
     assert [(edge["node"]["line"], edge["node"]["reason"]) for edge in page["edges"]] == [
         *((41, "NOT_JSON"), (42, "DUPLICATE")),
         *((1, "NOT_AN_OBJECT"), (17, "DUPLICATE"), (18, "DUPLICATE")),

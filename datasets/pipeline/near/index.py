@@ -100,15 +100,19 @@ class NearIndex:
         members = members[np.argsort(rows[members])]
         return Clusters(rows[members], kept[members], search.similarity[rows[members]], search.verified)
 
-    def sketched(self, without: Ints) -> Iterator[Sketched]:
-        """What is known of the documents that could have near-duplicates, except those numbered `without`, in order."""
-        kept = _joined(self._searched, np.bool_).copy()
-        kept[without] = False
+    def comparable(self) -> Ints:
+        """The documents that could have near-duplicates, in order."""
+        return np.flatnonzero(_joined(self._searched, np.bool_))
+
+    def sketched(self, documents: Ints) -> Iterator[Sketched]:
+        """What is known of some documents, which ascend, batch by batch."""
         bits = _joined(self._bits, np.uint64)
         start = 0
         for keys, sizes in zip(self._keys, self._sizes, strict=True):
-            numbers = np.flatnonzero(kept[start : start + len(sizes)])
-            yield Sketched(start + numbers, keys[:, numbers], bits[start + numbers], sizes[numbers])
+            first, last = np.searchsorted(documents, (start, start + len(sizes)))
+            numbers = documents[first:last]
+            here = numbers - start
+            yield Sketched(numbers, keys[:, here], bits[numbers], sizes[here])
             start += len(sizes)
 
     def _keys_of(self, band: int) -> U32:
