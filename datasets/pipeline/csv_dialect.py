@@ -29,6 +29,11 @@ class Dialect:
         quotes = ", single quotes" if self.quote == "'" else ""
         return _WORDS[self.delimiter] + quotes + (", quotes after a backslash" if self.has_escapes else "")
 
+    @property
+    def is_by_the_book(self) -> bool:
+        """Whether quotes are as RFC 4180 has them; delimiters may be others."""
+        return self.quote == '"' and not self.has_escapes
+
     def reader(self, lines: Iterable[str], *, strict: bool) -> Iterator[list[str]]:
         """The records; strict: a quote within a quoted field, or one that nothing closes, is an error, not a guess."""
         return csv.reader(

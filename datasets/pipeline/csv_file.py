@@ -1,4 +1,4 @@
-"""CSV with a header, in UTF-8: the dialect is recognised by the first lines, and records may span lines.
+"""CSV with a header: the delimiter is sniffed among , ; tab and |, quotes are doubled, records may span lines.
 
 A record that does not parse costs only its first line: the reader goes back and takes the next line as a new record.
 """
@@ -6,8 +6,7 @@ A record that does not parse costs only its first line: the reader goes back and
 from __future__ import annotations
 
 import csv
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from common.child import ChildError
 from datasets.pipeline.arrays import strings, table
 from datasets.pipeline.columns import Columns
 from datasets.pipeline.csv_dialect import Dialect, sniff
-from datasets.pipeline.lines import is_blank, read_lines
+from datasets.pipeline.csv_stretches import Stretches
+from datasets.pipeline.lines import Lines, is_blank, read_blocks
 from datasets.pipeline.rows import (
     BATCH_ROWS,
     MAX_LINE_BYTES,
@@ -32,6 +32,7 @@ from datasets.pipeline.rows import (
 )
 
 MAX_COLUMNS = 1_000
+FEW = 4  # records: to look for a stretch costs as much as to read so many of them one by one
 
 
 def read_csv(
@@ -42,16 +43,16 @@ def read_csv(
     header: list[str] = []
     dialect = Dialect()
     lines = _PushBack()
-    for first, raw, done in read_lines(path):
+    for first, raw, done in read_blocks(path):
         if not header:
             skipped = next((place for place, line in enumerate(raw) if not is_blank(line)), None)
             if skipped is None:
                 continue
-            head = b"\n".join(raw[skipped : skipped + 1_000])[:MAX_LINE_BYTES]
+            head = b"\n".join(raw.part(skipped, skipped + 1_000))[:MAX_LINE_BYTES]
             dialect, header = sniff(head, mapped)
             _check_header(header)
             tell(dialect)
-            first, raw = first + skipped + 1, raw[skipped + 1 :]
+            first, raw = first + skipped + 1, raw.part(skipped + 1, len(raw))
         lines.add(first, raw)
         yield from _parse(lines, header, dialect, ended=False, progress=done / size)
     yield from _parse(lines, header, dialect, ended=True, progress=1.0)
@@ -78,6 +79,13 @@ def _parse(
         if batch.is_full:
             yield batch
             batch = CsvRecords(header, progress)
+        for number, values in lines.stretch(dialect, len(header), batch.room):
+            if values is None:
+                batch.reject(number, Reason.WRONG_FIELD_COUNT, lines.at(number))
+            else:
+                batch.add(number, values)
+        if not lines or batch.is_full:
+            continue
         number, line = lines.peek()
         if is_blank(line) or len(line) > MAX_LINE_BYTES:
             lines.take()
@@ -114,14 +122,18 @@ class CsvRecords:
         self.progress = progress
         self._header = header
         self._lines: list[int] = []
-        self._values: list[list[str]] = []
+        self._values: list[Sequence[str]] = []
         self._rejections: list[Rejection] = []
 
     @property
-    def is_full(self) -> bool:
-        return len(self._lines) + len(self._rejections) >= BATCH_ROWS
+    def room(self) -> int:
+        return BATCH_ROWS - len(self._lines) - len(self._rejections)
 
-    def add(self, line: int, values: list[str]) -> None:
+    @property
+    def is_full(self) -> bool:
+        return self.room <= 0
+
+    def add(self, line: int, values: Sequence[str]) -> None:
         self._lines.append(line)
         self._values.append(values)
 
@@ -187,32 +199,57 @@ class _PushBack:
     """Numbered lines, of which those of the record being read can be put back."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, bytes]] = deque()
-        self._taken: list[tuple[int, bytes]] = []
+        self._lines = Lines.of([])
+        self._first = 1
+        self._at = self._begun = 0
+        self._stretches: Stretches | None = None
+        self._one_by_one = 0
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return self._at < len(self._lines)
 
-    def add(self, first: int, lines: list[bytes]) -> None:
-        self._waiting.extend(enumerate(lines, first))
+    def add(self, first: int, lines: Lines) -> None:
+        left = self._lines.part(self._at, len(self._lines))
+        self._lines, self._first = lines.after(left), first - len(left)
+        self._at = self._begun = self._one_by_one = 0
+        self._stretches = None
+
+    def stretch(self, dialect: Dialect, columns: int, most: int) -> Iterable[tuple[int, tuple[str, ...] | None]]:
+        """(number, values) of successive records that are written by the book; the values are None where there are too few or too
+        many. Where it ends a record has to be read by itself, and where such stretches are short, some more of them."""
+        if not dialect.is_by_the_book:
+            return ()
+        if self._one_by_one:
+            self._one_by_one -= 1
+            return ()
+        if self._stretches is None:
+            self._stretches = Stretches(self._lines, dialect.delimiter)
+        found = self._stretches.from_line(self._at, columns, most)
+        self._one_by_one = 0 if len(found.firsts) >= FEW else FEW - 1
+        self._at = found.stop
+        return zip((self._first + place for place in found.firsts), found.values, strict=True)
+
+    def at(self, number: int) -> bytes:
+        return self._lines[number - self._first]
 
     def peek(self) -> tuple[int, bytes]:
-        return self._waiting[0]
+        return self._first + self._at, self._lines[self._at]
 
     def take(self) -> tuple[int, bytes]:
-        return self._waiting.popleft()
+        taken = self.peek()
+        self._at += 1
+        return taken
 
     def record(self, ended: bool) -> Iterator[str]:
         """The lines that the csv module asks for while it reads one record."""
-        self._taken = []
+        self._begun = self._at
         size = 0
-        while self._waiting and size <= MAX_LINE_BYTES:
-            self._taken.append(self.take())
-            size += len(self._taken[-1][1]) + 1
-            yield self._taken[-1][1].decode("utf-8", "surrogateescape") + "\n"
+        while self and size <= MAX_LINE_BYTES:
+            _, line = self.take()
+            size += len(line) + 1
+            yield line.decode("utf-8", "surrogateescape") + "\n"
         if not ended and size <= MAX_LINE_BYTES:
             raise _Incomplete
 
     def push_back(self) -> None:
-        self._waiting.extendleft(reversed(self._taken))
-        self._taken = []
+        self._at = self._begun

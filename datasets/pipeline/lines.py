@@ -42,6 +42,18 @@ class Lines:
     def __iter__(self) -> Iterator[bytes]:
         return (self.data[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True))
 
+    def after(self, earlier: Lines) -> Lines:
+        """Both, in one buffer."""
+        if not len(earlier):
+            return self
+        begin, end = int(earlier.starts[0]), int(earlier.ends[-1])
+        kept = earlier.data[begin:end] + b"\n"
+        return Lines(
+            kept + self.data,
+            np.concatenate([earlier.starts - begin, self.starts + len(kept)]),
+            np.concatenate([earlier.ends - begin, self.ends + len(kept)]),
+        )
+
     def part(self, first: int, stop: int) -> Lines:
         return Lines(self.data, self.starts[first:stop], self.ends[first:stop])
 
