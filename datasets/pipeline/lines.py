@@ -87,12 +87,6 @@ def read_blocks(path: Path) -> Iterator[tuple[int, Lines, int]]:
             yield number, Lines.of([carried]), done
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, list[bytes], int]]:
-    """The same, each batch of lines as a list."""
-    for number, lines, done in read_blocks(path):
-        yield number, list(lines), done
-
-
 def is_blank(line: bytes) -> bool:
     return not line or line.isspace()
 

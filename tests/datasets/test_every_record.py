@@ -21,7 +21,7 @@ Place = tuple[str | None, int]
 Written = tuple[bytes, list[Place]]  # the upload, and where each of its records stands
 
 TEXTS = ("a", "b", "c\nd", "e, 'f'; \"g\"", "\u00e9\u4e2d", "\\", "", " \n", "x\0y")
-STEPS = ("parse", "clean", "validate", "dedup_exact", "dedup_near", "split", "pii", "store")
+STEPS = ("parse", "clean", "validate", "dedup_exact", "dedup_near", "split", "pii", "bias", "store")
 FIRST = "the first one, which names the column"
 
 records = st.lists(st.sampled_from(TEXTS) | st.none() | st.text("ab", min_size=1, max_size=2), max_size=12)
