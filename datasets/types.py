@@ -16,7 +16,9 @@ from common.graphql import BigInt, KeysetConnection, ModelNode
 from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets import models, rows
+from datasets.exports import download_url
 from datasets.models import UploadStatus
+from datasets.pipeline.export import ExportFormat
 from datasets.pipeline.recipe import Action, Format
 from datasets.tickets import url_for
 
@@ -31,6 +33,10 @@ strawberry.enum(
     description="MASK: replaced by placeholders that keep code and JSON parseable. DROP: such rows are left out. KEEP: counted only.",
 )
 strawberry.enum(UploadStatus, description="How far an upload has come.")
+strawberry.enum(
+    ExportFormat,
+    description="JSONL and PARQUET hold rows as they are. In CSV a cell that begins with = + - @ tab or carriage return gets an apostrophe before it, so that no spreadsheet takes it for a formula (OWASP, CSV Injection), and what a row does not have is empty.",
+)
 
 
 @strawberry.enum(description="Ways to send a file's bytes to a ticket's url.")
@@ -270,6 +276,19 @@ class DatasetVersionType(ModelNode):
         first: Annotated[int | None, strawberry.argument(description="At most 100.")] = 20,
     ) -> list[PreviewRow]:
         return [PreviewRow(**row) for row in rows.preview(self, split.value, 20 if first is None else first)]  # type: ignore[arg-type]
+
+    @strawberry_django.field(
+        description="A link to its rows as a file, with the preview's fields less those that no row has, chats as JSON; it expires within ten minutes, and needs no token. Null before the version is made, and once its dataset was deleted.",
+        only=["storage_prefix", "organization_id"],
+    )
+    def download_url(
+        self,
+        format: Annotated[ExportFormat, strawberry.argument(description="The file's format.")],
+        split: Annotated[
+            SplitName | None, strawberry.argument(description="Only this part; without it all, with a column `split`.")
+        ] = None,
+    ) -> str | None:
+        return download_url(self, split and split.value, format)  # type: ignore[arg-type]
 
     @strawberry_django.field(description="What has happened so far, in order; at most 5,000 at once.")
     def events(

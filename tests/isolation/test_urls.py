@@ -32,6 +32,10 @@ def test_files_are_taken_for_a_right_ticket_alone(world: World) -> None:
     urls.check_uploads(world)
 
 
+def test_files_are_given_to_a_right_link_alone(world: World) -> None:
+    urls.check_downloads(world)
+
+
 def test_a_probe_tells_everybody_the_same(world: World) -> None:
     urls.check_probes(world)
 

@@ -16,7 +16,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts.models import User
-from datasets import tickets
+from datasets import exports, links, tickets
 from platform_site import asgi
 from tests.isolation.askers import Asker
 from tests.isolation.flaws import expect_none
@@ -44,6 +44,7 @@ ROUTES = {
     "/livez": Shows.NOTHING_OF_ANYBODY,
     "/readyz": Shows.NOTHING_OF_ANYBODY,
     "/uploads/": Shows.TICKETS,
+    "/downloads/": Shows.TICKETS,
     "/graphql": Shows.SCHEMA,
     "/graphql/stream": Shows.SCHEMA,
 }
@@ -164,6 +165,35 @@ def check_uploads(world: World) -> None:
                 yield f"a ticket {what} is answered differently"
         if tables := changed(before):
             yield f"forged tickets change {', '.join(tables)}"
+
+    expect_none(flaws())
+
+
+def check_downloads(world: World) -> None:
+    """Rows are given to a link alone, whoever brings it, and of the version and the organization that it was made for."""
+    version = world.theirs.rows["DatasetVersion"]
+    values = [str(world.theirs.organization.pk), str(version.pk), "JSONL", ""]
+    right = links.url_of(exports.PURPOSE, values).rpartition("/")[2]
+    forged = {
+        "of ours for a version of theirs": links.url_of(
+            exports.PURPOSE, [str(world.ours.organization.pk), *values[1:]]
+        ).rpartition("/")[2],
+        "signed for something else": signing.dumps(values, salt="x"),
+        "that is a ticket": tickets.url_for(world.theirs.waiting_upload).rpartition("/")[2],
+        "with another signature": right[:-2] + ("AA" if right[-2:] != "AA" else "BB"),
+        "an id": str(version.pk),
+        "nothing": "",
+    }
+
+    def flaws() -> Iterator[str]:
+        if world.theirs.word.encode() not in request("GET", f"/downloads/{right}", world.askers["anonymous"]).content:
+            yield "a right link gives no rows"
+        for what, token in forged.items():
+            answers = {asker.name: request("GET", f"/downloads/{token}", asker) for asker in world.askers.values()}
+            wrong = {name: answer for name, answer in answers.items() if answer.status_code != 404}
+            yield from (f"a link {what} as {name}: {answer.status_code}" for name, answer in wrong.items())
+            if len({answer.content for answer in answers.values()}) != 1:
+                yield f"a link {what} is answered differently"
 
     expect_none(flaws())
 
