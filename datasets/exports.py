@@ -39,10 +39,18 @@ def count_rows(version: DatasetVersion, split: str | None) -> int:
 
 def file_name(version: DatasetVersion, split: str | None, export_format: ExportFormat) -> str:
     """<dataset>-v<number>-<split>.<format>, of letters, digits, and dashes alone: any file system takes it."""
+    part = f"-{split.lower()}" if split else ""
+    return f"{_stem(version)}{part}.{export_format.lower()}"
+
+
+def card_name(version: DatasetVersion) -> str:
+    return f"{_stem(version)}.md"
+
+
+def _stem(version: DatasetVersion) -> str:
     kept = "".join(character if character.isalnum() else "-" for character in version.dataset.name)
     name = "-".join(part for part in kept.split("-") if part)[:MAX_NAME_CHARACTERS] or "dataset"
-    part = f"-{split.lower()}" if split else ""
-    return f"{name}-v{version.number}{part}.{export_format.lower()}"
+    return f"{name}-v{version.number}"
 
 
 def download_url(version: DatasetVersion, split: str | None, export_format: ExportFormat) -> str | None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import string
 from uuid import UUID
 
 from common.errors import Invalid
 from common.jobs import JobStatus
-from common.lookup import NAMED_AT_MOST, SHORT
+from common.lookup import NAMED_AT_MOST, SHORT, digits_of
 from common.text import one_line
 from datasets.models import Dataset, DatasetVersion
 
 
 def find(text: str) -> Dataset | DatasetVersion:
     """The one dataset or version that `text` names. Raises Invalid, which says what to type instead."""
-    digits = _digits(text)
+    digits = digits_of(text, {Dataset.__name__, DatasetVersion.__name__})
     between = tuple(UUID(digits.ljust(32, filler)) for filler in "0f")
     found: list[Dataset | DatasetVersion] = [
-        *DatasetVersion.objects.filter(pk__range=between).select_related("dataset")[: NAMED_AT_MOST + 1],
-        *Dataset.objects.filter(pk__range=between)[: NAMED_AT_MOST + 1],
+        *DatasetVersion.objects.filter(pk__range=between).select_related("dataset__organization", "upload")[
+            : NAMED_AT_MOST + 1
+        ],
+        *Dataset.objects.filter(pk__range=between).select_related("organization")[: NAMED_AT_MOST + 1],
     ]
     if not found:
         raise Invalid(
@@ -46,7 +46,7 @@ def finished_version_named(text: str) -> DatasetVersion:
         raise Invalid(f"{found} was deleted: its rows are gone.")
     if isinstance(found, DatasetVersion):
         return _finished(found)
-    versions = DatasetVersion.objects.filter(dataset=found).select_related("dataset").order_by("-number")
+    versions = DatasetVersion.objects.filter(dataset=found).select_related("dataset", "upload").order_by("-number")
     newest = versions.filter(status=JobStatus.SUCCEEDED).first() or versions.first()
     if newest is None:
         raise Invalid(f"{found} has no version.")
@@ -64,18 +64,3 @@ def _finished(version: DatasetVersion) -> DatasetVersion:
     if version.status != JobStatus.SUCCEEDED or not version.storage_prefix:
         raise Invalid(f"{name} is {version.status}, and has no rows.")
     return version
-
-
-def _digits(text: str) -> str:
-    digits = (_of_relay_id(text) or text).replace("-", "").lower()
-    if not digits or len(digits) > 32 or not set(digits) <= set(string.hexdigits):
-        raise Invalid(f"{one_line(text, 60)!r} is no id: one begins with hexadecimal digits, as 3f2a91c0 does.")
-    return digits
-
-
-def _of_relay_id(text: str) -> str | None:
-    try:
-        kind, colon, key = base64.b64decode(text, validate=True).decode("ascii").partition(":")
-    except ValueError:
-        return None
-    return key if colon and kind in {Dataset.__name__, DatasetVersion.__name__} else None

@@ -36,6 +36,7 @@ def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
             size_bytes=result["size_bytes"],
             steps=result["steps"],
             pii_findings=result["pii_findings"],
+            length_histograms=result["length_histograms"],
             splits=_splits(result["manifest"]),
             progress=1.0,
         )

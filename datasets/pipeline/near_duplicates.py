@@ -21,14 +21,19 @@ class DropNearDuplicates:
     """Keeps the longest row of each cluster, the first of several, and says of the others which one that is."""
 
     choices: NearDedup
+    sampled: Callable[[Clusters, Spooled], None] = lambda clusters, everything: None
+    """Gets all that was found, once."""
+    each_band: Callable[[float], None] = lambda share: None
+    """Hears how much of the search is done, once all rows have been seen; whoever raises here ends it."""
 
     name = "dedup_near"
 
     def begin(self, everything: Spooled) -> Callable[[pa.Table], Outcome]:
         index = NearIndex(self.choices)
         for rows in everything.batches():
-            index.add(_texts(rows))
-        clusters = index.clusters(lambda numbers: _texts(everything.take(numbers.tolist())))
+            index.add(texts_of(rows))
+        clusters = index.clusters(lambda numbers: texts_of(everything.take(numbers.tolist())), each_band=self.each_band)
+        self.sampled(clusters, everything)
         return _Left(clusters, everything).apply
 
 
@@ -55,7 +60,7 @@ class _Left:
         return Outcome(rows.filter(pa.array(keep)), rejections)
 
 
-def _texts(rows: pa.Table) -> pa.ChunkedArray:
+def texts_of(rows: pa.Table) -> pa.ChunkedArray:
     """What a row says, in one piece."""
     return pc.binary_join_element_wise(*(rows[name] for name in CONTENT), "\n", null_handling="skip")
 

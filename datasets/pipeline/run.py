@@ -26,6 +26,7 @@ from datasets.pipeline.csv_file import read_csv
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
 from datasets.pipeline.json_document import read_json
 from datasets.pipeline.jsonl import read_jsonl
+from datasets.pipeline.lengths import Lengths
 from datasets.pipeline.near_duplicates import DropNearDuplicates
 from datasets.pipeline.pii import Policy
 from datasets.pipeline.pii.kinds import Kind
@@ -34,8 +35,10 @@ from datasets.pipeline.python_source import read_python
 from datasets.pipeline.recipe import ColumnMapping, Format, Recipe
 from datasets.pipeline.recognise import recognise
 from datasets.pipeline.rows import Chunk, Outcome, Parsed, Rejection, excerpt, joined
+from datasets.pipeline.samples import Samples
 from datasets.pipeline.scrubbing import Scrub
 from datasets.pipeline.shards import VersionWriter
+from datasets.pipeline.shares import INDEXED, SEARCHED
 from datasets.pipeline.spool import Spool, Spooled, clear, spooled
 from datasets.pipeline.steps import WITH_DIGEST, AssignSplit, ExactDedup, Validate
 
@@ -55,8 +58,10 @@ class Run:
         self.source = Path(attempt.orders["source"])
         self.file_name = str(attempt.orders["file_name"])
         self.key = bytes.fromhex(attempt.orders["pii_key"])
+        self._part = 0.0, 1.0  # of a step's work, which going over all rows once is
         self.skipped: dict[str, int] = {}
         self.found: Counter[Kind] = Counter()
+        self.samples, self.lengths = Samples(self.recipe, self.key), Lengths()
         self.first_rejections: dict[str, Rejection] = {}
         self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
         self.progress = Progress(attempt.events, list(self.reports.values()))
@@ -86,6 +91,7 @@ class Run:
         rows_kept = self.reports["store"].rows_kept
         with self._timed("store"):
             files, splits = writer.close()
+            files.append(writer.write_samples(self.samples.to_json(), len(self.samples)))
         self._end(SECOND_PASS)
         self._tell_about(splits)
         outcome = {
@@ -96,6 +102,7 @@ class Run:
             "rejected": writer.rejected,
             "skipped": self.skipped,
             "splits": splits,
+            "length_histograms": self.lengths.to_json(),
             "pii_findings": [
                 {"key": kind, "count": count}
                 for kind, count in sorted_counts(Counter({kind.value: count for kind, count in self.found.items()}))
@@ -108,7 +115,15 @@ class Run:
             {
                 **{
                     name: outcome[name]
-                    for name in ("rows_in", "rows_kept", "rejected", "skipped", "splits", "pii_findings")
+                    for name in (
+                        "rows_in",
+                        "rows_kept",
+                        "rejected",
+                        "skipped",
+                        "splits",
+                        "pii_findings",
+                        "length_histograms",
+                    )
                 },
                 "pipeline_version": PIPELINE_VERSION,
                 "source_sha256": source_sha256,
@@ -180,16 +195,18 @@ class Run:
 
     def _second_pass(self, writer: VersionWriter) -> None:
         assign = AssignSplit(self.recipe.split).begin()
-        scrub = Scrub(Policy(self.recipe.pii, self.recipe.secrets), self.key, self.found).begin()
+        policy = Policy(self.recipe.pii, self.recipe.secrets)
+        scrub = Scrub(policy, self.key, self.found, self.samples.take_places).begin()
         with spooled(self.attempt.folder, self._after_batch) as everything:
             near = self._near(everything)
-            self._start(name for name in SECOND_PASS if self._takes_place(name))
+            self._start(name for name in SECOND_PASS if name != "dedup_near")
             for spooled_rows, rejections in zip(everything.batches(), everything.rejections(), strict=True):
                 rows = self._step("dedup_near", near, spooled_rows, spooled_rows.num_rows, rejections)
                 rows = self._step("split", assign, rows, rows.num_rows, rejections)  # by groups as they were
                 kept = self._step("pii", scrub, rows, rows.num_rows, rejections)
                 with self._timed("store"):
                     writer.add(kept)
+                    self.lengths.add(kept)
                     self.reports["store"].count(kept.num_rows, kept.num_rows)
                     writer.reject(self._in_order(rejections))
 
@@ -197,16 +214,28 @@ class Run:
         if self.recipe.near_dedup is None:
             return Outcome
         self.attempt.events.log(f"Looking for near-duplicates among {everything.num_rows:,} rows.")
+        report = self.reports["dedup_near"]
+        self.progress.start(report)
+        self._part = 0.0, INDEXED
         with self._timed("dedup_near"):
-            return DropNearDuplicates(self.recipe.near_dedup).begin(everything)
+            step = DropNearDuplicates(self.recipe.near_dedup, self.samples.take_clusters, self._after_band)
+            applied = step.begin(everything)
+        self._part = 0.0, 1.0
+        self.progress.prepared(report, SEARCHED)
+        return applied
 
     def _takes_place(self, name: str) -> bool:
         skipped = {"dedup_exact": not self.recipe.exact_dedup, "dedup_near": self.recipe.near_dedup is None}
         return not skipped.get(name, False)
 
     def _after_batch(self, share: float) -> None:
-        self.progress.advance(share)
+        begun, ended = self._part
+        self.progress.advance(begun + (ended - begun) * share)
         self.attempt.check_stop()
+
+    def _after_band(self, share: float) -> None:
+        self._part = INDEXED, SEARCHED
+        self._after_batch(share)
 
     def _batches(self, columns: Columns, chunks: Iterator[Chunk]) -> Iterator[Parsed]:
         """What was parsed, in batches that are worth a step's while."""

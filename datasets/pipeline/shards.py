@@ -21,6 +21,7 @@ from datasets.pipeline.steps import SPLITS
 
 ROW_GROUP_BYTES = 16 << 20
 ROW_GROUP_REJECTIONS = 20_000
+SAMPLES = "samples.json"
 
 
 class Shard:
@@ -98,6 +99,13 @@ class VersionWriter:
         files.append({**entry, "rows": self.rejected, "split": "rejections"})
         sync_folder(self.folder)
         return files, {name.upper(): rows[name] for name in SPLITS}
+
+    def write_samples(self, samples: dict[str, Any], count: int) -> dict[str, Any]:
+        """Write samples.json, which is no rows: its entry in the manifest."""
+        content = json.dumps(samples, ensure_ascii=False, allow_nan=False, indent=1, sort_keys=True).encode()
+        write_whole(self.folder / SAMPLES, content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        return {"name": SAMPLES, "sha256": sha256, "size_bytes": len(content), "rows": count, "split": "samples"}
 
     def publish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest: from now on the folder is a version."""

@@ -174,6 +174,7 @@ def test_the_manifest_names_every_file_and_a_rerun_gives_the_same_bytes(tmp_path
     assert sorted(digests) == [
         "manifest.json",
         "rejections-00000.parquet",
+        "samples.json",
         "test-00000.parquet",
         "train-00000.parquet",
         "validation-00000.parquet",
@@ -185,6 +186,7 @@ def test_the_manifest_names_every_file_and_a_rerun_gives_the_same_bytes(tmp_path
     assert [(file["split"], file["rows"]) for file in manifest["files"]] == [
         *version.result["splits"].items(),
         ("rejections", 3),
+        ("samples", 0),
     ]
     assert manifest["fingerprint"] == fingerprint(hashlib.sha256(data.encode()).hexdigest(), Recipe())
     assert (manifest["recipe"]["format"], manifest["recipe"]["columns"]) == (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from typing import Any
 
@@ -19,6 +20,12 @@ def store_files(prefix: str, word: str) -> None:
     for name in ("train", "validation", "test"):
         default_storage.save(f"{prefix}/{name}-00000.parquet", _parquet(row))
     default_storage.save(f"{prefix}/rejections-00000.parquet", _parquet(rejection))
+    place = {"line": 1, "source": word}
+    masked = {**place, "kind": word, "field": word, "before": word, "after": word}
+    dropped = {**place, "similarity": 1.0, "excerpt": word, "kept_excerpt": word}
+    cluster = {**place, "excerpt": word, "size": 2, "dropped": [dropped]}
+    samples = json.dumps({"masked_places": [masked], "duplicate_clusters": [cluster]})
+    default_storage.save(f"{prefix}/samples.json", ContentFile(samples))
 
 
 def _parquet(row: dict[str, Any]) -> ContentFile[bytes]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -20,7 +18,9 @@ from common.errors import Invalid
 from common.outages import AWAY, first_line
 from common.tenancy import operator
 from common.text import one_line
-from datasets.exports import SPLITS, count_rows, export, file_name
+from datasets.card import card
+from datasets.exports import SPLITS, card_name, count_rows, export, file_name
+from datasets.interrupting import sigterm_as_ctrl_c
 from datasets.lookup import finished_version_named
 from datasets.models import DatasetVersion
 from datasets.pipeline.export import ExportFormat
@@ -48,6 +48,7 @@ class Command(BaseCommand):
             choices=[each.lower() for each in SPLITS],
             help="only this one; without it all, with a column `split`",
         )
+        parser.add_argument("--card", action="store_true", help="the version's card in Markdown instead of its rows")
         parser.add_argument(
             "--output",
             metavar="FILE",
@@ -55,9 +56,9 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_: Any, **options: Any) -> None:
-        signal.signal(signal.SIGTERM, _interrupt)
         try:
-            self._export(options)
+            with sigterm_as_ctrl_c():
+                self._export(options)
         except Invalid as refusal:
             _fail(refusal.message)
         except (*AWAY, ProgrammingError) as error:
@@ -75,6 +76,10 @@ class Command(BaseCommand):
     def _export(self, options: dict[str, Any]) -> None:
         with operator():
             version = finished_version_named(options["id"])
+            text = card(version) if options["card"] else None
+        if text is not None:
+            _write_card(version, text.encode(), options["output"])
+            return
         export_format = ExportFormat(options["format"].upper())
         split = options["split"] and options["split"].upper()
         output = options["output"] or file_name(version, split, export_format)
@@ -88,6 +93,17 @@ class Command(BaseCommand):
         with new_file(path) as file:
             rows = _write(version, split, export_format, file)
         print(f"{rows:,} rows, {path.stat().st_size:,} bytes: {path}", file=sys.stderr)
+
+
+def _write_card(version: DatasetVersion, content: bytes, output: str | None) -> None:
+    if output == STDOUT:
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+        return
+    path = Path(output or card_name(version)).expanduser()
+    with new_file(path) as file:
+        file.write(content)
+    print(f"{len(content):,} bytes: {path}", file=sys.stderr)
 
 
 def _write(version: DatasetVersion, split: str | None, export_format: ExportFormat, file: IO[bytes]) -> int:
@@ -108,10 +124,6 @@ def _bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda rows: progress.advance(task, rows)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _fail(message: str) -> None:
