@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -17,6 +18,7 @@ from datasets.models import DatasetVersion
 
 MAX_REASONS = 10
 EXCERPT_CHARACTERS = 90
+_NUMBER = re.compile(r"\d+ ?(s|min|h|d)?\b")
 
 
 class MakingScreen:
@@ -78,10 +80,11 @@ class Steps:
         self._said = ""
 
     def state(self, text: str) -> None:
-        """Why nothing happens, said once."""
-        if text and text != self._said:
+        """Why nothing happens, said once: for how long, which changes each second, is no news."""
+        reason = _NUMBER.sub("", text)
+        if text and reason != self._said:
             self._screen.line(text, "dim")
-        self._said = text
+        self._said = reason
 
     def take(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "LogLine":

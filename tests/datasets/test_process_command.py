@@ -97,6 +97,7 @@ def test_a_file_becomes_a_dataset_and_its_steps_and_rows_are_told(
     version = only_version()
     assert (status, errors) == (0, "")
     assert output[0] == f"Queued as {version.pk.hex[:8]}: Snippets v1"
+    assert sum("no worker" in line for line in output) <= 1
     for line in [
         "  parse: 43 in, 42 kept",
         "  dedup_exact: 42 in, 41 kept",
@@ -212,7 +213,7 @@ def test_a_version_that_fails_is_told_with_its_reason(ada: Person, tmp_path: Pat
     (tmp_path / "empty.jsonl").write_text("")
     status, output, _ = process(capfd, tmp_path / "empty.jsonl", "--organization", "ada-s", "--name", "None", "--wait")
     assert status == 1
-    assert "FAILED: The file has no rows. Upload one that has some." in output
+    assert any(line.startswith("FAILED: The file is empty. Upload ") for line in output), output
     assert not any("export_dataset" in line for line in output)
 
 

@@ -32,7 +32,8 @@ def test_an_operator_looks_into_a_version(tmp_path: Path, settings: Any) -> None
     with web_process(tmp_path) as site, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(PATIENCE_MS)
+        page.set_default_timeout(6 * PATIENCE_MS)
+        expect.set_options(timeout=120_000)
         visit = Visit(page, site)
         page.goto(site + reverse("admin:datasets_datasetversion_change", args=[version.pk]))
         page.get_by_label("Email").fill("ops@example.com")
