@@ -352,9 +352,8 @@ class DatasetVersionType(ModelNode):
         first: Annotated[int | None, strawberry.argument(description="At most 100.")] = 20,
         kind: Annotated[str | None, strawberry.argument(description="Only of this kind, as EMAIL.")] = None,
     ) -> list[MaskedPlace]:
-        return [
-            MaskedPlace(**place) for place in rows.masked_places(self, first=20 if first is None else first, kind=kind)
-        ]  # type: ignore[arg-type]
+        found = rows.masked_places(self, first=20 if first is None else first, kind=kind)  # type: ignore[arg-type]
+        return [MaskedPlace(**place) for place in found]
 
     @strawberry_django.field(
         description="The largest clusters of near-duplicates, at most 100: the row kept beside some that were left out.",
