@@ -60,7 +60,7 @@ def _finished(version: DatasetVersion) -> DatasetVersion:
             f"{name} is {version.status}: wait until it is made. `manage.py jobs show {short}` says how far it is."
         )
     if version.status == JobStatus.FAILED:
-        raise Invalid(f"{name} FAILED, and has no rows: {one_line(version.error_message or "", 500)}")
+        raise Invalid(f"{name} FAILED, and has no rows: {one_line(version.error_message or '', 500)}")
     if version.status != JobStatus.SUCCEEDED or not version.storage_prefix:
         raise Invalid(f"{name} is {version.status}, and has no rows.")
     return version
