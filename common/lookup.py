@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import string
+from collections.abc import Collection
 from uuid import UUID
 
 from django.db import models
@@ -27,7 +28,7 @@ def api_id(row: models.Model) -> str:
 
 def find(text: str) -> Job:
     """The one job, of whichever kind, that `text` names. Raises Invalid, which says what to type instead."""
-    digits = _digits(text)
+    digits = digits_of(text, {model.__name__ for model in job_models()})
     low, high = (UUID(digits.ljust(32, filler)) for filler in "0f")
     found = [job for model in job_models() for job in model.objects.filter(pk__range=(low, high))[: NAMED_AT_MOST + 1]]
     if not found:
@@ -39,16 +40,17 @@ def find(text: str) -> Job:
     return found[0]
 
 
-def _digits(text: str) -> str:
-    digits = (_of_relay_id(text) or text).replace("-", "").lower()
+def digits_of(text: str, kinds: Collection[str]) -> str:
+    """The beginning of a key that `text` is, or, of an id of the API of one of these kinds, the key. Raises Invalid."""
+    digits = (_of_relay_id(text, kinds) or text).replace("-", "").lower()
     if not digits or len(digits) > 32 or not set(digits) <= set(string.hexdigits):
         raise Invalid(f"{one_line(text, 60)!r} is no id: one begins with hexadecimal digits, as 3f2a91c0 does.")
     return digits
 
 
-def _of_relay_id(text: str) -> str | None:
+def _of_relay_id(text: str, kinds: Collection[str]) -> str | None:
     try:
         kind, colon, key = base64.b64decode(text, validate=True).decode("ascii").partition(":")
     except ValueError:
         return None
-    return key if colon and kind in {model.__name__ for model in job_models()} else None
+    return key if colon and kind in kinds else None

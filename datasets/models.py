@@ -19,6 +19,7 @@ from common import blobs
 from common.events import JobEvent
 from common.jobs import Job, JobStatus
 from common.tenancy import TenantQuerySet
+from datasets.pipeline.shares import overall
 
 LONG_WAIT = timedelta(minutes=1)
 
@@ -168,6 +169,9 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
     splits = models.JSONField(default=list, help_text="[{name, rows, bytes}]")
     pii_findings = models.JSONField(default=list, help_text="[{key, count}]: secrets and personal data, by kind.")
     bias = models.JSONField(null=True, help_text="Of whom its rows speak, and how; null where that was not counted.")
+    length_histograms = models.JSONField(
+        default=list, help_text="[{field, rows, shortest, longest, mean, bins}]: characters of its rows."
+    )
     storage_prefix = models.CharField(max_length=300, blank=True, default="")
     report_key = models.CharField(
         max_length=300, blank=True, default="", help_text="Where its HTML report lies, once there is one."
@@ -197,14 +201,12 @@ class DatasetVersion(Job):  # type: ignore[django-manager-missing]
 
     @classmethod
     def follows_from(cls, events: list[dict[str, Any]]) -> dict[str, Any]:
-        """How much of the upload has been parsed: the steps after that keep pace with it."""
-        parsed = [
-            event["progress"] for event in events if event["kind"] == "StepProgressed" and event["name"] == "parse"
-        ]
-        return {"progress": parsed[-1]} if parsed else {}
+        """How far both passes have come."""
+        share = overall(events)
+        return {} if share is None else {"progress": share}
 
     def how_far(self) -> str:
-        return f"{self.progress:.0%} parsed" if self.progress is not None else ""
+        return f"{self.progress:.0%} done" if self.progress is not None else ""
 
     @property
     def artefacts(self) -> str:

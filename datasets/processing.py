@@ -43,6 +43,7 @@ def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
             steps=result["steps"],
             pii_findings=result["pii_findings"],
             bias=result["bias"],
+            length_histograms=result["length_histograms"],
             splits=_splits(result["manifest"]),
             progress=1.0,
         )

@@ -93,6 +93,31 @@ def _found(version: DatasetVersion, read: Callable[[], list[dict[str, Any]]]) ->
         return None
 
 
+def masked_places(version: DatasetVersion, *, first: int, kind: str | None) -> list[dict[str, Any]]:
+    """The first of the masked places that were sampled, at most 100. Raises Invalid."""
+    size = min(_page_size(first), MAX_PAGE)
+    places = [place for place in samples(version)["masked_places"] if kind in (None, place["kind"])]
+    return places[:size]
+
+
+def duplicate_clusters(version: DatasetVersion, *, first: int) -> list[dict[str, Any]]:
+    """The first of the clusters that were sampled, at most 100. Raises Invalid."""
+    size = min(_page_size(first), MAX_PAGE)
+    return samples(version)["duplicate_clusters"][:size]
+
+
+def samples(version: DatasetVersion) -> dict[str, list[dict[str, Any]]]:
+    """What the pipeline has left for a person to judge; nothing of a version that was made before it did."""
+    none: dict[str, list[dict[str, Any]]] = {"masked_places": [], "duplicate_clusters": []}
+    if not version.storage_prefix:
+        return none
+    try:
+        with blobs.open_read(f"{version.storage_prefix}/samples.json") as file:
+            return none | json.load(file)
+    except FileNotFoundError:
+        return none
+
+
 def _total(version: DatasetVersion, reason: str | None) -> int:
     return sum(
         count["count"]

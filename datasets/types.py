@@ -16,9 +16,12 @@ from common.graphql import BigInt, KeysetConnection, ModelNode
 from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets import models, rows
+from datasets.card import COLUMNS, card
+from datasets.exports import download_url
 from datasets.links import url_of
 from datasets.models import UploadStatus
 from datasets.pipeline.expectation import Check, OnFailure
+from datasets.pipeline.export import ExportFormat
 from datasets.pipeline.recipe import Action, Format, PythonUnits
 from datasets.tickets import url_for
 
@@ -54,6 +57,10 @@ strawberry.enum(
     description="DROP: such rows are left out, with the reason EXPECTATION_FAILED. FAIL: no version is made.",
 )
 strawberry.enum(UploadStatus, description="How far an upload has come.")
+strawberry.enum(
+    ExportFormat,
+    description="JSONL and PARQUET hold rows as they are. In CSV a cell that begins with = + - @ tab or carriage return gets an apostrophe before it, so that no spreadsheet takes it for a formula (OWASP, CSV Injection), and what a row does not have is empty.",
+)
 
 
 @strawberry.enum(description="Ways to send a file's bytes to a ticket's url.")
@@ -242,6 +249,71 @@ class PreviewRow:
     changed_by: list[str] = strawberry.field(description="The steps that changed it, in their order.")
 
 
+@strawberry.type(
+    description="A place in which something was found and masked, with what stands around it, in which all else that was found is masked, too."
+)
+class MaskedPlace:
+    kind: str = strawberry.field(description="What was found.")
+    line: int = strawberry.field(description="Its row's line in the upload, from 1.")
+    source: str | None = strawberry.field(description="Its row's file, in a zip.")
+    field: str = strawberry.field(description="The part of the row that it is in.")
+    before: str = strawberry.field(
+        description="With a hint in the place of what stood there: of a secret how all of its kind begin and roughly its length, of personal data its shape, of an address the first letters of its parts."
+    )
+    after: str = strawberry.field(description="As it is in the version.")
+
+
+@strawberry.type(description="A row that was left out as much like another.")
+class DroppedDuplicate:
+    line: int = strawberry.field(description="Its line in the upload, from 1.")
+    source: str | None = strawberry.field(description="Its file, in a zip.")
+    similarity: float = strawberry.field(
+        description="The exact Jaccard similarity of its shingles with those of the row kept; below the threshold where others stand between the two."
+    )
+    excerpt: str = strawberry.field(
+        description="From shortly before the first difference to the row kept, at most 300 bytes; masked as the version is."
+    )
+    kept_excerpt: str = strawberry.field(description="The same place in the row kept.")
+
+
+@strawberry.type(description="Rows that are much like each other, of which one was kept.")
+class DuplicateCluster:
+    line: int = strawberry.field(description="The line in the upload of the row kept, from 1.")
+    source: str | None = strawberry.field(description="Its file, in a zip.")
+    excerpt: str = strawberry.field(description="Its beginning, at most 300 bytes; masked as the version is.")
+    size: int = strawberry.field(description="How many rows the cluster has, with the one kept.")
+    dropped: list[DroppedDuplicate] = strawberry.field(
+        description="Up to five of those that were left out: the ones that resemble the others least."
+    )
+
+    @classmethod
+    def of(cls, cluster: dict[str, Any]) -> DuplicateCluster:
+        return cls(**{**cluster, "dropped": [DroppedDuplicate(**row) for row in cluster["dropped"]]})
+
+
+@strawberry.type(description="How many rows are so long.")
+class LengthBin:
+    at_least: int = strawberry.field(description="Characters, from here.")
+    at_most: int = strawberry.field(description="Characters, up to here.")
+    rows: int = strawberry.field(description="How many rows.")
+
+
+@strawberry.type(
+    description="How long the rows of a version are, in characters, of a chat those of its messages' contents. Bins double."
+)
+class LengthHistogram:
+    field: str = strawberry.field(description="Of which part of a row; `row` is the whole of it.")
+    rows: int = strawberry.field(description="Rows that have it.")
+    shortest: int = strawberry.field(description="The fewest characters.")
+    longest: int = strawberry.field(description="The most characters.")
+    mean: float = strawberry.field(description="Characters on average.")
+    bins: list[LengthBin] = strawberry.field(description="From the shortest to the longest, without a gap.")
+
+    @classmethod
+    def of(cls, histogram: dict[str, Any]) -> LengthHistogram:
+        return cls(**{**histogram, "bins": [LengthBin(**each) for each in histogram["bins"]]})
+
+
 @event_type
 @strawberry.type(description="A pipeline step's counts so far.")
 class StepProgressed(JobEventType):
@@ -261,7 +333,7 @@ class DatasetVersionType(ModelNode):
     dataset: DatasetType = strawberry_django.field(description="What it is a version of.")
     number: int = strawberry_django.field(description="Counts the dataset's versions from 1.")
     status: JobStatus = strawberry_django.field(description="The state of its making.")
-    progress: float | None = strawberry_django.field(description="From 0 to 1, within the present step.")
+    progress: float | None = strawberry_django.field(description="From 0 to 1; parsing is the first half.")
     error_code: str | None = strawberry_django.field(description="Why it failed, for a program.")
     error_message: str | None = strawberry_django.field(description="Why it failed and what to do, for a person.")
     created_at: datetime = strawberry_django.field(description="When it was asked for.")
@@ -335,6 +407,53 @@ class DatasetVersionType(ModelNode):
         first: Annotated[int | None, strawberry.argument(description="At most 100.")] = 20,
     ) -> list[PreviewRow]:
         return [PreviewRow(**row) for row in rows.preview(self, split.value, 20 if first is None else first)]  # type: ignore[arg-type]
+
+    @strawberry_django.field(
+        description="A few places in which something was masked, at most 20 of each kind, to judge false finds by.",
+        only=["storage_prefix"],
+    )
+    def masked_places(
+        self,
+        first: Annotated[int | None, strawberry.argument(description="At most 100.")] = 20,
+        kind: Annotated[str | None, strawberry.argument(description="Only of this kind, as EMAIL.")] = None,
+    ) -> list[MaskedPlace]:
+        found = rows.masked_places(self, first=20 if first is None else first, kind=kind)  # type: ignore[arg-type]
+        return [MaskedPlace(**place) for place in found]
+
+    @strawberry_django.field(
+        description="The largest clusters of near-duplicates, at most 100: the row kept beside some that were left out.",
+        only=["storage_prefix"],
+    )
+    def duplicate_clusters(
+        self, first: Annotated[int | None, strawberry.argument(description="At most 100.")] = 20
+    ) -> list[DuplicateCluster]:
+        found = rows.duplicate_clusters(self, first=20 if first is None else first)  # type: ignore[arg-type]
+        return [DuplicateCluster.of(cluster) for cluster in found]
+
+    @strawberry_django.field(description="How long its rows are, once it is made.", only=["length_histograms"])
+    def length_histograms(self) -> list[LengthHistogram]:
+        return [LengthHistogram.of(each) for each in self.length_histograms]  # type: ignore[attr-defined]
+
+    @strawberry_django.field(
+        description="Its card in Markdown: data, recipe, counts of each step and reason, splits, findings, lengths, limits. Null before it is made.",
+        select_related=["dataset", "upload"],
+        only=list(COLUMNS),
+    )
+    def card(self) -> str | None:
+        return card(self)  # type: ignore[arg-type]
+
+    @strawberry_django.field(
+        description="A link to its rows as a file, with the preview's fields less those that no row has, chats as JSON; it expires within ten minutes, and needs no token. Null before the version is made, and once its dataset was deleted.",
+        only=["storage_prefix", "organization_id"],
+    )
+    def download_url(
+        self,
+        format: Annotated[ExportFormat, strawberry.argument(description="The file's format.")],
+        split: Annotated[
+            SplitName | None, strawberry.argument(description="Only this part; without it all, with a column `split`.")
+        ] = None,
+    ) -> str | None:
+        return download_url(self, split and split.value, format)  # type: ignore[arg-type]
 
     @strawberry_django.field(description="What has happened so far, in order; at most 5,000 at once.")
     def events(

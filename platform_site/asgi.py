@@ -2,7 +2,7 @@
 
 websocket at /graphql   Channels: subscriptions
 /graphql/stream         Django's ASGI handler: subscriptions as server-sent events
-/uploads/, /files/      plain ASGI callables with back-pressure
+/uploads/, /downloads/, /files/    plain ASGI callables with back-pressure
 everything else         Django's WSGI application in a fixed pool of threads; 503 where they are spent
 
 /livez and /readyz are answered here, because they have to be answered above all when the threads are spent.
@@ -28,6 +28,7 @@ django_asgi = get_asgi_application()
 
 from common.errors import DomainError, Invalid, Unavailable  # noqa: E402
 from common.graphql import as_graphql_error  # noqa: E402  (models need the apps, which the line above has loaded)
+from datasets.download import send_download  # noqa: E402
 from datasets.links import send_file  # noqa: E402
 from datasets.receive import receive_upload  # noqa: E402
 from platform_site import health  # noqa: E402
@@ -78,6 +79,8 @@ async def route(scope: Message, receive: Receive, send: Send) -> None:
             await receive_upload(scope, receive, send)
         elif path.startswith("/files/"):
             await send_file(scope, receive, send)
+        elif path.startswith("/downloads/"):
+            await send_download(scope, receive, send)
         else:
             await _answer(scope, receive, send, _by_asgi if path == "/graphql/stream" else _in_a_thread)
 

@@ -29,6 +29,7 @@ CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 CORS_ORIGINS = environment.origins("CORS_ORIGINS")
 
 INSTALLED_APPS = [
+    "django.contrib.humanize",
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",

@@ -60,12 +60,17 @@ class Progress:
         self._events = events
         self._reports = reports
         self._share = 0.0
+        self._begun: dict[str, float] = {}
         self._told: dict[str, tuple[int, int, float]] = {}
         self._last = 0.0
 
     def start(self, report: StepReport) -> None:
-        report.status = "RUNNING"
+        report.status, self._share = "RUNNING", 0.0
         self._tell(report, 0.0)
+
+    def prepared(self, report: StepReport, share: float) -> None:
+        """A step that had to see all rows before its pass has done this much of its work; the pass is the rest of it."""
+        self._begun[report.name], self._share = share, 0.0
 
     def advance(self, share: float) -> None:
         """Tell of the step that has waited longest, if it has news; `share` of its pass is done."""
@@ -75,14 +80,18 @@ class Progress:
         running = [report for report in self._reports if report.status == "RUNNING" and self._has_news(report)]
         if running:
             longest = min(running, key=lambda report: list(self._told).index(report.name))
-            self._tell(longest, share)
+            self._tell(longest, self._share_of(longest))
 
     def end(self, report: StepReport, status: str) -> None:
         report.status = status
-        self._tell(report, self._share if status == "FAILED" else 1.0)
+        self._tell(report, self._share_of(report) if status == "FAILED" else 1.0)
+
+    def _share_of(self, report: StepReport) -> float:
+        begun = self._begun.get(report.name, 0.0)
+        return begun + (1 - begun) * self._share
 
     def _has_news(self, report: StepReport) -> bool:
-        return self._told[report.name] != (report.rows_in, report.rows_kept, self._share)
+        return self._told[report.name] != (report.rows_in, report.rows_kept, self._share_of(report))
 
     def _tell(self, report: StepReport, share: float) -> None:
         self._told.pop(report.name, None)  # told last: to the end of the order

@@ -25,6 +25,7 @@ from datasets.pipeline.columns import Columns, resolve_columns
 from datasets.pipeline.expecting import Expecting
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
 from datasets.pipeline.index import IndexWriter
+from datasets.pipeline.lengths import Lengths
 from datasets.pipeline.near_duplicates import DropNearDuplicates
 from datasets.pipeline.near_known import KnownNear
 from datasets.pipeline.parent import DropKnown, Parent
@@ -33,8 +34,10 @@ from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.progress import Progress, StepReport, sorted_counts
 from datasets.pipeline.recipe import Format, PythonUnits, Recipe
 from datasets.pipeline.rows import Chunk, Outcome, Parsed, Rejection, excerpt, joined
+from datasets.pipeline.samples import Samples
 from datasets.pipeline.scrubbing import Scrub
 from datasets.pipeline.shards import VersionWriter, described, rows_of_splits
+from datasets.pipeline.shares import INDEXED, SEARCHED
 from datasets.pipeline.spool import Spool, Spooled, clear, spooled
 from datasets.pipeline.steps import WITH_DIGEST, AssignSplit, ExactDedup, Validate, numbered
 from datasets.pipeline.upload import Upload
@@ -56,10 +59,13 @@ class Run:
         self.key = bytes.fromhex(attempt.orders["pii_key"])
         self.policy = Policy(self.recipe.pii, self.recipe.secrets)
         self.parent = Parent.of(attempt.orders.get("parent"))
+        self._part = 0.0, 1.0  # of a step's work, which going over all rows once is
         self.found: Counter[Kind] = Counter()
         self.expecting = Expecting(self.recipe.expectations)
-        counted = self.parent.manifest["bias_counts"] if self.parent else None
-        self.bias = Bias(counted) if self.recipe.bias else None
+        before = self.parent.manifest if self.parent else {}
+        lengths = before.get("length_histograms", ()), before.get("length_totals")
+        self.bias = Bias(before.get("bias_counts")) if self.recipe.bias else None
+        self.samples, self.lengths = Samples(self.recipe, self.key), Lengths(*lengths)
         self.first_rejections: dict[str, Rejection] = {}
         self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
         self.progress = Progress(attempt.events, list(self.reports.values()))
@@ -92,7 +98,7 @@ class Run:
             clear(self.attempt.folder)
         with self._timed("store"):
             files = writer.close(self.parent.files if self.parent else ())
-            kept_for_later = [described(path) for path in index.close()]
+            kept_for_later = [*map(described, index.close()), writer.write_samples(self.samples.to_json())]
         self._end(SECOND_PASS)
         steps = [
             {**report.to_json(), "examples": [example._asdict() for example in report.examples]}
@@ -105,11 +111,13 @@ class Run:
             counts = {**self.parent.with_added(counts), "added": counts, "moved": moved}
             steps = [self.parent.with_step(step) for step in steps]
         counts["splits"] = rows_of_splits(files)
+        counts["length_histograms"] = self.lengths.to_json()
         counts["bias"] = self.bias.report() if self.bias else None
         self._tell_about(counts["splits"])
         writer.publish(
             {
                 **counts,
+                "length_totals": self.lengths.totals,
                 "bias_counts": self.bias.to_json() if self.bias else None,
                 "pipeline_version": PIPELINE_VERSION,
                 "source_sha256": source_sha256,
@@ -193,12 +201,12 @@ class Run:
 
     def _second_pass(self, writer: VersionWriter) -> IndexWriter:
         assign = AssignSplit(self.recipe.split).begin()
-        scrub = Scrub(self.policy, self.key, self.found).begin()
+        scrub = Scrub(self.policy, self.key, self.found, self.samples.take_places).begin()
         count = self.bias.begin() if self.bias else Outcome
         with spooled(self.attempt.folder, self._after_batch) as everything:
             index = IndexWriter(writer.folder, everything.num_rows)
             near = self._near(everything, index)
-            self._start(name for name in SECOND_PASS if self._takes_place(name))
+            self._start(name for name in SECOND_PASS if name != "dedup_near" and self._takes_place(name))
             start = 0
             for spooled_rows, rejections in zip(everything.batches(), everything.rejections(), strict=True):
                 if self.recipe.exact_dedup:
@@ -212,6 +220,7 @@ class Run:
                 kept = self._step("bias", count, rows, rows.num_rows, rejections)
                 with self._timed("store"):
                     index.place(kept["number"].to_numpy(), *writer.add(kept))
+                    self.lengths.add(kept)
                     self.reports["store"].count(kept.num_rows, kept.num_rows)
                     writer.reject(self._in_order(rejections))
         return index
@@ -220,10 +229,17 @@ class Run:
         if self.recipe.near_dedup is None:
             return Outcome
         self.attempt.events.log(f"Looking for near-duplicates among {everything.num_rows:,} rows.")
+        report = self.reports["dedup_near"]
+        self.progress.start(report)
+        self._part = 0.0, INDEXED
         with self._timed("dedup_near"):
             choices = self.recipe.near_dedup
             known = KnownNear(self.parent, choices, self.policy, self.key) if self.parent else None
-            return DropNearDuplicates(choices, known).begin(everything, index.add_sketches)
+            step = DropNearDuplicates(choices, known, self.samples.take_clusters, self._after_band)
+            applied = step.begin(everything, index.add_sketches)
+        self._part = 0.0, 1.0
+        self.progress.prepared(report, SEARCHED)
+        return applied
 
     def _takes_place(self, name: str) -> bool:
         skipped = {"dedup_exact": not self.recipe.exact_dedup, "dedup_near": self.recipe.near_dedup is None}
@@ -231,8 +247,13 @@ class Run:
         return not skipped.get(name, False)
 
     def _after_batch(self, share: float) -> None:
-        self.progress.advance(share)
+        begun, ended = self._part
+        self.progress.advance(begun + (ended - begun) * share)
         self.attempt.check_stop()
+
+    def _after_band(self, share: float) -> None:
+        self._part = INDEXED, SEARCHED
+        self._after_batch(share)
 
     def _batches(self, columns: Columns, chunks: Iterator[Chunk]) -> Iterator[Parsed]:
         """What was parsed, in batches that are worth a step's while."""

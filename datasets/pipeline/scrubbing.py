@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datasets.pipeline.pii import SECRETS, Policy, scrub
+from datasets.pipeline.pii import SECRETS, Policy, Scrubbed, scrub
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.rows import CONTENT, EXAMPLES, Example, Outcome, Reason, Rejection, marked
 
@@ -20,12 +20,13 @@ SEARCHED = (*CONTENT, "group")
 class Scrub:
     """`key` makes the placeholders: the same value has the same one wherever the same key is used.
 
-    `found` counts by kind, in rows that are left out, too.
+    `found` counts by kind, in rows that are left out, too. `each_batch` gets rows as they were, and what was found in them.
     """
 
     policy: Policy
     key: bytes
     found: Counter[Kind]
+    each_batch: Callable[[pa.Table, Scrubbed], None] = lambda rows, scrubbed: None
 
     name = "pii"
 
@@ -38,6 +39,7 @@ class Scrub:
         self.found.update(scrubbed.counts)
         if not scrubbed.counts:
             return Outcome(rows)
+        self.each_batch(rows, scrubbed)
         changed = pa.array([False] * rows.num_rows)
         for name, column in scrubbed.columns.items():
             differs = pc.fill_null(pc.not_equal(column, rows[name]), False)

@@ -34,6 +34,7 @@ Places = tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]
 
 ROW_GROUP_BYTES = 16 << 20
 ROW_GROUP_REJECTIONS = 20_000
+SAMPLES = "samples.json"
 
 
 class Shard:
@@ -138,6 +139,13 @@ class VersionWriter:
         files.append({**entry, "upload": self._upload, "rows": self.rejected, "split": "rejections"})
         sync_folder(self.folder)
         return files
+
+    def write_samples(self, samples: dict[str, Any]) -> dict[str, Any]:
+        """Write samples.json, which holds no rows: its entry in the manifest."""
+        content = json.dumps(samples, ensure_ascii=False, allow_nan=False, indent=1, sort_keys=True).encode()
+        write_whole(self.folder / SAMPLES, content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        return {"name": SAMPLES, "sha256": sha256, "size_bytes": len(content)}
 
     def publish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest: from now on the folder is a version."""

@@ -316,4 +316,4 @@ def test_versions_are_jobs_too(ada: Person, capsys: Any) -> None:
     assert claim(DatasetVersion, "here:1")
     with operator():
         DatasetVersion.objects.filter(pk=version.pk).advance([Event("StepProgressed", {"name": "parse"})])
-    assert "here:1: 35% parsed, StepProgressed " in jobs(capsys)[1]
+    assert "here:1: 35% done, StepProgressed " in jobs(capsys)[1]

@@ -180,6 +180,7 @@ def test_the_manifest_names_every_file_and_a_rerun_gives_the_same_bytes(tmp_path
         "index-sources.json",
         "manifest.json",
         "rejections-00000.parquet",
+        "samples.json",
         "test-00000.parquet",
         "train-00000.parquet",
         "validation-00000.parquet",

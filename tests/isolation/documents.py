@@ -15,6 +15,7 @@ from graphql import (
     is_interface_type,
     is_leaf_type,
     is_non_null_type,
+    is_required_argument,
 )
 
 from platform_site.schema import schema
@@ -31,7 +32,7 @@ def leaves(kind: Any, *inner: str) -> str:
         of_each = [f"... on {each.name} {{ {leaves(each)} }}" for each in kind.types if each.name != "OperationInfo"]
         refusal = [REFUSAL] if any(each.name == "OperationInfo" for each in kind.types) else []
         return " ".join(["__typename", *of_each, *refusal])
-    plain = [name for name, field in kind.fields.items() if is_leaf_type(get_named_type(field.type))]
+    plain = [_asked(name, field) for name, field in kind.fields.items() if is_leaf_type(get_named_type(field.type))]
     if kind.name.endswith("Connection"):
         inner = (f"edges {{ cursor node {{ {leaves(node_of(kind), *inner)} }} }}",)
     if is_interface_type(kind):
@@ -47,9 +48,19 @@ def _of_each(interface: Any) -> Iterator[str]:
         for name, field in kind.fields.items():
             types[name].add(str(field.type))
     for kind in each:
-        own = [name for name, field in kind.fields.items() if is_leaf_type(get_named_type(field.type))]
-        told = [name if len(types[name]) == 1 else f"{kind.name}_{name}: {name}" for name in own]
+        own = {name: field for name, field in kind.fields.items() if is_leaf_type(get_named_type(field.type))}
+        told = [
+            _asked(name, field) if len(types[name]) == 1 else f"{kind.name}_{name}: {_asked(name, field)}"
+            for name, field in own.items()
+        ]
         yield f"... on {kind.name} {{ {' '.join(told)} }}"
+
+
+def _asked(name: str, field: GraphQLField) -> str:
+    """A field with what it has to be given, which is a choice: the first that there is."""
+    needed = {key: get_named_type(each.type) for key, each in field.args.items() if is_required_argument(each)}
+    given = ", ".join(f"{key}: {next(iter(choices.values))}" for key, choices in needed.items())
+    return f"{name}({given})" if given else name
 
 
 def node_of(connection: Any) -> Any:

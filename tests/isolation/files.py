@@ -26,6 +26,12 @@ def store_files(prefix: str, word: str) -> None:
         for split in ("TRAIN", "VALIDATION", "TEST")
     ]
     default_storage.save(f"{prefix}/manifest.json", ContentFile(json.dumps({"files": files}).encode()))
+    place = {"line": 1, "source": word}
+    masked = {**place, "kind": word, "field": word, "before": word, "after": word}
+    dropped = {**place, "similarity": 1.0, "excerpt": word, "kept_excerpt": word}
+    cluster = {**place, "excerpt": word, "size": 2, "dropped": [dropped]}
+    samples = json.dumps({"masked_places": [masked], "duplicate_clusters": [cluster]})
+    default_storage.save(f"{prefix}/samples.json", ContentFile(samples))
 
 
 def _parquet(row: dict[str, Any]) -> ContentFile[bytes]:

@@ -14,7 +14,9 @@ from common import graphql
 from common.events import JobEvent
 from common.tenancy import TenantQuerySet
 from datasets import actions as datasets_actions
+from datasets import signed_links
 from datasets import schema as datasets_schema
+from datasets.download import route as download
 from datasets.models import Dataset
 from datasets.receive import arrival
 from inference import schema as inference_schema
@@ -242,6 +244,18 @@ LEAKS = [
         mistakes.any_ticket,
         urls.check_uploads,
         "a ticket signed for something else as anonymous: 400",
+    ),
+    Leak(
+        "a link to another's rows is followed",
+        replaced(download, "organizations_scope", mistakes.everybodys),
+        urls.check_downloads,
+        "a link of ours for a version of theirs as outsider: 200",
+    ),
+    Leak(
+        "any link is followed",
+        replaced(signed_links, "_salt", lambda purpose: "x"),
+        urls.check_downloads,
+        "a link signed for something else as anonymous: 200",
     ),
     Leak(
         "the admin is for everybody who is signed in",

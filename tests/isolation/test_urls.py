@@ -36,6 +36,10 @@ def test_files_are_sent_for_a_right_link_alone(world: World) -> None:
     urls.check_files(world)
 
 
+def test_rows_are_given_to_a_right_link_alone(world: World) -> None:
+    urls.check_downloads(world)
+
+
 def test_a_probe_tells_everybody_the_same(world: World) -> None:
     urls.check_probes(world)
 

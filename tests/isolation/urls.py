@@ -16,7 +16,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts.models import User
-from datasets import links, tickets
+from datasets import exports, links, signed_links, tickets
 from platform_site import asgi
 from tests.isolation.askers import Asker
 from tests.isolation.flaws import expect_none
@@ -45,6 +45,7 @@ ROUTES = {
     "/readyz": Shows.NOTHING_OF_ANYBODY,
     "/uploads/": Shows.TICKETS,
     "/files/": Shows.TICKETS,
+    "/downloads/": Shows.TICKETS,
     "/graphql": Shows.SCHEMA,
     "/graphql/stream": Shows.SCHEMA,
 }
@@ -181,18 +182,40 @@ def check_files(world: World) -> None:
         "of two words": signing.dumps([key, "rows.parquet"], salt=links._SALT),
         "nothing": "",
     }
+    expect_none(_flaws_of_links(world, f"/files/{right}", {what: f"/files/{token}" for what, token in forged.items()}))
 
-    def flaws() -> Iterator[str]:
-        if request("GET", f"/files/{right}", world.askers["anonymous"]).status_code != 200:
-            yield "a link of theirs does not work"
-        for what, token in forged.items():
-            answers = {asker.name: request("GET", f"/files/{token}", asker) for asker in world.askers.values()}
-            wrong = {name: answer for name, answer in answers.items() if answer.status_code != 404}
-            yield from (f"a link {what} as {name}: {answer.status_code}" for name, answer in wrong.items())
-            if len({answer.content for answer in answers.values()}) != 1:
-                yield f"a link {what} is answered differently"
 
-    expect_none(flaws())
+def check_downloads(world: World) -> None:
+    """Rows are given to a link alone, whoever brings it, and of the version and the organization that it was made for."""
+    version = world.theirs.rows["DatasetVersion"]
+    values = [str(world.theirs.organization.pk), str(version.pk), "JSONL", ""]
+    right = _download_of(values)
+    forged = {
+        "of ours for a version of theirs": _download_of([str(world.ours.organization.pk), *values[1:]]),
+        "signed for something else": signing.dumps(values, salt="x"),
+        "that is a ticket": tickets.url_for(world.theirs.waiting_upload).rpartition("/")[2],
+        "with another signature": right[:-2] + ("AA" if right[-2:] != "AA" else "BB"),
+        "an id": str(version.pk),
+        "nothing": "",
+    }
+    forged = {what: f"/downloads/{token}" for what, token in forged.items()}
+    expect_none(_flaws_of_links(world, f"/downloads/{right}", forged))
+
+
+def _download_of(values: list[str]) -> str:
+    return signed_links.url_of(exports.PURPOSE, values).rpartition("/")[2]
+
+
+def _flaws_of_links(world: World, right: str, forged: dict[str, str]) -> Iterator[str]:
+    answer = request("GET", right, world.askers["anonymous"])
+    if answer.status_code != 200 or world.theirs.word.encode() not in answer.content:
+        yield "a right link gives no rows"
+    for what, path in forged.items():
+        answers = {asker.name: request("GET", path, asker) for asker in world.askers.values()}
+        wrong = {name: answer for name, answer in answers.items() if answer.status_code != 404}
+        yield from (f"a link {what} as {name}: {answer.status_code}" for name, answer in wrong.items())
+        if len({answer.content for answer in answers.values()}) != 1:
+            yield f"a link {what} is answered differently"
 
 
 def check_probes(world: World) -> None:

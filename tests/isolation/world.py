@@ -169,6 +169,16 @@ def _version(by: dict[str, Any], dataset: Dataset, upload: Upload, word: str) ->
         splits=[{"name": "TRAIN", "rows": 1, "bytes": 1}],
         pii_findings=[{"key": word, "count": 1}],
         bias={"look_at": [word]},
+        length_histograms=[
+            {
+                "field": word,
+                "rows": 1,
+                "shortest": 1,
+                "longest": 1,
+                "mean": 1.0,
+                "bins": [{"at_least": 1, "at_most": 1, "rows": 1}],
+            }
+        ],
         storage_prefix=f"t/{by['organization'].pk}/versions/{word}",
         report_key=f"t/{by['organization'].pk}/reports/{word}",
         **_texts_of_a_job(word),

@@ -25,6 +25,7 @@ ANSWERS = [
     ("POST", "/graphql", 401, {"Authorization": "Bearer x"}),
     ("POST", "/graphql/stream", 406, {}),
     ("PUT", "/uploads/x", 404, {}),
+    ("GET", "/downloads/x", 404, {}),
     ("GET", "/livez", 200, {}),
     ("GET", "/readyz", 200, {}),
     ("GET", "/static/platform/site.css", 200, {}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,11 +78,16 @@ class NearIndex:
             self._sizes.append(byte_lengths(chunk).astype(np.uint32))
             self._searched.append(np.concatenate([each.counts > 0 for each in found]))
 
-    def clusters(self, texts_of: TextsOf, quality: npt.NDArray | None = None) -> Clusters:
+    def clusters(
+        self,
+        texts_of: TextsOf,
+        quality: npt.NDArray | None = None,
+        each_band: Callable[[float], None] = lambda share: None,
+    ) -> Clusters:
         """Near-duplicates, each connected with the others of its cluster by pairs whose exact similarity reaches the threshold.
 
         `texts_of` gives documents again, by their numbers in ascending order. Of a cluster the row of the highest quality is
-        kept, of several the longest in bytes, of several the first.
+        kept, of several the longest in bytes, of several the first. `each_band` hears the share of the bands that were looked through.
         """
         if quality is not None and len(quality) != self.rows:
             raise ValueError(f"there are {self.rows} documents, and the quality of {len(quality)}")
@@ -92,6 +97,7 @@ class NearIndex:
         searched = np.flatnonzero(_joined(self._searched, np.bool_))
         for band in range(self.choices.bands):
             search.look_through(band, self._keys_of, searched)
+            each_band((band + 1) / self.choices.bands)
         rows, roots = search.forest.clusters()
         order = np.lexsort((rows, -sizes[rows].astype(np.int64), _descending(quality, rows), roots))
         rows, roots = rows[order], roots[order]

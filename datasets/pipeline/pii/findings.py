@@ -62,6 +62,11 @@ class Findings:
         chosen = np.isin(self.kind, [CODES[kind] for kind in kinds])
         return Findings(self.row[chosen], self.start[chosen], self.end[chosen], self.kind[chosen])
 
+    def of_rows(self, chosen: np.ndarray) -> Findings:
+        """Those in the rows for which `chosen` is true."""
+        there = chosen[self.row]
+        return Findings(self.row[there], self.start[there], self.end[there], self.kind[there])
+
     def rows(self) -> np.ndarray:
         """The rows in which anything was found."""
         return np.unique(self.row)

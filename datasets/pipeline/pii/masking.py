@@ -47,7 +47,7 @@ def mask_row(text: str, findings: list[Finding], placeholders: Placeholders) -> 
     places: list[tuple[int, int, Kind]] = []
     done = length = 0
     for finding in findings:
-        head, new, tail = _replacement(text, finding, placeholders)
+        head, new, tail = replacement(text, finding, placeholders)
         kept = text[done : finding.start] + head
         pieces += (kept, new, tail)
         places.append((length + len(kept), length + len(kept) + len(new), finding.kind))
@@ -56,7 +56,7 @@ def mask_row(text: str, findings: list[Finding], placeholders: Placeholders) -> 
     return Masked("".join((*pieces, text[done:])), places)
 
 
-def _replacement(text: str, finding: Finding, placeholders: Placeholders) -> tuple[str, str, str]:
+def replacement(text: str, finding: Finding, placeholders: Placeholders) -> tuple[str, str, str]:
     """What stays before, the placeholder, and what stays behind.
 
     Digits alone may be a number of JSON or of a program: unless quotes enclose them, they become a number. All else can be a

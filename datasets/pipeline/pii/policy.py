@@ -31,12 +31,16 @@ class Policy:
 
 @dataclass(frozen=True)
 class Scrubbed:
-    """`columns` have as many rows as before; `dropped` says of each row which kind it is left out for, or null."""
+    """`columns` have as many rows as before; `dropped` says of each row which kind it is left out for, or null.
+
+    `found` is where, in each column, before anything was masked.
+    """
 
     columns: dict[str, Column]
     dropped: pa.Array
     counts: Counter[Kind]
     previews: list[Preview] = field(default_factory=list)
+    found: dict[str, Findings] = field(default_factory=dict)
 
 
 def scrub(
@@ -64,7 +68,7 @@ def scrub(
         name: mask(columns[name], findings if to_mask == ALL else find(columns[name], to_mask, names), key)
         for name, findings in found.items()
     }
-    return Scrubbed(masked, _dropped(found.values(), policy.kinds(Action.DROP), rows), counts, shown)
+    return Scrubbed(masked, _dropped(found.values(), policy.kinds(Action.DROP), rows), counts, shown, found)
 
 
 def _dropped(found: Iterable[Findings], kinds: frozenset[Kind], rows: int) -> pa.Array:

@@ -1,0 +1,264 @@
+"""A local file becomes a version of a dataset, for an operator."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import ProgrammingError, close_old_connections
+from django.db.models import Q
+from django.urls import reverse
+
+from accounts.models import Organization
+from accounts.roles import Role
+from common.errors import DomainError, Invalid
+from common.job_report import entry_of
+from common.jobs import JobStatus
+from common.lookup import api_id, short
+from common.outages import AWAY, first_line
+from common.tenancy import operator, tenant
+from common.text import is_storable, one_line
+from datasets import actions, rows
+from datasets.interrupting import sigterm_as_ctrl_c
+from datasets.lookup import dataset_named
+from datasets.making_screen import MakingScreen, Steps
+from datasets.models import Dataset, DatasetVersion
+from datasets.pipeline.fingerprint import fingerprint
+from datasets.pipeline.recipe import Recipe, RecipeError
+from datasets.sending import AtTheShell, send_file, sha256_of, upload_of
+
+LOOK_EVERY_S = 0.3
+EVENTS_AT_ONCE = 1_000
+REASONS_WITH_EXAMPLES = 5
+
+
+class Command(BaseCommand):
+    help = "Makes a dataset, or a further version of one, from a file on this host, for whichever organization."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, help="JSONL, JSON, CSV, or Python, or a zip of it")
+        parser.add_argument("--organization", metavar="SLUG-OR-ID", help="whose it will be; of a --dataset, known")
+        parser.add_argument("--name", help="what the new dataset is called")
+        parser.add_argument("--dataset", metavar="ID", help="make a further version of this one instead")
+        parser.add_argument(
+            "--recipe", metavar="FILE.json", type=Path, help="RecipeInput's fields; without it, defaults"
+        )
+        parser.add_argument("--wait", action="store_true", help="until it is made, with the progress of each step")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        with sigterm_as_ctrl_c():
+            self._process(options)
+
+    def _process(self, options: dict[str, Any]) -> None:
+        try:
+            version = self._make(options)
+        except DomainError as refusal:
+            _fail(refusal.message)
+        except (*AWAY, ProgrammingError) as error:
+            _fail(f"The database does not answer, or was not migrated: {first_line(error)}")
+        except OSError as error:
+            _fail(f"The file could not be stored: {error.strerror or error}")
+        except KeyboardInterrupt:
+            print("Interrupted; nothing was made.", file=sys.stderr)
+            sys.exit(130)
+        if options["wait"] and not version.has_ended:
+            version = self._wait(version)
+        self._tell(version)
+        if version.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+            sys.exit(1)
+
+    # ------------------------------------------------------------------------------------------ making it
+
+    def _make(self, options: dict[str, Any]) -> DatasetVersion:
+        self._screen = MakingScreen(sys.stdout)
+        path = _usable(options["file"])
+        recipe = _recipe(options["recipe"])
+        with operator():
+            dataset = dataset_named(options["dataset"]) if options["dataset"] else None
+            organization = _organization(options["organization"], dataset)
+        if (dataset is None) == (options["name"] is None):
+            raise Invalid("Say --name for a new dataset, or --dataset for a further version of one.")
+        closing = frozenset([organization.pk]) if organization.closes_at else frozenset[UUID]()
+        actor = AtTheShell(user_id=None, roles={organization.pk: Role.OWNER}, closing=closing)
+        with self._screen.reading(f"Reading {path.name}", path.stat().st_size) as advance:
+            sha256 = sha256_of(path, advance)
+        with tenant(actor):
+            same = _made_before(organization.pk, fingerprint(sha256, recipe))
+            upload = upload_of(organization.pk, sha256)
+        if same is not None:
+            self._screen.line("There is a version of the same bytes and recipe: this is it.")
+            return same
+        if upload is None:
+            upload = send_file(actor, organization.pk, path, sha256)
+        with tenant(actor):
+            if dataset is None:
+                version = actions.create_dataset(
+                    actor=actor, organization_id=organization.pk, name=options["name"], upload=upload, recipe=recipe
+                )
+            else:
+                version = actions.process_dataset(actor=actor, dataset=dataset, upload=upload, recipe=recipe)
+            version.operated("create", actor.name)
+        self._screen.line(f"Queued as {short(version)}: {one_line(str(version), 200)}")
+        return version
+
+    # ------------------------------------------------------------------------------------------ waiting for it
+
+    def _wait(self, version: DatasetVersion) -> DatasetVersion:
+        try:
+            with self._screen.steps() as steps:
+                return _followed(version, steps)
+        except KeyboardInterrupt:
+            name = short(version)
+            print(
+                f"\nThe version goes on without you. To look:  manage.py jobs show {name}\n"
+                f"                                To cancel: manage.py jobs cancel {name}",
+                file=sys.stderr,
+            )
+            sys.exit(130)
+
+    def _tell(self, version: DatasetVersion) -> None:
+        screen, name = self._screen, short(version)
+        if version.status == JobStatus.SUCCEEDED:
+            screen.result(version, _examples(version))
+        elif version.has_ended:
+            said = f": {one_line(version.error_message, 1000)}" if version.error_message else ""
+            screen.line(f"{version.status}{said}", "red")
+        address = settings.PUBLIC_URL + reverse("admin:datasets_datasetversion_change", args=[version.pk])
+        screen.line(f"Its page:  {address}")
+        screen.line(f"In the API: {api_id(version)}")
+        if version.status == JobStatus.SUCCEEDED:
+            screen.line(f"Its rows:  manage.py export_dataset {name}")
+        elif not version.has_ended:
+            screen.line(f"To look:   manage.py jobs show {name}")
+            screen.line(f"To cancel: manage.py jobs cancel {name}")
+
+
+def _followed(version: DatasetVersion, steps: Steps) -> DatasetVersion:
+    """The version once it has ended, and all that happened has been shown."""
+    after = 0
+    while True:
+        try:
+            with operator():
+                version = DatasetVersion.objects.select_related("dataset").get(pk=version.pk)
+                events = list(version.event_log.filter(sequence__gt=after).order_by("sequence")[:EVENTS_AT_ONCE])
+                why = entry_of(version).why if version.status == JobStatus.QUEUED else ""
+        except AWAY as error:
+            steps.state(f"The database does not answer; the version may go on: {first_line(error)}")
+            close_old_connections()
+            time.sleep(LOOK_EVERY_S)
+            continue
+        steps.state(f"  {why}" if why else "")
+        for event in events:
+            steps.take(event.kind, event.data)
+            after = event.sequence
+        if version.has_ended and not events:
+            return version
+        if not events:
+            time.sleep(LOOK_EVERY_S)
+
+
+def _examples(version: DatasetVersion) -> dict[str, str]:
+    """For the most frequent reasons, the first row that was left out for each."""
+    counts = sorted((r for step in version.steps for r in step["reasons"]), key=lambda r: -r["count"])
+    found = {}
+    try:
+        for reason in [each["key"] for each in counts[:REASONS_WITH_EXAMPLES]]:
+            for _, row in rows.rejections(version, first=1, after=None, reason=reason).rows:
+                found[reason] = f"line {row['line']}: {row['excerpt']}"
+    except FileNotFoundError:  # its dataset was deleted a moment ago
+        pass
+    return found
+
+
+def _made_before(organization_id: UUID, hashed: str) -> DatasetVersion | None:
+    """Made, or on its way to be: what the actions would give back for these bytes."""
+    same = DatasetVersion.objects.filter(organization_id=organization_id, fingerprint=hashed, dataset__deleted_at=None)
+    on_its_way = Q(status__in=[JobStatus.QUEUED, JobStatus.RUNNING], cancel_requested_at=None)
+    found: DatasetVersion | None = (
+        same.filter(on_its_way | Q(status=JobStatus.SUCCEEDED)).select_related("dataset").first()
+    )
+    return found
+
+
+# ------------------------------------------------------------------------------------------ what was typed
+
+
+def _usable(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.exists():
+        near = get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
+        raise Invalid(f"There is no file {path}" + (f"; did you mean {path.parent / near[0]}?" if near else "."))
+    if not path.is_file():
+        raise Invalid(f"{path} is not a file: zip a folder, and name the zip.")
+    if not os.access(path, os.R_OK):
+        raise Invalid(f"{path} cannot be read: its permissions forbid it.")
+    return path
+
+
+def _organization(text: str | None, dataset: Dataset | None) -> Organization:
+    """Raises Invalid, which names what is spelled alike."""
+    if text is None:
+        if dataset is None:
+            raise Invalid("Say whose it will be: --organization, and its slug or id.")
+        return dataset.organization
+    found: Organization | None = Organization.objects.filter(slug=text).first() or _organization_of_id(text)
+    if found is None:
+        near = get_close_matches(text, Organization.objects.values_list("slug", flat=True), 3)
+        raise Invalid(
+            f"No organization has the slug or the id {one_line(text, 60)!r}"
+            + (f"; there is {', '.join(near)}." if near else ": the admin lists them.")
+        )
+    if dataset is not None and dataset.organization_id != found.pk:
+        raise Invalid(f"{dataset} belongs to {dataset.organization.slug}, not to {found.slug}.")
+    return found
+
+
+def _organization_of_id(text: str) -> Organization | None:
+    try:
+        key = UUID(text)
+    except ValueError:
+        return None
+    found: Organization | None = Organization.objects.filter(pk=key).first()
+    return found
+
+
+def _recipe(path: Path | None) -> Recipe:
+    """Of a file as the API takes it, or as a manifest has it. Raises Invalid with the place of what is wrong."""
+    if path is None:
+        return Recipe()
+    try:
+        value = json.loads(_usable(path).read_text())
+    except UnicodeDecodeError:
+        raise Invalid(f"{path} is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise Invalid(f"{path} is no JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
+    try:
+        recipe = Recipe.from_json(_snake_case(value))
+    except (RecipeError, TypeError) as error:
+        raise Invalid(f"{path}: {error}.") from None
+    if not all(is_storable(name) for name in recipe.to_json()["columns"].values() if name):
+        raise Invalid(f"{path}: no column has a name with such characters.")
+    return recipe
+
+
+def _snake_case(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {
+        re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", key): _snake_case(inner) for key, inner in value.items()
+    }
+
+
+def _fail(message: str) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(1)

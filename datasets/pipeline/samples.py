@@ -1,0 +1,112 @@
+"""A few of the pipeline's decisions, for a person to judge them: clusters of near-duplicates, and masked places.
+
+They lie beside the shards, as samples.json. What the recipe masks or drops is masked in them, too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from datasets.pipeline.near.choices import NearDedup
+from datasets.pipeline.near.index import Clusters
+from datasets.pipeline.near.shingles import Ints, shingles_of
+from datasets.pipeline.near.similarity import jaccard
+from datasets.pipeline.pii import Action, Policy, Scrubbed, scrub
+from datasets.pipeline.pii.kinds import Kind
+from datasets.pipeline.pii.places import masked_places
+from datasets.pipeline.recipe import Recipe
+from datasets.pipeline.rows import excerpt, texts
+from datasets.pipeline.spool import Spooled
+
+CLUSTERS = 100  # the largest
+MEMBERS = 5  # of each, beside the row that is kept: those that are least sure to belong there
+PLACES = 20  # of each kind
+BEFORE_DIFFERENCE = 60  # characters that an excerpt shows before two rows differ
+SEARCHED_CHARACTERS = 50_000  # of a row
+SHOWN_WITHIN = 40_000  # what is masked of it is known as far as this: nothing found reaches from here beyond the rest
+
+
+class Samples:
+    def __init__(self, recipe: Recipe, key: bytes) -> None:
+        self._policy, self._key = Policy(recipe.pii, recipe.secrets), key
+        self._near = recipe.near_dedup
+        self._clusters: list[dict[str, Any]] = []
+        self._places: list[dict[str, Any]] = []
+        self._room: Counter[Kind] = Counter(dict.fromkeys(self._policy.kinds(Action.MASK), PLACES))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"duplicate_clusters": self._clusters, "masked_places": self._places}
+
+    # ------------------------------------------------------------------------------------------ clusters
+
+    def take_clusters(self, clusters: Clusters, everything: Spooled) -> None:
+        assert self._near is not None
+        kept, counts = np.unique(clusters.kept, return_counts=True)
+        for place in np.lexsort((kept, -counts))[:CLUSTERS].tolist():
+            members = np.flatnonzero(clusters.kept == kept[place])
+            doubtful = members[np.lexsort((clusters.member[members], clusters.similarity[members]))[:MEMBERS]]
+            dropped = np.sort(clusters.member[doubtful])
+            rows = everything.take([int(kept[place]), *dropped.tolist()])
+            self._clusters.append(self._cluster(rows, int(counts[place]) + 1, self._near))
+
+    def _cluster(self, rows: pa.Table, size: int, near: NearDedup) -> dict[str, Any]:
+        """Of the row that is kept, and after it some of those that are not."""
+        said = texts(rows)
+        similarity = _with_the_first(said, near)
+        kept, *others = self._masked(said)
+        places = list(zip(rows["line"].to_pylist(), rows["source"].to_pylist(), strict=True))
+        (line, source), *rest = places
+        dropped = [
+            {"line": line, "source": source, "similarity": round(alike, 4), **_beside(text, kept)}
+            for (line, source), alike, text in zip(rest, similarity, others, strict=True)
+        ]
+        return {
+            "line": line,
+            "source": source,
+            "excerpt": excerpt(kept[:SHOWN_WITHIN]),
+            "size": size,
+            "dropped": dropped,
+        }
+
+    def _masked(self, said: pa.ChunkedArray) -> list[str]:
+        hidden = Policy(*(Action.KEEP if each is Action.KEEP else Action.MASK for each in _actions(self._policy)))
+        begun = pa.array([text[:SEARCHED_CHARACTERS] for text in said.to_pylist()], pa.string())
+        masked: list[str] = scrub({"text": begun}, hidden, self._key).columns["text"].to_pylist()
+        return masked
+
+    # ------------------------------------------------------------------------------------------ masked places
+
+    def take_places(self, rows: pa.Table, scrubbed: Scrubbed) -> None:
+        """Of rows that stay, as they were before."""
+        if not any(left > 0 for left in self._room.values()):
+            return
+        stays = np.asarray(scrubbed.dropped.is_null())
+        for name, findings in scrubbed.found.items():
+            found = masked_places(rows[name], findings.of_rows(stays), self._key, self._room)
+            for place in found:
+                line, source = (rows[column][place.row].as_py() for column in ("line", "source"))
+                where = {"kind": place.kind.value, "line": line, "source": source, "field": name}
+                self._places.append({**where, "before": place.before, "after": place.after})
+
+
+def _actions(policy: Policy) -> tuple[Action, Action]:
+    return policy.pii, policy.secrets
+
+
+def _with_the_first(said: pa.ChunkedArray, near: NearDedup) -> list[float]:
+    """The exact similarity of each of the others with the first."""
+    others: Ints = np.arange(1, len(said))
+    alike: list[float] = jaccard(shingles_of(said, near.shingle_tokens), np.zeros_like(others), others).tolist()
+    return alike
+
+
+def _beside(text: str, kept: str) -> dict[str, str]:
+    """Both texts from shortly before the first difference."""
+    pairs = enumerate(zip(text, kept, strict=False))
+    differs = next((at for at, (one, other) in pairs if one != other), min(len(text), len(kept)))
+    start = max(0, min(differs, SHOWN_WITHIN) - BEFORE_DIFFERENCE)
+    return {"excerpt": excerpt(text[start:SHOWN_WITHIN]), "kept_excerpt": excerpt(kept[start:SHOWN_WITHIN])}
