@@ -7,10 +7,10 @@ from functools import partial
 from uuid import UUID
 
 from common import blobs
-from datasets.signed_links import url_of, values_in
 from datasets.files import files_of
 from datasets.models import DatasetVersion
 from datasets.pipeline.export import ExportFormat, Part, exported, rows_in
+from datasets.signed_links import url_of, values_in
 
 PURPOSE = "downloads"
 SPLITS = ("TRAIN", "VALIDATION", "TEST")

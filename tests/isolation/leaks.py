@@ -14,8 +14,8 @@ from common import graphql
 from common.events import JobEvent
 from common.tenancy import TenantQuerySet
 from datasets import actions as datasets_actions
-from datasets import signed_links
 from datasets import schema as datasets_schema
+from datasets import signed_links
 from datasets.download import route as download
 from datasets.models import Dataset
 from datasets.receive import arrival
