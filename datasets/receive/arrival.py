@@ -85,6 +85,8 @@ def give_up(upload: Upload) -> None:
 def _say_complete(upload: Upload, sha256: str, key: str) -> bool:
     """Whether it was this transfer that made it complete."""
     with organizations_scope([upload.organization_id]):
+        # held first: an UPDATE that asks another table, too, does not ask again for a row that it has waited for
+        Upload.objects.select_for_update().filter(pk=upload.pk).first()
         waiting = Upload.objects.filter(pk=upload.pk, completed_at=None, organization__closes_at=None).not_given_up()
         won = waiting.update(
             received_bytes=upload.size_bytes, sha256=sha256, completed_at=timezone.now(), storage_key=key
