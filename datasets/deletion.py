@@ -57,7 +57,8 @@ def _remove_bytes(dataset: Dataset) -> None:
     with operator():
         versions = list(DatasetVersion.objects.filter(dataset=dataset))
         reports = list(VersionReport.objects.filter(version__dataset=dataset))
-        if not all(request_cancel(report).has_ended for report in reports):
+        asked = [request_cancel(report) for report in reports]
+        if not all(report.has_ended for report in asked):
             return  # one is just being made: the next turn finds it stopped
     for report in reports:
         blobs.delete_tree(report.artefacts)
