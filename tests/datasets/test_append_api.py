@@ -196,8 +196,9 @@ def test_what_cannot_be_added_to_is_refused_with_words(ada: Person) -> None:
     assert codes(append(ada, dataset, None)) == [("VALIDATION", "UPLOAD_REQUIRED", "uploadId")]
     with operator():
         waiting = Upload.objects.create(organization=ada.organization, file_name="a", size_bytes=5)
-        DatasetVersion.objects.filter(dataset=dataset).update(pipeline_version=1)
     assert codes(append(ada, dataset, waiting)) == [("VALIDATION", "UPLOAD_INCOMPLETE", "uploadId")]
+    with operator():
+        DatasetVersion.objects.filter(dataset=dataset).update(pipeline_version=1)
     assert codes(append(ada, dataset, sent)) == [("VALIDATION", "APPEND_NEEDS_NEW_VERSION", "append")]
     assert len(versions(dataset)) == 1
 

@@ -163,6 +163,7 @@ def _version(by: dict[str, Any], dataset: Dataset, upload: Upload, word: str) ->
         upload=upload,
         number=1,
         recipe=recipe.to_json() | {"columns": {"text": word}},
+        asked_recipe=recipe.to_json() | {"columns": {"text": word}},
         fingerprint=hashed,
         status="SUCCEEDED",
         steps=[{**step, "reasons": [{"key": word, "count": 1}], "seconds": 1.0}],

@@ -90,7 +90,8 @@ def test_what_contains_rows_of_a_person(capsys: pytest.CaptureFixture[str]) -> N
     assert [(row["line"], row["masked"]) for row in report["rows"]] == [(3, True), (3, False)]
     assert [each["name"] for each in report["versions"]] == ["Snippets v1", "Snippets v2", "Snippets v3"]
     with operator():
-        entries = list(AuditEntry.objects.filter(action="rows.find").values_list("organization_id", "actor", "details"))
+        found_before = AuditEntry.objects.filter(action="rows.find").order_by("sequence")
+        entries = list(found_before.values_list("organization_id", "actor", "details"))
     assert entries == [
         (ada.organization.pk, "command", {"rows": 3, "versions": 3}),
         (ada.organization.pk, "command", {"rows": 2, "versions": 3}),
