@@ -250,7 +250,7 @@ class _PushBack:
             self._one_by_one -= 1
             return ()
         if self._stretches is None:
-            self._stretches = Stretches(self._lines, delimiter)
+            self._stretches = Stretches(self._lines, delimiter, MAX_LINE_BYTES)
         found = self._stretches.from_line(self._at, columns, most)
         self._one_by_one = 0 if len(found.firsts) >= FEW else FEW - 1
         self._at = found.stop
