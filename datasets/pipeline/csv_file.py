@@ -108,11 +108,11 @@ def _parse(
         if batch.is_full:
             yield batch
             batch = CsvRecords(header, progress)
-        for number, values in lines.stretch(delimiter, len(header), batch.room):
-            if values is None:
+        for number, found in lines.stretch(delimiter, len(header), batch.room):
+            if found is None:
                 batch.reject(number, Reason.WRONG_FIELD_COUNT, lines.at(number))
             else:
-                batch.add(number, values)
+                batch.add(number, found)
         if not lines or batch.is_full:
             continue
         number, line = lines.peek()
