@@ -79,11 +79,11 @@ def _parse(
         if batch.is_full:
             yield batch
             batch = CsvRecords(header, progress)
-        for number, values in lines.stretch(dialect, len(header), batch.room):
-            if values is None:
+        for number, found in lines.stretch(dialect, len(header), batch.room):
+            if found is None:
                 batch.reject(number, Reason.WRONG_FIELD_COUNT, lines.at(number))
             else:
-                batch.add(number, values)
+                batch.add(number, found)
         if not lines or batch.is_full:
             continue
         number, line = lines.peek()
@@ -223,7 +223,7 @@ class _PushBack:
             self._one_by_one -= 1
             return ()
         if self._stretches is None:
-            self._stretches = Stretches(self._lines, dialect.delimiter)
+            self._stretches = Stretches(self._lines, dialect.delimiter, MAX_LINE_BYTES)
         found = self._stretches.from_line(self._at, columns, most)
         self._one_by_one = 0 if len(found.firsts) >= FEW else FEW - 1
         self._at = found.stop

@@ -15,7 +15,6 @@ import numpy as np
 
 from datasets.pipeline.flags import Counts, Flags, Positions
 from datasets.pipeline.lines import Lines, is_blank
-from datasets.pipeline.rows import MAX_LINE_BYTES
 
 _QUOTE, _NEWLINE, _RETURN, _SPACE, _NUL = b'"\n\r \0'
 _NOWHERE = 1 << 62  # behind all bytes
@@ -34,7 +33,8 @@ class Stretch:
 class Stretches:
     """Looks at all lines once; then stretches can be had from any of them."""
 
-    def __init__(self, lines: Lines, delimiter: str) -> None:
+    def __init__(self, lines: Lines, delimiter: str, max_bytes: int) -> None:
+        self._max_bytes = max_bytes  # of a record
         self._lines = lines
         self._codes = codes = np.frombuffer(lines.data + b"\n\n", np.uint8)
         is_quote, is_border = codes == _QUOTE, codes == ord(delimiter)
@@ -70,7 +70,7 @@ class Stretches:
         begin = int(np.searchsorted(ends, first))
         lasts = ends[begin : min(int(np.searchsorted(ends, stop)), begin + most)]
         firsts = np.concatenate([[first], lasts + 1])[:-1]
-        too_long = lines.ends[lasts] - lines.starts[firsts] > MAX_LINE_BYTES
+        too_long = lines.ends[lasts] - lines.starts[firsts] > self._max_bytes
         fine = int(too_long.argmax()) if too_long.any() else len(lasts)
         return firsts[:fine], lasts[:fine]
 

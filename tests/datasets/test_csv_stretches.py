@@ -76,7 +76,7 @@ def test_both_ways_keep_and_refuse_the_same(data: bytes, tmp_path: Path, small_b
 
 def test_a_stretch_ends_where_something_needs_a_closer_look() -> None:
     data = b'a,b\n"c\nd","e""f"\ng\n"h"i,j\nk,l\n'
-    stretches = Stretches(Lines.of(data.removesuffix(b"\n").split(b"\n")), ",")
+    stretches = Stretches(Lines.of(data.removesuffix(b"\n").split(b"\n")), ",", 1_000)
     found = stretches.from_line(0, 2, 100)
     assert (found.stop, found.firsts) == (4, [0, 1, 3])
     assert found.values == [("a", "b"), ("c\nd", 'e"f'), None]
