@@ -9,6 +9,7 @@ from common import blobs
 from common.jobs import Lease
 from common.queues import ring
 from common.supervision import Refused, Work
+from datasets.files import files_of
 from datasets.models import DatasetVersion, VersionReport
 
 REPORT = "report.html"
@@ -30,8 +31,8 @@ def prepare(report: VersionReport, lease: Lease, folder: Path) -> Work:
         raise Refused("DATASET_DELETED", "The dataset was deleted before there was a report.")
     (folder / "version").mkdir(exist_ok=True)
     for split in SPLITS:
-        name = f"{split}-00000.parquet"
-        blobs.get(f"{version.storage_prefix}/{name}", folder / "version" / name)
+        for number, part in enumerate(files_of(version, split.upper())):
+            blobs.get(part.key, folder / "version" / f"{split}-{number:05d}.parquet")
     prefix = f"{report.artefacts}/{lease.fence:04d}"
 
     def store(folder: Path, result: dict[str, Any]) -> dict[str, Any]:

@@ -71,9 +71,10 @@ def _drawn(sizes: dict[str, int], seed: int, most: int) -> dict[str, list[int]]:
     return places
 
 
-def _rows(file: pq.ParquetFile, places: list[int]) -> pa.Table:
+def _rows(parts: list[pq.ParquetFile], places: list[int]) -> pa.Table:
     tables, start, wanted = [ROWS.empty_table()], 0, np.array(places, np.int64)
-    for number in range(file.num_row_groups):
+    groups = [(file, number) for file in parts for number in range(file.num_row_groups)]
+    for file, number in groups:
         size = file.metadata.row_group(number).num_rows
         within = wanted[(wanted >= start) & (wanted < start + size)] - start
         if len(within):

@@ -99,6 +99,24 @@ def test_a_sample_is_small_seeded_and_has_held_out_rows(tmp_path: Path) -> None:
     assert list(first.numbers) == ["characters of the text", "words of the text"]
 
 
+def test_rows_that_were_added_to_others_are_drawn_like_them(tmp_path: Path) -> None:
+    """A split has a file for each version that added to it."""
+    empty = dict.fromkeys(ROWS.names)
+
+    def write(name: str, lengths: range) -> None:
+        table = pa.Table.from_pylist([{**empty, "text": "x" * n, "line": n} for n in lengths], schema=ROWS)
+        pq.write_table(table, tmp_path / name, row_group_size=7)
+
+    write("train-00000.parquet", range(20))
+    write("train-00001.parquet", range(20, 30))
+    for name in ("validation-00000", "validation-00001", "test-00000", "test-00001"):
+        write(f"{name}.parquet", range(30, 31) if name == "validation-00001" else range(0))
+    drawn = sample(tmp_path, seed=1)
+    assert drawn.total == 31
+    assert drawn.numbers["characters of the text"] == list(range(31))
+    assert drawn.held_out.tolist() == [False] * 30 + [True]
+
+
 @pytest.mark.parametrize("module", ["datasets.pipeline.__main__", "datasets.tasks"])
 def test_neither_the_pipeline_nor_a_worker_imports_evidently(module: str) -> None:
     code = f"import os, sys, django; django.setup(); import {module}; print('evidently' in sys.modules, 'pandas' in sys.modules)"
