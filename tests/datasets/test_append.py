@@ -61,7 +61,7 @@ def test_it_equals_what_all_rows_give_from_scratch(tmp_path: Path) -> None:
     scratch = process(tmp_path / "scratch", lines(*OLD, "{", OLD[0], *added))
     assert of(version) == of(scratch)
     assert len(of(version)) == len(version.rows) == 300 + 40 + 2
-    for name in ("rows_in", "rows_kept", "rejected", "splits", "pii_findings", "bias"):
+    for name in ("rows_in", "rows_kept", "rejected", "splits", "pii_findings", "bias", "length_histograms"):
         assert version.result[name] == scratch.result[name]
         assert version.manifest[name] == scratch.manifest[name]
     for ours, theirs in zip(version.result["steps"], scratch.result["steps"], strict=True):

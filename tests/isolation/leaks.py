@@ -14,8 +14,8 @@ from common import graphql
 from common.events import JobEvent
 from common.tenancy import TenantQuerySet
 from datasets import actions as datasets_actions
+from datasets import links, signed_links
 from datasets import schema as datasets_schema
-from datasets import signed_links
 from datasets.download import route as download
 from datasets.models import Dataset
 from datasets.receive import arrival
@@ -255,6 +255,12 @@ LEAKS = [
         "any link is followed",
         replaced(signed_links, "_salt", lambda purpose: "x"),
         urls.check_downloads,
+        "a link signed for something else as anonymous: 200",
+    ),
+    Leak(
+        "any file is sent to whoever names it",
+        replaced(links, "_SALT", "x"),
+        urls.check_files,
         "a link signed for something else as anonymous: 200",
     ),
     Leak(
