@@ -36,6 +36,7 @@ SWEPT_S = 45.0
 LOCKS_S = 10.0  # a claim holds one for a moment
 DISK_MB = 6
 MAX_RINGS = 16
+NEVER_EXPIRES = -1  # of a key that has just expired redis says -2
 ABANDONED_S = 3700.0  # longer than the keeper leaves anything to itself
 
 
@@ -201,7 +202,7 @@ def _after_a_sweep(platform: Installation, collector: Collector) -> list[str]:
 def _rings(platform: Installation) -> list[str]:
     """What Redis holds that does not go by itself; a few rings, which name no job, are as good as none."""
     with platform.servers.redis_client() as client:
-        keys = [key.decode() for key in client.scan_iter() if client.ttl(key) < 0]
+        keys = [key.decode() for key in client.scan_iter() if client.ttl(key) == NEVER_EXPIRES]
         return [f"Redis key {key}" for key in keys if not (key.endswith(":q") and client.llen(key) <= MAX_RINGS)]
 
 
