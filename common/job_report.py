@@ -6,7 +6,7 @@ How it looks to a person is common/job_screen.py's.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -67,15 +67,19 @@ class Section:
     """One queue, and those of its jobs that were asked for."""
 
     queue: str
+    kind: str
+    """What its jobs are; a queue may have several kinds, and as many sections."""
     counts: Counts
     workers: Workers
     busy: int
     entries: list[Entry]
     omitted: int
+    title: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "queue": self.queue,
+            "kind": self.kind,
             "queued": self.counts.queued,
             "running": self.counts.running,
             "stuck": self.counts.stuck,
@@ -99,7 +103,15 @@ class Report:
 def gather(models: Iterable[type[Job]], *, organizations: list[UUID] | None, ended: bool, limit: int) -> Report:
     """Unfinished jobs, stuck ones first, up to `limit` a queue (0: all); with `ended` the newest 50 of those, too."""
     sections = [_section(Diagnosis(model), organizations, ended, limit) for model in models]
+    sections = [replace(section, title=_title(sections, place)) for place, section in enumerate(sections)]
     return Report(sections, keeper_is_running())
+
+
+def _title(sections: list[Section], place: int) -> str:
+    """The queue, and of a queue's further kinds of jobs what they are."""
+    section = sections[place]
+    is_first = section.queue not in {before.queue for before in sections[:place]}
+    return section.queue if is_first else f"{section.queue}, {section.kind}"
 
 
 def _section(diagnosis: Diagnosis, organizations: list[UUID] | None, ended: bool, limit: int) -> Section:
@@ -112,7 +124,8 @@ def _section(diagnosis: Diagnosis, organizations: list[UUID] | None, ended: bool
     if ended:
         shown += jobs.filter(status__in=ENDED).order_by("-finished_at", "-id")[:ENDED_AT_MOST]
     entries = [Entry(job, diagnosis.why(job)) for job in shown]
-    return Section(diagnosis.model.queue, diagnosis.counts(), diagnosis.workers, diagnosis.busy, entries, omitted)
+    kind = str(diagnosis.model._meta.verbose_name_plural)
+    return Section(diagnosis.model.queue, kind, diagnosis.counts(), diagnosis.workers, diagnosis.busy, entries, omitted)
 
 
 def entry_of(job: Job) -> Entry:

@@ -68,7 +68,7 @@ def _section(section: Section, width: int) -> RenderableType:
 
 def _heading(section: Section) -> Text:
     counts, workers = section.counts, section.workers
-    heading = Text.assemble((f"{section.queue}: ", "bold"))
+    heading = Text.assemble((f"{section.title}: ", "bold"))
     heading.append(f"{counts.queued:,} queued, {counts.running:,} running, ")
     heading.append(f"{counts.stuck:,} stuck", STUCK if counts.stuck else "")
     if workers.count is None:

@@ -13,7 +13,7 @@ from common.text import one_line
 from datasets import rows
 from datasets.exports import SPLITS
 from datasets.models import DatasetVersion
-from datasets.pipeline.export import ExportFormat
+from datasets.pipeline.export import FIELDS, ExportFormat
 
 ROWS = 5  # of each split
 REASONS = 12
@@ -103,7 +103,7 @@ def short(count: int) -> str:
 def _preview(version: DatasetVersion, split: str) -> list[list[tuple[str, str]]]:
     """The first rows, each as (field, text) of what it has."""
     return [
-        [(name, _shown(value)) for name, value in row.items() if value is not None]
+        [(name, _shown(value)) for name in FIELDS if (value := row[name]) is not None]
         for row in rows.preview(version, split, ROWS)
     ]
 

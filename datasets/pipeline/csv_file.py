@@ -33,6 +33,7 @@ from datasets.pipeline.rows import (
 
 MAX_COLUMNS = 1_000
 FEW = 4  # records: to look for a stretch costs as much as to read so many of them one by one
+LONGEST_PAUSE = 400  # records that are read one by one in a file that has no stretches
 
 
 def read_csv(
@@ -203,7 +204,7 @@ class _PushBack:
         self._first = 1
         self._at = self._begun = 0
         self._stretches: Stretches | None = None
-        self._one_by_one = 0
+        self._one_by_one, self._pause = 0, FEW - 1
 
     def __bool__(self) -> bool:
         return self._at < len(self._lines)
@@ -225,7 +226,10 @@ class _PushBack:
         if self._stretches is None:
             self._stretches = Stretches(self._lines, dialect.delimiter, MAX_LINE_BYTES)
         found = self._stretches.from_line(self._at, columns, most)
-        self._one_by_one = 0 if len(found.firsts) >= FEW else FEW - 1
+        if len(found.firsts) >= FEW:
+            self._pause = FEW - 1
+        else:
+            self._one_by_one, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         self._at = found.stop
         return zip((self._first + place for place in found.firsts), found.values, strict=True)
 

@@ -15,8 +15,6 @@ from datasets.pipeline.objects import decode_object
 from datasets.pipeline.rows import ROWS, Parsed, Rejection, Unusable, parse_rejection, unfit
 from datasets.pipeline.shapes import Part, Shapes
 
-_NONE = ROWS.empty_table()
-
 
 class JsonRecords:
     """Records as they stand in the upload, and the numbers of their lines; blank ones are none."""
@@ -63,7 +61,7 @@ class JsonRecords:
                 places.append(position)
             except Unusable as error:
                 without_row.append(unfit(line, error, fields))
-        table = pa.Table.from_pylist(rows, schema=ROWS) if rows else _NONE
+        table = pa.Table.from_pylist(rows, schema=ROWS) if rows else ROWS.empty_table()
         part = Part(np.array(places, np.int64), table)
         return part, without_row, rejections
 
@@ -74,7 +72,7 @@ def in_order(parts: Sequence[Part]) -> tuple[pa.Table, Positions]:
     if len(filled) == 1:
         return filled[0].rows, filled[0].positions
     if not filled:
-        return _NONE, np.empty(0, np.int64)
+        return ROWS.empty_table(), np.empty(0, np.int64)
     positions = np.concatenate([part.positions for part in filled])
     order = np.argsort(positions, kind="stable")
     rows = pa.concat_tables([part.rows for part in filled]).combine_chunks().take(pa.array(order))

@@ -44,8 +44,9 @@ def sample(folder: Path, seed: int, most: int = MOST_ROWS) -> Sample:
     Where the version has enough rows, MIN_HELD_OUT or all of what is held out are among them. One row group is in
     memory at a time.
     """
-    files = {split: pq.ParquetFile(folder / f"{split}-00000.parquet") for split in SPLITS}
-    sizes = {split: file.metadata.num_rows for split, file in files.items()}
+    # one for each version that added rows
+    files = {split: [pq.ParquetFile(path) for path in sorted(folder.glob(f"{split}-*.parquet"))] for split in SPLITS}
+    sizes = {split: sum(file.metadata.num_rows for file in parts) for split, parts in files.items()}
     drawn = _drawn(sizes, seed, most)
     tables = {split: _rows(files[split], drawn[split]) for split in SPLITS}
     rows = pa.concat_tables(tables.values())

@@ -88,6 +88,7 @@ def test_with_nothing_to_do_each_queue_says_so(db: None, capsys: Any) -> None:
     assert (status, errors) == (0, "")
     assert lines(output) == [
         "datasets: 0 queued, 0 running, 0 stuck; no worker is heard; 0 rings unheard",
+        "datasets, version reports: 0 queued, 0 running, 0 stuck; no worker is heard; 0 rings unheard",
         "training: 0 queued, 0 running, 0 stuck; no worker is heard; 0 rings unheard",
         "No keeper is running: nobody requeues lost jobs, or sends mail. Start one: manage.py keeper",
     ]
@@ -162,6 +163,7 @@ def test_json_has_all_of_it(running: TrainingRun, ada: Person, capsys: Any) -> N
     (job,) = queue.pop("jobs")
     assert queue == {
         "queue": "training",
+        "kind": "training runs",
         "queued": 0,
         "running": 1,
         "stuck": 0,

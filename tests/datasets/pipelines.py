@@ -51,6 +51,11 @@ class Version:
         return sorted(rows, key=lambda row: (row["source"] or "", row["line"]))
 
     @property
+    def rows_alone(self) -> list[dict[str, Any]]:
+        """Without the digest of the upload, so that they can be compared with those of another one."""
+        return [{name: value for name, value in row.items() if name != "upload"} for row in self.rows]
+
+    @property
     def rejections(self) -> list[dict[str, Any]]:
         return [row for path in self.files("rejections") for row in read_rejections(path, 0, ALL)]
 

@@ -112,7 +112,12 @@ def test_a_zip_of_source_becomes_a_version_of_its_modules(bob: Person) -> None:
     work()
     version = looked_at(bob, made)
     assert (version["recipe"]["format"], version["recipe"]["pythonUnits"]) == ("PYTHON", "MODULES")
-    assert version["preview"] == [{"prompt": None, "completion": None, "text": "x = 1\n", "messages": None}]
+    [row] = version["preview"]
+    assert {name: row[name] for name in ("text", "source", "line")} == {
+        "text": "x = 1\n",
+        "source": "p/a.py",
+        "line": 1,
+    }
     [edge] = version["rejections"]["edges"]
     assert {name: edge["node"][name] for name in ("source", "line", "reason")} == {
         "source": "p/b.py",

@@ -54,7 +54,7 @@ def test_versions_of_one_and_of_two_datasets_are_compared(monkeypatch: pytest.Mo
         row["prompt"] == NEW[row["line"] - 1]["prompt"] and row["uploadSha256"] == sent.sha256 for row in found["added"]
     )
     steps = {step["name"]: step for step in found["steps"]}
-    assert list(steps) == ["parse", "clean", "validate", "dedup_exact", "dedup_near", "split", "pii", "store"]
+    assert list(steps) == ["parse", "clean", "validate", "dedup_exact", "dedup_near", "split", "pii", "bias", "store"]
     assert steps["dedup_exact"] == {
         "name": "dedup_exact",
         "before": {"rowsIn": 40, "rowsDropped": 0},

@@ -48,7 +48,7 @@ def test_a_packed_file_gives_what_it_holds(tmp_path: Path, pack: type, data: byt
     plain = process(tmp_path / "plain", data, file_name, near_dedup=None)
     version = process(tmp_path / "packed", pack(data), file_name + suffix, near_dedup=None)
     assert version.result["format"] == plain.result["format"] == found
-    assert version.rows == plain.rows
+    assert version.rows_alone == plain.rows_alone
     assert version.why == plain.why
     packed = pack(data)
     assert f"Unpacked {len(packed):,} bytes of {'gzip' if pack is gz else 'zstd'} to {len(data):,}." in _told(version)

@@ -168,6 +168,7 @@ def test_each_has_a_little_room_and_all_share_the_rest() -> None:
     assert room.left_bytes == 10
 
 
+@pytest.mark.django_db(transaction=True)
 def test_bodies_that_never_end_keep_nobody_away_who_asks_for_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asgi, "room", room := Room(shared_bytes=1_000_000, free_bytes=1 << 15))
     with serving() as url:
