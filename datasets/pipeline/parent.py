@@ -23,7 +23,7 @@ from datasets.pipeline.index import Index, digest_halves
 from datasets.pipeline.near.shingles import Ints
 from datasets.pipeline.progress import sorted_counts
 from datasets.pipeline.rows import CONTENT, EXAMPLES, Outcome
-from datasets.pipeline.steps import SPLITS, ExactDedup, duplicate
+from datasets.pipeline.steps import SPLITS, ExactDedup, duplicates
 
 SPLIT_NAMES = tuple(name.upper() for name in SPLITS)
 COUNTS = ("rows_in", "rows_kept", "rows_dropped", "rows_changed")
@@ -138,7 +138,7 @@ class DropKnown:
             known = self._known(rows)
             kept = rows.filter(pa.array([number not in known for number in range(rows.num_rows)])) if known else rows
             outcome = among_themselves(kept)
-            rejections = [duplicate(rows, number, place) for number, place in known.items()]
+            rejections = duplicates(rows, [*known], [*known.values()])
             return Outcome(outcome.kept, [*rejections, *outcome.rejections])
 
         return apply

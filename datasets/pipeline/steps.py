@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -131,11 +132,12 @@ class _FirstPlaces:
         keep = np.fromiter(first, np.int64, len(first)) == np.arange(start, start + rows.num_rows)
         if keep.all():
             return Outcome(rows)
-        rejections = [duplicate(rows, place, self._place(first[place])) for place in np.flatnonzero(~keep).tolist()]
+        places, names = np.flatnonzero(~keep).tolist(), list(self._names)
+        rejections = duplicates(rows, places, [self._place(first[place], names) for place in places])
         return Outcome(rows.filter(pa.array(keep)), rejections)
 
-    def _place(self, number: int) -> str:
-        source, line = list(self._names)[self._sources[number]], self._lines[number]
+    def _place(self, number: int, names: Sequence[str | None]) -> str:
+        source, line = names[self._sources[number]], self._lines[number]
         return f"line {line}" if source is None else f"{source}, line {line}"
 
 
@@ -198,9 +200,13 @@ def _values(rows: pa.Table, name: str) -> list[str | None]:
     return values
 
 
-def duplicate(rows: pa.Table, place: int, kept: str) -> Rejection:
-    """The row at `place`, which says the same as the one that stands where `kept` says."""
-    row = rows.slice(place, 1).to_pylist()[0]
+def duplicates(rows: pa.Table, places: Sequence[int], kept: Sequence[str]) -> list[Rejection]:
+    """The rows at `places`, each of which says the same as the one that stands where `kept` says."""
+    chosen = rows.select([*CONTENT, "line", "source"]).take(pa.array(places, pa.int64())).to_pylist()
+    return [_duplicate(row, where) for row, where in zip(chosen, kept, strict=True)]
+
+
+def _duplicate(row: dict[str, Any], kept: str) -> Rejection:
     shown = next((row[name] for name in CONTENT if row[name] is not None), "")
     seen = excerpt(f"same as {kept}: {shown}")
     return Rejection(row["line"], ExactDedup.name, Reason.DUPLICATE, seen, None, row["source"])
