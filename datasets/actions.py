@@ -20,7 +20,7 @@ from common.errors import DomainError, Invalid, NotFound
 from common.jobs import JobStatus, request_cancel
 from common.queues import ring
 from common.tenancy import Principal
-from common.text import plain_text
+from common.text import plain_text, shortened
 from datasets.appending import latest, lineage, require_finished, same_recipe
 from datasets.deletion import forget, is_needed
 from datasets.holds import DatasetDeleted
@@ -40,6 +40,21 @@ class DatasetInUse(DomainError):
         more = f", and {len(users) - NAMED_USERS:,} more" if len(users) > NAMED_USERS else ""
         super().__init__(
             f"In use by {'; '.join(users[:NAMED_USERS])}{more}. Wait until they have ended, or cancel them."
+        )
+
+
+class SeveralUploads(Invalid):
+    """The last upload alone would lose the rows of those before it, and nobody has said that this is wanted."""
+
+    def __init__(self, newest: DatasetVersion) -> None:
+        names = [each.upload.file_name for each in lineage(newest.dataset_id, newest.pk)]
+        named = ", ".join(f"'{shortened(name, 60)}'" for name in names[:NAMED_USERS])
+        more = f", and {len(names) - NAMED_USERS:,} more" if len(names) > NAMED_USERS else ""
+        super().__init__(
+            f"Version {newest.number} has the rows of several uploads: {named}{more}. Say which one makes the new version alone; "
+            "the others can be added to that with append.",
+            code="UPLOAD_REQUIRED",
+            field="uploadId",
         )
 
 
@@ -124,7 +139,10 @@ def process_dataset(*, actor: Principal, dataset: Dataset, upload: Upload | None
     """
     dataset = _to_process(actor, dataset)
     if upload is None:
-        upload = DatasetVersion.objects.filter(dataset=dataset).order_by("-number").select_related("upload")[0].upload
+        newest = DatasetVersion.objects.filter(dataset=dataset).order_by("-number").select_related("upload")[0]
+        if newest.parent_id is not None:
+            raise SeveralUploads(newest)
+        upload = newest.upload
     if upload.organization_id != dataset.organization_id:
         raise NotFound
     hashed = _fingerprint(upload, recipe)
@@ -148,7 +166,8 @@ def append_to_dataset(
     parent = latest(dataset)
     recipe = same_recipe(parent, recipe)
     _fingerprint(upload, recipe)  # it is complete
-    if upload.sha256 in {each.upload.sha256 for each in lineage(dataset.pk, parent.pk)}:
+    is_there_to_stay = parent.status == JobStatus.SUCCEEDED or parent.cancel_requested_at is None
+    if is_there_to_stay and upload.sha256 in {each.upload.sha256 for each in lineage(dataset.pk, parent.pk)}:
         return parent
     require_finished(parent)
     hashed = _fingerprint(upload, recipe, parent)

@@ -7,6 +7,7 @@ from uuid import UUID
 from common.errors import Invalid
 from common.jobs import JobStatus
 from datasets.models import Dataset, DatasetVersion
+from datasets.pipeline.expectation import Check
 from datasets.pipeline.fingerprint import PIPELINE_VERSION
 from datasets.pipeline.recipe import Recipe
 
@@ -46,6 +47,13 @@ def same_recipe(version: DatasetVersion, recipe: Recipe | None) -> Recipe:
     if version.asked_recipe is None or version.pipeline_version not in (None, PIPELINE_VERSION):
         raise _made_by_other_rules(version)
     asked = Recipe.from_json(version.asked_recipe)
+    if any(each.check is Check.UNIQUE for each in asked.expectations):
+        raise CannotAppend(
+            f"Version {version.number} expects a column to be UNIQUE, and what its uploads had there is not kept. Make a version "
+            "of one upload with all rows.",
+            code="APPEND_NEEDS_ALL_ROWS",
+            field="append",
+        )
     if recipe is not None and recipe != asked:
         ours, theirs = asked.to_json(), recipe.to_json()
         fields = ", ".join(name for name in ours if ours[name] != theirs[name])
@@ -72,8 +80,8 @@ def require_finished(version: DatasetVersion) -> None:
 
 def _made_by_other_rules(version: DatasetVersion) -> CannotAppend:
     return CannotAppend(
-        f"Version {version.number} was made by an earlier release, whose rules were others. Process its upload once more; "
-        "then add rows to that version.",
+        f"Version {version.number} was made by an earlier release, whose rules were others. Process its first upload once "
+        "more, and add the rows of the others to that version.",
         code="APPEND_NEEDS_NEW_VERSION",
         field="append",
     )

@@ -28,7 +28,8 @@ def export(
     each_batch: Callable[[int], None] = lambda rows: None,
 ) -> Iterator[bytes]:
     """The file in pieces. To be called for a version that has its files: `storage_prefix` says so."""
-    return exported(parts_of(version), split, export_format, each_batch)
+    # a generator: storage is asked by whoever takes the first piece, and not on an event loop
+    yield from exported(parts_of(version), split, export_format, each_batch)
 
 
 def count_rows(version: DatasetVersion, split: str | None) -> int:

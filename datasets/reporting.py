@@ -32,7 +32,7 @@ def prepare(report: VersionReport, lease: Lease, folder: Path) -> Work:
     (folder / "version").mkdir(exist_ok=True)
     for split in SPLITS:
         for number, part in enumerate(files_of(version, split.upper())):
-            blobs.get(part.key, folder / "version" / f"{split}-{number:05d}.parquet")
+            blobs.get_linked(part.key, folder / "version" / f"{split}-{number:05d}.parquet")
     prefix = f"{report.artefacts}/{lease.fence:04d}"
 
     def store(folder: Path, result: dict[str, Any]) -> dict[str, Any]:

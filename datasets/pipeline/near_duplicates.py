@@ -27,7 +27,7 @@ class DropNearDuplicates:
     choices: NearDedup
     known: KnownNear | None = None
     sampled: Callable[[Clusters, Spooled], None] = lambda clusters, everything: None
-    """Gets all that was found, once."""
+    """Gets the clusters of which a row is kept, once."""
     each_band: Callable[[float], None] = lambda share: None
     """Hears how much of the search is done, once all rows have been seen; whoever raises here ends it."""
 
@@ -41,8 +41,8 @@ class DropNearDuplicates:
         for rows in everything.batches():
             index.add(texts(rows))
         clusters = index.clusters(lambda numbers: texts(everything.take(numbers.tolist())), each_band=self.each_band)
-        self.sampled(clusters, everything)
         known = self.known.find(index, clusters, everything) if self.known else NOTHING
+        self.sampled(clusters.without(known.member), everything)
         keep(index, np.union1d(clusters.member, known.member))
         return _Left(clusters, known, everything).apply
 

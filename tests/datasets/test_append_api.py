@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from django.conf import settings
+from django.utils.timezone import now
 
 from common.tenancy import operator
 from datasets.deletion import remove_bytes_of_deleted_datasets
@@ -210,6 +211,40 @@ def test_while_the_latest_version_is_made_nothing_is_added(ada: Person) -> None:
     work()
     assert looked_at(ada, queued)["status"] == "SUCCEEDED"
     assert append(ada, dataset, upload(ada, NEW[:4]))["number"] == 3
+
+
+def test_a_version_that_is_being_cancelled_is_no_answer(ada: Person) -> None:
+    dataset, _ = made(ada)
+    sent = upload(ada, NEW)
+    queued = append(ada, dataset, sent)
+    pk = versions(dataset)[1].pk
+    with operator():
+        DatasetVersion.objects.filter(pk=pk).update(status="RUNNING", cancel_requested_at=now())
+    assert codes(append(ada, dataset, sent)) == [("VALIDATION", "VERSION_NOT_READY", "append")]
+    with operator():
+        DatasetVersion.objects.filter(pk=pk).update(status="CANCELLED")
+    again = append(ada, dataset, sent)
+    assert (again["number"], again["status"]) == (3, "QUEUED") and again["id"] != queued["id"]
+
+
+def test_the_last_upload_alone_is_not_taken_for_all_of_them(ada: Person) -> None:
+    dataset, _ = made(ada)
+    append(ada, dataset, upload(ada, NEW))
+    work()
+    alone = {"datasetId": global_id(dataset), "recipe": {"minCharacters": 2}}
+    refused = ada.data(PROCESS, input=alone)["processDataset"]
+    assert codes(refused) == [("VALIDATION", "UPLOAD_REQUIRED", "uploadId")]
+    assert "Version 2 has the rows of several uploads: " in refused["messages"][0]["message"]
+    assert len(versions(dataset)) == 2
+    first = global_id(versions(dataset)[0].upload)
+    assert ada.data(PROCESS, input=alone | {"uploadId": first})["processDataset"]["number"] == 3
+
+
+def test_what_has_to_be_unique_is_not_known_of_rows_before(ada: Person) -> None:
+    dataset, _ = made(ada, recipe={"expectations": [{"column": "prompt", "check": "UNIQUE"}]})
+    refused = append(ada, dataset, upload(ada, NEW))
+    assert codes(refused) == [("VALIDATION", "APPEND_NEEDS_ALL_ROWS", "append")]
+    assert len(versions(dataset)) == 1
 
 
 def test_all_goes_with_the_dataset(ada: Person) -> None:

@@ -12,7 +12,7 @@ import pytest
 from datasets.pipeline import samples
 from datasets.pipeline.pii import KINDS, Kind
 from datasets.pipeline.pii.hints import hint
-from tests.datasets.pipelines import Version, lines, process
+from tests.datasets.pipelines import Version, append, lines, process
 from tests.datasets.test_near_duplicates_step import text
 
 MAIL = "grace.hopper@navy.mil"
@@ -148,3 +148,15 @@ def test_the_same_rows_give_the_same_samples(tmp_path: Path) -> None:
     first, second = (process(tmp_path / name, data).folder / "samples.json" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert len(first.read_bytes()) < 1_000_000
+
+
+def test_of_rows_that_are_like_a_stored_one_none_is_shown_as_kept(tmp_path: Path) -> None:
+    said = [" ".join(f"word{number}x{place}" for place in range(80)) for number in range(2)]
+    first = process(tmp_path / "1", lines({"text": said[0]}))
+    again = [{"text": f"{text} end{number}"} for text in said for number in range(3)]
+    added = append(tmp_path / "2", [first], lines(*again))
+    assert [row["text"] for row in added.rows if "end" in row["text"]] == [again[3]["text"]], (
+        "the others are like a stored one"
+    )
+    (cluster,) = sampled(added)["duplicate_clusters"]
+    assert (cluster["line"], cluster["size"]) == (4, 3)

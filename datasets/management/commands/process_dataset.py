@@ -246,12 +246,14 @@ def _recipe(path: Path | None) -> Recipe:
         recipe = Recipe.from_json(_snake_case(value))
     except (RecipeError, TypeError) as error:
         raise Invalid(f"{path}: {error}.") from None
-    if not all(is_storable(name) for name in recipe.to_json()["columns"].values() if name):
-        raise Invalid(f"{path}: no column has a name with such characters.")
+    if not is_storable(json.dumps(recipe.to_json(), ensure_ascii=False).replace("\\u0000", "\0")):
+        raise Invalid(f"{path}: no name, pattern, or value can have NUL or half a surrogate pair in it.")
     return recipe
 
 
 def _snake_case(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_snake_case(each) for each in value]
     if not isinstance(value, dict):
         return value
     return {

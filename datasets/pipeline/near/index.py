@@ -31,6 +31,11 @@ class Clusters:
     similarity: npt.NDArray[np.float32]
     verified: int
 
+    def without(self, rows: Ints) -> Clusters:
+        """Those of which none of `rows` is the one that is kept."""
+        left = ~np.isin(self.kept, rows)
+        return Clusters(self.member[left], self.kept[left], self.similarity[left], self.verified)
+
 
 @dataclass(frozen=True)
 class Sketched:

@@ -47,6 +47,8 @@ class Command(BaseCommand):
             found = [report for each in chosen if (report := _report(trace(each, address)))]
         except AWAY as error:
             raise CommandError(told(error), returncode=EXIT_UNKNOWN) from error
+        except OSError as error:
+            raise CommandError(f"A file could not be read: {error}", returncode=EXIT_UNKNOWN) from error
         if json:
             print(_as_json(found))
         else:
