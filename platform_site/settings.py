@@ -117,7 +117,7 @@ Q_CLUSTER = {
 }
 CONCURRENT_VERSIONS = environment.number("CONCURRENT_VERSIONS", 2, minimum=1)
 # An HTML report for each version, by Evidently: some seconds of a dataset worker, and 420 MB for as long.
-REPORTS = environment.flag("REPORTS", True)
+REPORTS = environment.flag("REPORTS", False)
 CONCURRENT_RUNS = environment.number("CONCURRENT_RUNS", 2, minimum=1)
 
 # ---------------------------------------------------------------------------------------------- quotas
