@@ -20,7 +20,7 @@ _MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&!:$@]|(?<=www)\.", re.IGNORECASE)
 COLUMNS = (
     *("number", "status", "recipe", "steps", "splits", "pii_findings", "length_histograms", "rows_in", "rows_kept"),
     *("size_bytes", "fingerprint", "finished_at", "dataset__name", "dataset__deleted_at"),
-    *("upload__file_name", "upload__size_bytes", "upload__sha256"),
+    *("upload__file_name", "upload__size_bytes", "upload__sha256", "parent__number"),
 )
 """What it is made of, for whoever reads no more of a row."""
 
@@ -51,11 +51,18 @@ def _about(version: DatasetVersion) -> Iterator[str]:
     if version.dataset.deleted_at is not None:
         yield "Its dataset was deleted: of its rows nothing is left but these figures."
     made = f"made {version.finished_at:%Y-%m-%d %H:%M} UTC" if version.finished_at else "made at an unknown time"
-    yield f"{_count(version.rows_kept)} of {_count(version.rows_in)} rows, {made}.  \nFingerprint `{version.fingerprint}`: the same bytes, recipe, and pipeline give the same."
+    same = (
+        "bytes, recipe, and pipeline"
+        if version.parent is None
+        else "bytes, recipe, and pipeline, and the same version before,"
+    )
+    yield f"{_count(version.rows_kept)} of {_count(version.rows_in)} rows, {made}.  \nFingerprint `{version.fingerprint}`: the same {same} give the same."
 
 
 def _data(version: DatasetVersion) -> Iterator[str]:
     upload = version.upload
+    if version.parent is not None:
+        yield f"Its rows are those of version {version.parent.number}, whose card tells of them, and those that this upload added:"
     columns = {name: column for name, column in version.recipe.get("columns", {}).items() if column}
     yield _table(
         ("", ""),
@@ -65,7 +72,7 @@ def _data(version: DatasetVersion) -> Iterator[str]:
             ("sha256", f"`{upload.sha256}`" if upload.sha256 else "unknown"),
             ("format", escaped(str(version.recipe.get("format", "unknown")))),
             *((f"{name} from", escaped(column)) for name, column in columns.items()),
-            ("bytes in storage", _count(version.size_bytes)),
+            ("bytes in storage" if version.parent is None else "bytes added to storage", _count(version.size_bytes)),
         ],
     )
 
@@ -84,6 +91,9 @@ def _recipe(recipe: dict[str, Any]) -> Iterator[str]:
 def _chosen(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name.replace('_', ' ')} {_chosen(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        said = ({name: inner for name, inner in each.items() if inner is not None} for each in value)
+        return "; ".join(map(_chosen, said)) or "none"
     if value is None:
         return "off"
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

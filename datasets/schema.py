@@ -31,9 +31,11 @@ from common.graphql_jobs import JobEventType, follow
 from common.text import is_storable
 from datasets import actions, models
 from datasets.comparing import compare
+from datasets.diff_types import DatasetVersionDiff
 from datasets.pipeline.expectation import Check, OnFailure
 from datasets.pipeline.recipe import Action, Format, PythonUnits, Recipe, RecipeError
-from datasets.types import DatasetType, DatasetVersionDiff, DatasetVersionType, UploadTicket, UploadType
+from datasets.types import DatasetType, DatasetVersionType
+from datasets.upload_types import UploadTicket, UploadType
 
 Id = Annotated[ID, argument(description="Its id.")]
 StartUploadPayload = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import strawberry
 import strawberry_django
@@ -19,14 +19,10 @@ from datasets import models, rows
 from datasets.card import COLUMNS, card
 from datasets.exports import download_url
 from datasets.links import url_of
-from datasets.models import UploadStatus
+from datasets.look_types import DuplicateCluster, LengthHistogram, MaskedPlace
 from datasets.pipeline.expectation import Check, OnFailure
 from datasets.pipeline.export import ExportFormat
 from datasets.pipeline.recipe import Action, Format, PythonUnits
-from datasets.tickets import url_for
-
-if TYPE_CHECKING:
-    from datasets.pipeline.difference import Difference
 
 strawberry.enum(
     Format,
@@ -56,17 +52,10 @@ strawberry.enum(
     name="ExpectationFailure",
     description="DROP: such rows are left out, with the reason EXPECTATION_FAILED. FAIL: no version is made.",
 )
-strawberry.enum(UploadStatus, description="How far an upload has come.")
 strawberry.enum(
     ExportFormat,
     description="JSONL and PARQUET hold rows as they are. In CSV a cell that begins with = + - @ tab or carriage return gets an apostrophe before it, so that no spreadsheet takes it for a formula (OWASP, CSV Injection), and what a row does not have is empty.",
 )
-
-
-@strawberry.enum(description="Ways to send a file's bytes to a ticket's url.")
-class UploadProtocol(Enum):
-    PUT = "PUT"
-    TUS = "TUS"
 
 
 @strawberry.enum(description="The part of a version that a row is used for.")
@@ -89,40 +78,6 @@ class StepStatus(Enum):
 class Count:
     key: str = strawberry.field(description="What.")
     count: int = strawberry.field(description="How often.")
-
-
-@strawberry_django.type(models.Upload, name="Upload", description="A file as its user sent it.")
-class UploadType(ModelNode):
-    file_name: str = strawberry_django.field(description="What its user calls it.")
-    size_bytes: BigInt = strawberry_django.field(description="Its announced size.")
-    received_bytes: BigInt = strawberry_django.field(description="How much has arrived.")
-    sha256: str | None = strawberry_django.field(description="The digest of what arrived, once all has.")
-    created_at: datetime = strawberry_django.field(description="When it was announced.")
-
-    @strawberry_django.field(description="How far it has come.", only=["completed_at", "expires_at", "received_bytes"])
-    def status(self) -> UploadStatus:
-        return self.status  # type: ignore[return-value]
-
-
-@strawberry.type(
-    description="Where to send a file's bytes. Its one url takes a plain PUT, and tus 1.0 (HEAD, PATCH): it is a client's upload url."
-)
-class UploadTicket:
-    upload: UploadType = strawberry.field(description="What the bytes will become.")
-    url: str = strawberry.field(description="Send the bytes here; the address is the permission.")
-    protocols: list[UploadProtocol] = strawberry.field(description="Ways to send them.")
-    headers: JSON = strawberry.field(description="Headers to send along.")
-    expires_at: datetime = strawberry.field(description="When the url stops working.")
-
-    @classmethod
-    def of(cls, upload: models.Upload) -> UploadTicket:
-        return cls(
-            upload=cast(UploadType, upload),
-            url=url_for(upload),
-            protocols=[UploadProtocol.PUT, UploadProtocol.TUS],
-            headers=JSON({}),
-            expires_at=upload.expires_at,
-        )
 
 
 @strawberry.type(description="The shares of the splits.")
@@ -249,71 +204,6 @@ class PreviewRow:
     changed_by: list[str] = strawberry.field(description="The steps that changed it, in their order.")
 
 
-@strawberry.type(
-    description="A place in which something was found and masked, with what stands around it, in which all else that was found is masked, too."
-)
-class MaskedPlace:
-    kind: str = strawberry.field(description="What was found.")
-    line: int = strawberry.field(description="Its row's line in the upload, from 1.")
-    source: str | None = strawberry.field(description="Its row's file, in a zip.")
-    field: str = strawberry.field(description="The part of the row that it is in.")
-    before: str = strawberry.field(
-        description="With a hint in the place of what stood there: of a secret how all of its kind begin and roughly its length, of personal data its shape, of an address the first letters of its parts."
-    )
-    after: str = strawberry.field(description="As it is in the version.")
-
-
-@strawberry.type(description="A row that was left out as much like another.")
-class DroppedDuplicate:
-    line: int = strawberry.field(description="Its line in the upload, from 1.")
-    source: str | None = strawberry.field(description="Its file, in a zip.")
-    similarity: float = strawberry.field(
-        description="The exact Jaccard similarity of its shingles with those of the row kept; below the threshold where others stand between the two."
-    )
-    excerpt: str = strawberry.field(
-        description="From shortly before the first difference to the row kept, at most 300 bytes; masked as the version is."
-    )
-    kept_excerpt: str = strawberry.field(description="The same place in the row kept.")
-
-
-@strawberry.type(description="Rows that are much like each other, of which one was kept.")
-class DuplicateCluster:
-    line: int = strawberry.field(description="The line in the upload of the row kept, from 1.")
-    source: str | None = strawberry.field(description="Its file, in a zip.")
-    excerpt: str = strawberry.field(description="Its beginning, at most 300 bytes; masked as the version is.")
-    size: int = strawberry.field(description="How many rows the cluster has, with the one kept.")
-    dropped: list[DroppedDuplicate] = strawberry.field(
-        description="Up to five of those that were left out: the ones that resemble the others least."
-    )
-
-    @classmethod
-    def of(cls, cluster: dict[str, Any]) -> DuplicateCluster:
-        return cls(**{**cluster, "dropped": [DroppedDuplicate(**row) for row in cluster["dropped"]]})
-
-
-@strawberry.type(description="How many rows are so long.")
-class LengthBin:
-    at_least: int = strawberry.field(description="Characters, from here.")
-    at_most: int = strawberry.field(description="Characters, up to here.")
-    rows: int = strawberry.field(description="How many rows.")
-
-
-@strawberry.type(
-    description="How long the rows of a version are, in characters, of a chat those of its messages' contents. Bins double."
-)
-class LengthHistogram:
-    field: str = strawberry.field(description="Of which part of a row; `row` is the whole of it.")
-    rows: int = strawberry.field(description="Rows that have it.")
-    shortest: int = strawberry.field(description="The fewest characters.")
-    longest: int = strawberry.field(description="The most characters.")
-    mean: float = strawberry.field(description="Characters on average.")
-    bins: list[LengthBin] = strawberry.field(description="From the shortest to the longest, without a gap.")
-
-    @classmethod
-    def of(cls, histogram: dict[str, Any]) -> LengthHistogram:
-        return cls(**{**histogram, "bins": [LengthBin(**each) for each in histogram["bins"]]})
-
-
 @event_type
 @strawberry.type(description="A pipeline step's counts so far.")
 class StepProgressed(JobEventType):
@@ -436,7 +326,7 @@ class DatasetVersionType(ModelNode):
 
     @strawberry_django.field(
         description="Its card in Markdown: data, recipe, counts of each step and reason, splits, findings, lengths, limits. Null before it is made.",
-        select_related=["dataset", "upload"],
+        select_related=["dataset", "upload", "parent"],
         only=list(COLUMNS),
     )
     def card(self) -> str | None:
@@ -462,66 +352,6 @@ class DatasetVersionType(ModelNode):
         after: Annotated[int, strawberry.argument(description="After this sequence.")] = 0,
     ) -> list[JobEventType]:
         return page_of_events(self, first, after)  # type: ignore[arg-type]
-
-
-@strawberry.type(description="A row of both versions whose content is not the same in both.")
-class ChangedRow:
-    before: PreviewRow = strawberry.field(description="As it is in a.")
-    after: PreviewRow = strawberry.field(description="As it is in b.")
-
-
-@strawberry.type(description="What a step did in the one version, and in the other.")
-class StepDiff:
-    name: str = strawberry.field(description="The step.")
-    before: StepReport | None = strawberry.field(description="In a; null where it has no such step.")
-    after: StepReport | None = strawberry.field(description="In b; null where it has no such step.")
-
-
-@strawberry.type(
-    description="What b has and has not of the rows of a. Rows are the same where their contents are, as they are stored. Of "
-    "the others, a row of each is one changed row where both stood at the same line (and member) of the same upload; then, of "
-    "what is left, where both have the same prompt."
-)
-class DatasetVersionDiff:
-    a: DatasetVersionType = strawberry.field(description="The version that is compared.")
-    b: DatasetVersionType = strawberry.field(description="The version that it is compared with.")
-    rows_same: int = strawberry.field(description="Rows that both have.")
-    rows_moved: int = strawberry.field(description="Those of them that are in another split in b.")
-    rows_added: int = strawberry.field(description="Rows that only b has.")
-    rows_removed: int = strawberry.field(description="Rows that only a has.")
-    rows_changed: int = strawberry.field(description="Rows whose content is another one in b.")
-    prompts_compared: bool = strawberry.field(
-        description="Whether prompts were compared: not where more than 100,000 rows differ. Then changed rows are those of the "
-        "same place alone."
-    )
-    added: list[PreviewRow] = strawberry.field(description="The first rows that only b has.")
-    removed: list[PreviewRow] = strawberry.field(description="The first rows that only a has.")
-    changed: list[ChangedRow] = strawberry.field(description="The first changed rows.")
-    steps: list[StepDiff] = strawberry.field(description="What each step did, side by side.")
-
-    @classmethod
-    def of(cls, a: models.DatasetVersion, b: models.DatasetVersion, found: Difference) -> DatasetVersionDiff:
-        before, after = ({step["name"]: StepReport.of(step) for step in each.steps} for each in (a, b))
-        return cls(
-            a=cast(DatasetVersionType, a),
-            b=cast(DatasetVersionType, b),
-            rows_same=found.same,
-            rows_moved=found.moved,
-            rows_added=found.added,
-            rows_removed=found.removed,
-            rows_changed=found.changed,
-            prompts_compared=found.prompts_compared,
-            added=[PreviewRow(**rows.shown(row)) for row in found.first_added],
-            removed=[PreviewRow(**rows.shown(row)) for row in found.first_removed],
-            changed=[
-                ChangedRow(before=PreviewRow(**rows.shown(old)), after=PreviewRow(**rows.shown(new)))
-                for old, new in found.first_changed
-            ],
-            steps=[
-                StepDiff(name=name, before=before.get(name), after=after.get(name))
-                for name in dict.fromkeys([*before, *after])
-            ],
-        )
 
 
 def _rejections(page: rows.RejectionPage) -> RejectionConnection:

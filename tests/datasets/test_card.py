@@ -39,7 +39,7 @@ NASTY = "# [x](https://evil.example) <script>|`a`*b*\n- www.evil.example"
 def version(person: Person, name: str = "Snippets", **fields: Any) -> DatasetVersion:
     made = make_version(person, make_dataset(person, name), **fields)
     with operator():
-        return DatasetVersion.objects.select_related("dataset", "upload").get(pk=made.pk)
+        return DatasetVersion.objects.select_related("dataset", "upload", "parent").get(pk=made.pk)
 
 
 def whole(person: Person, **fields: Any) -> DatasetVersion:
@@ -100,6 +100,34 @@ def test_what_was_turned_off_and_what_was_never_recorded_is_said(alice: Person) 
         assert said in text
     old = card(version(alice, recipe={}))
     assert old is not None and "an unknown number of an unknown number rows" in old and "Not looked for." in old
+
+
+def test_rows_that_were_added_to_others_are_told_apart(alice: Person) -> None:
+    recipe = Recipe.from_json(
+        {
+            "expectations": [
+                {"column": "id", "check": "NOT_NULL"},
+                {"column": "score", "check": "RANGE", "min": 0, "max": 1},
+            ]
+        }
+    ).to_json()
+    first = whole(alice, recipe=recipe)
+    added = make_version(alice, first.dataset, parent=first, recipe=recipe, status="SUCCEEDED", size_bytes=7)
+    with operator():
+        text = card(DatasetVersion.objects.select_related("dataset", "upload", "parent").get(pk=added.pk))
+    assert text is not None
+    assert (
+        f"Its rows are those of version {first.number}, whose card tells of them, and those that this upload added:"
+        in text
+    )
+    assert "| bytes added to storage | 7 |" in text
+    assert "the same bytes, recipe, and pipeline, and the same version before, give the same." in text
+    (expected,) = (line for line in text.splitlines() if line.startswith("| expectations |"))
+    first_one, second_one = expected.strip("| ").removeprefix("expectations | ").split("; ")
+    assert sorted(first_one.split(", ")) == ["check NOT\\_NULL", "column id", "on failure DROP"]
+    assert {"check RANGE", "column score", "min 0.0", "max 1.0"} < set(second_one.split(", "))
+    alone = card(first)
+    assert alone is not None and "version before" not in alone and "| bytes in storage |" in alone
 
 
 def test_nobodys_words_are_markup(alice: Person) -> None:
