@@ -21,6 +21,8 @@ class FoundRow:
     """A row of a version, or one that it left out and shows the beginning of."""
 
     version_id: UUID
+    version: str
+    """Its dataset's name, and its number."""
     split: str
     """Or "rejections"."""
     upload: str
@@ -66,7 +68,7 @@ def trace(organization_id: UUID, literal: str) -> Traced:
                 with blobs.open_read(key) as file:
                     for one in traces(file, wanted):  # type: ignore[arg-type]
                         upload = uploads.get(one.upload_sha256, own)
-                        rows.append(FoundRow(version.pk, split, upload, one.line, one.source, one.masked))
+                        rows.append(FoundRow(version.pk, str(version), split, upload, one.line, one.source, one.masked))
         except FileNotFoundError:
             with operator():
                 if _made().filter(pk=version.pk).exists():

@@ -11,9 +11,13 @@ import pytest
 from django.conf import settings
 from django.utils.timezone import now
 
+from common.jobs import Lease
 from common.tenancy import operator
 from datasets.deletion import remove_bytes_of_deleted_datasets
-from datasets.models import Dataset, DatasetVersion, Upload
+from datasets.exports import count_rows, export
+from datasets.models import Dataset, DatasetVersion, Upload, VersionReport
+from datasets.pipeline.export import ExportFormat
+from datasets.reporting import prepare
 from datasets.tasks import work
 from tests.accounts.ledger import entries
 from tests.cast import Person, make_person
@@ -133,6 +137,29 @@ def test_the_trainer_gets_the_rows_of_both(ada: Person, tmp_path: Path) -> None:
     work()
     found = _fetch_splits(versions(dataset)[1], tmp_path / "data")
     rows = [row for paths in found.values() for path in paths for row in pq.read_table(path).to_pylist()]
+    assert sorted(row["prompt"] for row in rows) == sorted(row["prompt"] for row in (*OLD, *NEW))
+
+
+def test_an_export_has_the_rows_of_both(ada: Person) -> None:
+    dataset, _ = made(ada)
+    append(ada, dataset, upload(ada, NEW))
+    work()
+    version = versions(dataset)[1]
+    with operator():
+        rows = [json.loads(line) for line in b"".join(export(version, None, ExportFormat.JSONL)).splitlines()]
+        assert count_rows(version, None) == 55
+    assert sorted(row["prompt"] for row in rows) == sorted(row["prompt"] for row in (*OLD, *NEW))
+
+
+def test_a_report_is_made_of_the_rows_of_both(ada: Person, tmp_path: Path) -> None:
+    dataset, _ = made(ada)
+    append(ada, dataset, upload(ada, NEW))
+    work()
+    version = versions(dataset)[1]
+    with operator():
+        report = VersionReport(organization_id=version.organization_id, version=version)
+        prepare(report, Lease(VersionReport, report.pk, report.organization_id, 1, 1), tmp_path)
+    rows = [row for path in (tmp_path / "version").iterdir() for row in pq.read_table(path).to_pylist()]
     assert sorted(row["prompt"] for row in rows) == sorted(row["prompt"] for row in (*OLD, *NEW))
 
 

@@ -131,7 +131,10 @@ def test_a_further_version_takes_the_recipe_and_the_bytes_that_are_there(
 ) -> None:
     process(capfd, file, "--organization", "ada-s", "--name", "Snippets")
     recipe = tmp_path / "recipe.json"
-    recipe.write_text('{"nearDedup": null, "min_characters": 3, "split": {"train": 1, "validation": 0, "test": 0}}')
+    recipe.write_text(
+        '{"nearDedup": null, "min_characters": 3, "split": {"train": 1, "validation": 0, "test": 0},'
+        ' "expectations": [{"column": "prompt", "check": "NOT_NULL", "onFailure": "FAIL"}]}'
+    )
     dataset = only_version().dataset
     status, output, errors = process(capfd, file, "--dataset", dataset.pk.hex[:8], "--recipe", recipe)
     assert (status, errors) == (0, "") and "Snippets v2" in output[0]
@@ -139,6 +142,7 @@ def test_a_further_version_takes_the_recipe_and_the_bytes_that_are_there(
         second = DatasetVersion.objects.get(number=2)
         assert Upload.objects.count() == 1
     assert (second.recipe["near_dedup"], second.recipe["min_characters"]) == (None, 3)
+    assert [each["on_failure"] for each in second.recipe["expectations"]] == ["FAIL"]
     assert len(stored()) == 1
 
 

@@ -114,3 +114,11 @@ def test_what_contains_rows_of_a_person(capsys: pytest.CaptureFixture[str]) -> N
         assert refused.value.returncode == status
     with operator():
         assert AuditEntry.objects.filter(action="rows.find").count() == 3
+
+
+def test_what_was_left_out_is_shown_and_is_in_no_version(capsys: pytest.CaptureFixture[str]) -> None:
+    ada = make_person("Ada")
+    made(ada, [f'{{"text": "of {MAIL}"', *sent("of nobody", "of others")], recipe={"nearDedup": None})
+    (report,) = found(capsys, MAIL)
+    assert [(row["split"], row["line"], row["masked"]) for row in report["rows"]] == [("rejections", 1, False)]
+    assert (report["versions"], report["runs"], report["adapters"]) == ([], [], [])

@@ -46,7 +46,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path, help="JSONL, JSON, CSV, or Python, or a zip of it")
+        parser.add_argument("file", type=Path, help="JSONL, JSON, CSV, Parquet, Python, or a zip of it")
         parser.add_argument("--organization", metavar="SLUG-OR-ID", help="whose it will be; of a --dataset, known")
         parser.add_argument("--name", help="what the new dataset is called")
         parser.add_argument("--dataset", metavar="ID", help="make a further version of this one instead")

@@ -37,7 +37,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         default = os.environ.get("FILE") or None
-        parser.add_argument("--file", default=default, help="your own JSONL, JSON, CSV, or Python file or zip (FILE)")
+        parser.add_argument(
+            "--file", default=default, help="your own JSONL, JSON, CSV, Parquet, or Python file or zip (FILE)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         file = Path(options["file"]).expanduser() if options["file"] else None
@@ -142,7 +144,7 @@ class Demo:
             "  /graphql       GraphiQL, with what this demo made; sign in as",
             f"                 {login['email']}  {login['password']}",
             "  /admin/        for operators: .venv/bin/python manage.py createsuperuser",
-            "make demo FILE=  data of your own: JSONL, JSON, CSV, Python, or a zip of it",
+            "make demo FILE=  data of your own: JSONL, JSON, CSV, Parquet, Python, or a zip of it",
             "README.md        how it is built, and what else it does",
             f"{path}",
             "",

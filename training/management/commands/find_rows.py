@@ -75,13 +75,10 @@ def _report(traced: Traced) -> dict[str, Any] | None:
             rows=len(traced.rows),
             versions=len(traced.versions),
         )
-    named = {version.pk: f"{version.dataset} v{version.number}" for version in traced.versions}
     return {
         "organization": {"id": str(organization.pk), "name": organization.name},
-        "rows": [
-            {**asdict(row), "version_id": str(row.version_id), "version": named[row.version_id]} for row in traced.rows
-        ],
-        "versions": [{"id": str(each.pk), "name": named[each.pk]} for each in traced.versions],
+        "rows": [{**asdict(row), "version_id": str(row.version_id)} for row in traced.rows],
+        "versions": [{"id": str(each.pk), "name": str(each)} for each in traced.versions],
         "runs": [{"id": str(each.pk), "name": each.name, "status": each.status} for each in runs],
         "adapters": [{"id": str(each.pk), "name": f"{each.name}:{each.version}"} for each in adapters],
     }
