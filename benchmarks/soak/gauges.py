@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,15 +54,16 @@ class Gauges:
         self.database.autocommit = True
         self._redis: Any = redis.Redis.from_url(engines.urls(sockets)[1])
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep_sampling, name="gauges", daemon=True)
-        self._thread.start()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gauges")
+        self._sampling = self._thread.submit(self._keep_sampling)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.shutdown()
         self.database.close()
         self._redis.close()
+        self._sampling.result()  # a soak whose gauges stood still has no verdict
 
     @property
     def web_processes(self) -> int:
@@ -86,7 +89,7 @@ class Gauges:
         counts["connections"] = self._count(CONNECTIONS)
         counts["unfinished_jobs"] = self._count(UNFINISHED_JOBS)
         counts["keys"] = int(self._redis.dbsize())
-        counts["temporary_files"] = sum(len(list((self.home / folder).rglob("*"))) for folder in FOLDERS)
+        counts["temporary_files"] = sum(map(_entries, (self.home / folder for folder in FOLDERS)))
         return Sample(time.time(), dict(memory), dict(cpu), counts)
 
     def _count(self, query: str) -> int:
@@ -97,6 +100,11 @@ class Gauges:
     def _keep_sampling(self) -> None:
         while not self._stop.wait(SAMPLE_EVERY_S):
             self.samples.append(self.read())
+
+
+def _entries(folder: Path) -> int:
+    """Files and folders below, of which some come and go meanwhile."""
+    return sum(len(folders) + len(files) for _, folders, files in os.walk(folder))
 
 
 def role_of(role: str) -> str | None:
