@@ -61,6 +61,7 @@ def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
         },
         store=store,
         succeeded=succeeded,
+        environment={"NUMBA_CACHE_DIR": str(settings.COMPILED_ROOT)},
     )
 
 
