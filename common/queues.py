@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TIMEOUT_S = 2.0
+CONNECTIONS = 8  # of a process
 LEFT_ALONE_S = 5.0
 PULSES_LAST_S = 60
 
@@ -96,8 +97,21 @@ def check() -> None:
 
 
 def connect() -> redis.Redis:
-    """A client that reconnects by itself; its pool is safe to share between threads and forks."""
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+    """A client that reconnects by itself; all of a process share a pool, which is safe for threads and forks."""
+    return redis.Redis(connection_pool=_pool(settings.REDIS_URL))
+
+
+@functools.cache
+def _pool(url: str) -> redis.ConnectionPool:
+    return bounded_pool(url, TIMEOUT_S)
+
+
+def bounded_pool(url: str, timeout_s: float) -> redis.ConnectionPool:
+    """Of a few connections, each for a fraction of a millisecond: whoever finds none waits for one. Each wait has this limit."""
+    pool: redis.ConnectionPool = redis.BlockingConnectionPool.from_url(
+        url, max_connections=CONNECTIONS, timeout=timeout_s, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+    )
+    return pool
 
 
 def _send(function: str, redis_list: str) -> None:

@@ -8,13 +8,12 @@ import threading
 import time
 from dataclasses import dataclass
 
-import redis
 from django.conf import settings
 from limits import RateLimitItemPerSecond
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from common.queues import ask
+from common.queues import ask, bounded_pool
 
 TIMEOUT_S = 1.0  # each request waits for this
 
@@ -53,7 +52,7 @@ def hit(rate: Rate, who: str) -> Standing:
 
 @functools.cache
 def _limiter(redis_url: str) -> SlidingWindowCounterRateLimiter:
-    pool = redis.ConnectionPool.from_url(redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+    pool = bounded_pool(redis_url, TIMEOUT_S)
     return SlidingWindowCounterRateLimiter(_OneExchange("redis://", connection_pool=pool, key_prefix="throttle"))
 
 

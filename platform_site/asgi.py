@@ -33,18 +33,21 @@ from datasets.links import send_file  # noqa: E402
 from datasets.receive import receive_upload  # noqa: E402
 from platform_site import health  # noqa: E402
 from platform_site.browsers import for_browsers  # noqa: E402
+from platform_site.limits.pacing import Paces, TooFast  # noqa: E402
 from platform_site.limits.refusals import Refusals  # noqa: E402
+from platform_site.limits.requests import too_fast  # noqa: E402
 from platform_site.outage_log import SPARINGLY  # noqa: E402
 from platform_site.room import NoRoom, Room  # noqa: E402
 from platform_site.schema import schema  # noqa: E402
 from platform_site.sockets import GraphQLSocket  # noqa: E402
 from platform_site.turns import Asker, Spent  # noqa: E402
-from platform_site.web_threads import WebThreads  # noqa: E402
+from platform_site.web_threads import Answer, WebThreads  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 threads = WebThreads(get_wsgi_application(), settings.WEB_THREADS)
 refusals = Refusals()
+paces = Paces(settings.PACES_FILE, settings.SECRET_KEY.encode())
 socket = GraphQLSocket.as_asgi(schema=schema)
 
 # Sockets live long, and by default each thousand more would have all that there is looked through, half a second at a time.
@@ -98,6 +101,7 @@ class _BodyTooLarge(Exception):
 
 async def _answer(scope: Message, receive: Receive, send: Send, respond: Callable[..., Awaitable[None]]) -> None:
     """Have a request answered once its body is here: whoever sends one slowly must not hold a thread meanwhile."""
+    refusal = await _slow_down(_asker(scope)) if _is_call(scope) else None  # before there is a body to hold
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await _whole_body(scope, receive)
@@ -114,6 +118,9 @@ async def _answer(scope: Message, receive: Receive, send: Send, respond: Callabl
     except TimeoutError:
         message = f"The request was not complete within {BODY_TIMEOUT_S:.0f} seconds."
         await _refuse(send, 408, Invalid(message, code="BODY_TOO_SLOW"), CLOSE)
+        return
+    if refusal is not None:
+        await _send(send, refusal)
         return
     # WSGI knows no body without a length, and one in chunks comes without
     headers = [
@@ -149,19 +156,37 @@ async def _by_asgi(scope: Message, body: bytes, receive: Receive, send: Any) -> 
     await django_asgi(scope, replay, send)  # type: ignore[arg-type]
 
 
+async def _slow_down(asker: Asker) -> Answer | None:
+    """Wait until whoever is signed in has room in their rate. The refusal, where they have none, or too many of theirs wait."""
+    if known := refusals.of(asker):
+        return known
+    if not asker[0]:
+        return None
+    try:
+        await asyncio.sleep(paces.delay_s(asker, settings.REQUESTS_PER_MINUTE))
+    except TooFast as found:
+        error, headers = too_fast(found.per_minute)
+        return _refusal(TOO_MANY_REQUESTS, error, *((name.encode(), value.encode()) for name, value in headers.items()))
+    return None
+
+
 async def _in_a_thread(scope: Message, body: bytes, receive: Receive, send: Send) -> None:
     asker = _asker(scope)
-    known = refusals.of(asker) if scope["path"] == "/graphql" and scope["method"] == "POST" else None
     try:
-        answer = known or await threads.answer(scope, body, asker)
+        answer = await threads.answer(scope, body, asker)
     except Spent:
         logger.warning("All %d web threads are taken: requests are turned away.", threads.count, extra=SPARINGLY)
         await _refuse(send, 503, BUSY, _retry_after(BUSY))
         return
-    if answer.status == TOO_MANY_REQUESTS and known is None:
+    if answer.status == TOO_MANY_REQUESTS:
         refusals.remember(asker, answer)
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    elif limit := dict(answer.headers).get(b"ratelimit-limit"):
+        paces.learn(asker, int(limit))
+    await _send(send, answer)
+
+
+def _is_call(scope: Message) -> bool:
+    return bool(scope["path"] == "/graphql" and scope["method"] == "POST")
 
 
 def _asker(scope: Message) -> Asker:
@@ -188,15 +213,27 @@ def _retry_after(error: Unavailable) -> tuple[bytes, bytes]:
 
 
 async def _refuse(send: Send, status: int, error: DomainError, *headers: tuple[bytes, bytes]) -> None:
+    await _send(send, _refusal(status, error, *headers))
+
+
+def _refusal(status: int, error: DomainError, *headers: tuple[bytes, bytes]) -> Answer:
     """In the shape of GraphQL's answers."""
     shown = as_graphql_error(error)
     content = {"data": None, "errors": [{"message": shown.message, "extensions": shown.extensions}]}
-    await _say(send, status, content, *headers)
+    return _json(status, content, *headers)
 
 
 async def _say(send: Send, status: int, content: dict[str, Any], *headers: tuple[bytes, bytes]) -> None:
+    await _send(send, _json(status, content, *headers))
+
+
+def _json(status: int, content: dict[str, Any], *headers: tuple[bytes, bytes]) -> Answer:
     body = json.dumps(content).encode()
     length = (b"content-length", str(len(body)).encode())
     kind = (b"content-type", b"application/json")
-    await send({"type": "http.response.start", "status": status, "headers": [kind, length, *headers]})
-    await send({"type": "http.response.body", "body": body})
+    return Answer(status, [kind, length, *headers], body)
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})

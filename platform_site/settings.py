@@ -158,6 +158,7 @@ ATTEMPTS_ROOT = HOME / "attempts"
 INCOMING_ROOT = HOME / "incoming"
 CACHED_ADAPTERS_ROOT = HOME / "cache" / "adapters"
 COMPILED_ROOT = HOME / "cache" / "compiled"
+PACES_FILE = HOME / "cache" / "paces"
 MAX_UPLOAD_BYTES = environment.number("MAX_UPLOAD_BYTES", 10 * 2**30, minimum=1)
 UPLOAD_LIFETIME = timedelta(hours=24)
 UNUSED_UPLOAD_LIFETIME = timedelta(days=7)  # once it has arrived, and until a dataset is made from it

@@ -60,6 +60,19 @@ def too_many(standing: Standing) -> QuotaExceeded:
     )
 
 
+def too_fast(per_minute: int) -> tuple[QuotaExceeded, dict[str, str]]:
+    """What whoever is slowed down is told of the requests that do not wait for the others, and the headers."""
+    standing = Standing(Rate("requests", per_minute, MINUTE_S), passes=False, remaining=0, reset_s=1)
+    error = QuotaExceeded(
+        f"Requests come faster than {per_minute:,} a minute, and those of a second wait already: go on in a second.",
+        quota=_WORDS[MINUTE_S][0],
+        limit=per_minute,
+        used=per_minute,
+        resets_at=timezone.now() + timedelta(seconds=1),
+    )
+    return error, headers(standing)
+
+
 def headers(standing: Standing) -> dict[str, str]:
     """As draft-ietf-httpapi-ratelimit-headers-06 has them, which clients know; Retry-After for who is refused."""
     shown = {
