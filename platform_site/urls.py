@@ -21,6 +21,7 @@ stream = GraphQLStreamView.as_view(
 
 urlpatterns = [
     path("", views.home),
+    path("favicon.ico", views.icon),
     path("graphql", csrf_exempt(graphql)),
     path("graphql/stream", csrf_exempt(stream)),
     path("admin/", admin.site.urls),

@@ -6,7 +6,8 @@ import sys
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.templatetags.static import static
 from django.views.defaults import server_error
 
 from common.outages import AWAY
@@ -14,6 +15,11 @@ from common.outages import AWAY
 
 def home(request: HttpRequest) -> HttpResponse:
     return render(request, "home.html", {"production": settings.PRODUCTION})
+
+
+def icon(request: HttpRequest) -> HttpResponse:
+    """Browsers ask for it where a page is text, and names none."""
+    return redirect(static("platform/icon.svg"), permanent=True)
 
 
 def broken(request: HttpRequest) -> HttpResponse:

@@ -29,7 +29,7 @@ from platform_site.engines.place import ROOT
 TENANTS = 200
 RATE = 85.0  # requests a second; 80 have to be answered
 QUOTA_PER_MINUTE = 1200
-NOISE_RATE = 10 * QUOTA_PER_MINUTE / 60
+NOISE_RATES = [0.9 * QUOTA_PER_MINUTE / 60, 10 * QUOTA_PER_MINUTE / 60]  # within what is allowed, and far beyond
 START_S = 10.0  # for locust
 SETTLE_S = 180.0  # for queued runs to end, and for what Redis counted to expire
 NOISE = [sys.executable, "-m", "benchmarks.soak.noise"]
@@ -79,14 +79,15 @@ def _soak(asked: argparse.Namespace, platform: Installation, known: dict[str, An
     common = {"url": platform.url, "token_s": known["token_s"]}
     load = common | known | {"seed": seed, "rate": asked.rate, "spans": timeline.busy}
     noise = {"token": known["clients"][-1][-1]["token"], "run": known["tenants"][-1]["runs"][0]}
-    neighbour = common | {"seed": seed + 1, "rate": NOISE_RATE, "spans": [timeline.noise], "noise": noise}
+    spans = [timeline.within_quota, timeline.noise]
+    neighbour = common | {"seed": seed + 1, "rates": NOISE_RATES, "spans": spans, "noise": noise}
     quiet_tenants = {"tenants": known["tenants"][:-1], "clients": known["clients"][:-1]}
     with _asking(_locust(asked.locust), platform.home, "load", load | quiet_tenants) as tenants:
         _sleep_until(timeline.quiet[1] - 1)
         before = gauges.read()
         told(part="steady load", seconds=steady_s)
-        _sleep_until(timeline.before_noise[0])
-        told(part="a noisy neighbour", seconds=timeline.end - timeline.before_noise[0])
+        _sleep_until(timeline.before_neighbour[0])
+        told(part="a noisy neighbour", seconds=timeline.end - timeline.before_neighbour[0])
         with _asking(NOISE, platform.home, "noise", neighbour) as noisy:
             pass
     after = _settled(gauges, before)

@@ -21,7 +21,7 @@ from platform_site.engines.probes import DATABASE
 from tests.faults import process_table
 
 SAMPLE_EVERY_S = 5.0
-COUNTS = ("descriptors", "threads", "connections", "keys", "temporary_files", "unfinished_jobs")
+COUNTS = ("threads", "connections", "keys", "temporary_files", "unfinished_jobs")
 CONNECTIONS = """
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
 UNFINISHED_JOBS = """
@@ -39,6 +39,8 @@ class Sample:
     rss_mb: dict[str, float]
     cpu_s: dict[str, float]
     counts: dict[str, int]
+    descriptors: dict[int, int] = field(default_factory=dict)
+    """By process: whoever takes another's place has others from its start."""
 
 
 @dataclass
@@ -72,6 +74,7 @@ class Gauges:
     def read(self) -> Sample:
         memory: dict[str, float] = defaultdict(float)
         cpu: dict[str, float] = defaultdict(float)
+        descriptors: dict[int, int] = {}
         counts = dict.fromkeys(COUNTS, 0)
         for process in process_table.table(self.home):
             role = role_of(process.role)
@@ -83,14 +86,14 @@ class Gauges:
                 memory[role] += int(status["VmRSS"].split()[0]) / 1024
                 cpu[role] += process.cpu_s
                 counts["threads"] += int(status["Threads"])
-                counts["descriptors"] += len(list((proc / "fd").iterdir()))
+                descriptors[process.pid] = len(list((proc / "fd").iterdir()))
             except (OSError, KeyError):  # it has just ended
                 continue
         counts["connections"] = self._count(CONNECTIONS)
         counts["unfinished_jobs"] = self._count(UNFINISHED_JOBS)
         counts["keys"] = int(self._redis.dbsize())
         counts["temporary_files"] = sum(map(_entries, (self.home / folder for folder in FOLDERS)))
-        return Sample(time.time(), dict(memory), dict(cpu), counts)
+        return Sample(time.time(), dict(memory), dict(cpu), counts, descriptors)
 
     def _count(self, query: str) -> int:
         with self.database.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""A tenant's program that asks for the same run again and again, far too often: `python -m benchmarks.soak.noise`.
+"""A tenant's program that asks for the same run again and again, as often as it may, and then far too often: `python -m benchmarks.soak.noise`.
 
 SOAK_PLAN names the file that says what to do. It does as little as it can: on two cores, what a load takes is taken from the platform, and it is the platform's answers
 to this one that are to be seen in the others' times.
@@ -32,12 +32,12 @@ class Noise:
     async def make(self) -> list[list[Any]]:
         """Ask when it is due, however long the answers take. Returns the records."""
         chance, asked = random.Random(self._plan["seed"]), set()
-        for begin, end in self._plan["spans"]:
-            due = begin + chance.expovariate(self._plan["rate"])
+        for (begin, end), rate in zip(self._plan["spans"], self._plan["rates"], strict=True):
+            due = begin + chance.expovariate(rate)
             while due < end:
                 await asyncio.sleep(max(0.0, due - time.time()))
                 asked.add(asyncio.create_task(self._ask(due)))
-                due += chance.expovariate(self._plan["rate"])
+                due += chance.expovariate(rate)
         await asyncio.wait(asked, timeout=LAST_ANSWERS_S)
         return self._rows
 

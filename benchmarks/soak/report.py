@@ -36,7 +36,8 @@ class Soak:
         return {
             "steady": self._figures(steady),
             "whole": self._figures((steady[0], self.timeline.end)),
-            "alone": self._figures(self.timeline.before_noise, self.timeline.after_noise),
+            "alone": self._figures(self.timeline.before_neighbour, self.timeline.after_neighbour),
+            "beside_quota": self._figures(self.timeline.within_quota),
             "beside_noise": self._figures(noise),
         }
 
@@ -50,7 +51,8 @@ class Soak:
 
     @cached_property
     def promises(self) -> dict[str, Promise]:
-        under_load = verdict.promises(**self.parts, slopes=self.slopes, steady_s=self.timeline.steady_s)
+        parts = {name: figures for name, figures in self.parts.items() if name != "alone"}
+        under_load = verdict.promises(**parts, slopes=self.slopes, steady_s=self.timeline.steady_s)
         return under_load | verdict.left_behind(self.before, self.after)
 
     @property
@@ -67,7 +69,13 @@ class Soak:
             "parts": {name: asdict(figures) for name, figures in self.parts.items()},
             "operations": by_operation(within(self.asked, self.timeline.steady)),
             "problems": problems(within(self.asked, (self.timeline.steady[0], self.timeline.end))),
-            "neighbour": {"requests": len(self.noisy), "refused": self._refused, "problems": problems(self.noisy)},
+            "neighbour": {
+                name: {"requests": len(theirs), "refused": _refused(theirs), "problems": problems(theirs)}
+                for name, theirs in (
+                    ("within_quota", within(self.noisy, self.timeline.within_quota)),
+                    ("noise", within(self.noisy, self.timeline.noise)),
+                )
+            },
             "memory_mb": {role: self.steadily[-1].rss_mb[role] for role in self.slopes},
             "memory_mb_per_hour": self.slopes,
             "cores": self._cores(),
@@ -91,10 +99,6 @@ class Soak:
     def _figures(self, *spans: Span) -> Figures:
         return Figures.of(within(self.asked, *spans), sum(end - begin for begin, end in spans))
 
-    @property
-    def _refused(self) -> float:
-        return sum(record.problem == REFUSED for record in self.noisy) / max(1, len(self.noisy))
-
     def _cores(self) -> dict[str, float]:
         """CPU seconds a second under steady load."""
         first, last = self.steadily[0], self.steadily[-1]
@@ -112,7 +116,17 @@ class Soak:
             yield line(f"{role}: {shown(held)} MB, {slope:+.2f} MB an hour, {shown(cores)} cores")
         for problem, count in report["problems"].items():
             yield line(f"{count} times {problem}")
-        yield line(f"the noisy tenant: {len(self.noisy):,} requests, {self._refused:.1%} refused")
+        flood = within(self.noisy, self.timeline.noise)
+        yield line(f"the noisy tenant: {len(flood):,} requests, {_refused(flood):.1%} refused")
+        alone, quota, noise = (self.parts[name].p95_s for name in ("alone", "beside_quota", "beside_noise"))
+        yield line(f"the others' p95 without it: {shown(alone)} s")
+        yield line(
+            f"beside what it may ask {shown(quota / alone)} times that, beside ten times as much {shown(noise / alone)}"
+        )
         for name, promise in self.promises.items():
             yield promise.line(name)
         yield f"  {'passed' if self.passed else 'NOT PASSED'}"
+
+
+def _refused(records: Sequence[Record]) -> float:
+    return sum(record.problem == REFUSED for record in records) / max(1, len(records))

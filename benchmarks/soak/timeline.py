@@ -10,7 +10,10 @@ QUIET_S = 30.0  # nobody asks for anything: what the warm-up has queued ends, an
 
 @dataclass(frozen=True)
 class Timeline:
-    """Warm-up, a quiet moment, the steady load, and then a neighbour's noise, with as much of the load alone on each side."""
+    """Warm-up, a quiet moment, the steady load, and then a neighbour who asks for all they may, and for ten times as much.
+
+    Before the two, and after them, the load is alone for as long.
+    """
 
     begin: float
     steady_s: float
@@ -28,21 +31,25 @@ class Timeline:
         return self.quiet[1], self.quiet[1] + self.steady_s
 
     @property
-    def before_noise(self) -> Span:
+    def before_neighbour(self) -> Span:
         return self.steady[1], self.steady[1] + self._side_s
+
+    @property
+    def within_quota(self) -> Span:
+        return self.before_neighbour[1], self.before_neighbour[1] + 2 * self._side_s
 
     @property
     def noise(self) -> Span:
         """Long enough for what a minute allows to be spent, and for the rest to be refused."""
-        return self.before_noise[1], self.before_noise[1] + 2 * self._side_s
+        return self.within_quota[1], self.within_quota[1] + 2 * self._side_s
 
     @property
-    def after_noise(self) -> Span:
+    def after_neighbour(self) -> Span:
         return self.noise[1], self.noise[1] + self._side_s
 
     @property
     def end(self) -> float:
-        return self.after_noise[1]
+        return self.after_neighbour[1]
 
     @property
     def busy(self) -> list[Span]:

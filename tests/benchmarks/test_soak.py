@@ -45,14 +45,15 @@ def test_the_parts_follow_each_other() -> None:
         TIMELINE.warm_up,
         TIMELINE.quiet,
         TIMELINE.steady,
-        TIMELINE.before_noise,
+        TIMELINE.before_neighbour,
+        TIMELINE.within_quota,
         TIMELINE.noise,
-        TIMELINE.after_noise,
+        TIMELINE.after_neighbour,
     ]
     assert spans[0][0] == 1000.0
     assert all(end == begin for (_, end), (begin, _) in itertools.pairwise(spans))
-    assert [end - begin for begin, end in spans] == [20.0, 30.0, 120.0, 30.0, 60.0, 30.0]
-    assert TIMELINE.busy == [(1000.0, 1020.0), (1050.0, 1290.0)]
+    assert [end - begin for begin, end in spans] == [20.0, 30.0, 120.0, 30.0, 60.0, 60.0, 30.0]
+    assert TIMELINE.busy == [(1000.0, 1020.0), (1050.0, 1350.0)]
     assert Timeline(0.0, 1800.0).warm_up == (0.0, 300.0)
 
 
@@ -92,7 +93,7 @@ def test_each_promise_is_kept_at_its_limit_and_missed_beyond() -> None:
     kept: dict[str, Any] = {
         "steady": figures(),
         "whole": figures(),
-        "alone": figures(p95_s=0.2),
+        "beside_quota": figures(p95_s=0.2),
         "beside_noise": figures(p95_s=0.25),
         "slopes": {"web": 1.0, "keeper": -5.0},
         "steady_s": 1800.0,
@@ -116,6 +117,8 @@ def test_nothing_may_be_left_behind_and_less_is_no_matter() -> None:
     found = verdict.left_behind(before, after)
     assert {name for name, promise in found.items() if not promise.is_kept} == {"keys_left"}
     assert found["threads_left"].value == -9
+    before, after = (Sample(0, {}, {}, ZERO, {1: 20, 2: held, 3 + held: 50}) for held in (7, 9))
+    assert verdict.left_behind(before, after)["descriptors_left"].value == 2
     assert Promise(79, 80, is_floor=True).line("requests_per_second").split() == [
         *("MISSED", "requests_per_second", "79,", "at", "least", "80")
     ]
@@ -123,8 +126,8 @@ def test_nothing_may_be_left_behind_and_less_is_no_matter() -> None:
 
 def test_the_report_holds_figures_beside_their_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.soak.report.RESULTS", tmp_path)
-    asked = [record(1000 + 0.01 * number, is_write=number % 5 == 0) for number in range(29_000)]
-    noisy = [record(1201.0, problem="HTTP 429")] * 9 + [record(1201.0)]
+    asked = [record(1000 + 0.01 * number, is_write=number % 5 == 0) for number in range(35_000)]
+    noisy = [record(1201.0)] * 5 + [record(1261.0, problem="HTTP 429")] * 9 + [record(1261.0)]
     samples = [Sample(1000.0 + 5 * number, {"web": 100.0}, {"web": 2.0 * number}, ZERO) for number in range(60)]
     assert Soak(TIMELINE, 7, asked, noisy, samples, samples[0], samples[-1]).publish()
     report = json.loads((tmp_path / "soak.json").read_text())
@@ -137,7 +140,10 @@ def test_the_report_holds_figures_beside_their_limits(tmp_path: Path, monkeypatc
         "is_judged": True,
         "verdict": "ok",
     }
-    assert (report["neighbour"]["requests"], report["neighbour"]["refused"]) == (10, 0.9)
+    assert report["neighbour"] == {
+        "within_quota": {"requests": 5, "refused": 0.0, "problems": {}},
+        "noise": {"requests": 10, "refused": 0.9, "problems": {"trainingRun: HTTP 429": 9}},
+    }
     assert report["cores"] == {"web": pytest.approx(0.4)}
     page = (tmp_path / "soak.html").read_text()
     assert page.count("<svg") == 2 and "p95_beside_a_noisy_tenant" in page
