@@ -16,6 +16,7 @@ NAMES = (
     "dispatch",
     "hostile",
     "ids",
+    "large_upload",
     "near_dedup",
     "parse",
     "pii",
