@@ -46,6 +46,7 @@ EXIT_LEASE_LOST = 76
 EXIT_HOST_BROKEN = 79
 BROKEN_PAUSE_S = 5.0
 ASKED_TO_STOP = "The worker was asked to stop."
+GAVE_WAY = "Something that somebody waits for came first."
 CANNOT_BEGIN = "The worker's host could not begin it; its operators find the reason in the log."
 DISK_FULL = "The platform's disk is full. Its operators have to make room; then start this again."
 
@@ -76,6 +77,8 @@ class Work:
         result
     )  # before it, outside any transaction
     environment: dict[str, str] = field(default_factory=dict)
+    gives_way: Callable[[], bool] = lambda: False
+    """Whether the worker is needed for something else: then the child is ended, and the job goes back to the queue."""
 
 
 def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work], most: float = math.inf) -> int:
@@ -149,7 +152,7 @@ class _Attempt:
         self.job = HeldJob(lease, lambda: bool(stop))
         self.folder = attempt_folder(lease.job_id, lease.fence)
         self.stores_below: str | None = None
-        self.cancelled = False
+        self.cancelled = self.gives_way = False
 
     def run(self, prepare: Callable[[Any, Lease, Path], Work]) -> None:
         with ExitStack() as until_told:
@@ -265,6 +268,7 @@ class _Attempt:
                 if now >= next_look:
                     self.job.forward_events(self._events)
                     self.cancelled = self.job.is_cancelled()
+                    self.gives_way = self.gives_way or self.work.gives_way()
                     next_look = now + 2 * LOOK_EVERY_S
                     patience.over()
             except AWAY as error:
@@ -272,7 +276,7 @@ class _Attempt:
                 if nobody_listens(error):  # then nobody can claim the job, and the child may go on
                     _feed(writer)
                 next_look = next_heartbeat = now + RETRY_EVERY_S
-            if asked_to_stop_at is None and (self.stop or self.cancelled):
+            if asked_to_stop_at is None and (self.stop or self.cancelled or self.gives_way):
                 child.terminate()
                 asked_to_stop_at = now
             elif asked_to_stop_at is not None and now - asked_to_stop_at > STOP_GRACE_S:
@@ -303,6 +307,8 @@ class _Attempt:
             self.job.cancel()
         elif self.stop:
             self.job.give_back(ASKED_TO_STOP)
+        elif self.gives_way:
+            self.job.give_back(GAVE_WAY)
         elif status == "interrupted":  # it heard nothing for most of a lease
             self.job.give_back("The database did not answer for most of a lease.")
         elif code == EXIT_DISK_FULL:

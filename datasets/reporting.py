@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from django.utils import timezone
+
 from common import blobs
 from common.jobs import Lease
 from common.queues import ring
 from common.supervision import Refused, Work
+from common.tenancy import operator
 from datasets.files import files_of
 from datasets.models import DatasetVersion, VersionReport
 
@@ -33,7 +36,12 @@ def prepare(report: VersionReport, lease: Lease, folder: Path) -> Work:
     for split in SPLITS:
         for number, part in enumerate(files_of(version, split.upper())):
             blobs.get_linked(part.key, folder / "version" / f"{split}-{number:05d}.parquet")
-    prefix = f"{report.artefacts}/{lease.fence:04d}"
+    prefix, begun_at = f"{report.artefacts}/{lease.fence:04d}", timezone.now()
+
+    def is_version_due() -> bool:
+        """One that has come since: what waited before could not be begun, either."""
+        with operator():
+            return DatasetVersion.objects.due().filter(created_at__gt=begun_at).exists()
 
     def store(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         blobs.put_folder(prefix, folder / "report", last=REPORT)
@@ -53,4 +61,5 @@ def prepare(report: VersionReport, lease: Lease, folder: Path) -> Work:
         store=store,
         succeeded=succeeded,
         environment={"DO_NOT_TRACK": "1"},
+        gives_way=is_version_due,
     )

@@ -116,8 +116,8 @@ Q_CLUSTER = {
     "ALT_CLUSTERS": {queue: {"workers": workers} for queue, workers in QUEUES.items()},
 }
 CONCURRENT_VERSIONS = environment.number("CONCURRENT_VERSIONS", 2, minimum=1)
-# An HTML report for each version, by Evidently: some seconds of a dataset worker, and 420 MB for as long.
-REPORTS = environment.flag("REPORTS", False)
+# An HTML report for each version, by Evidently: some seconds of a dataset worker that is not needed else, and 420 MB for as long.
+REPORTS = environment.flag("REPORTS", True)
 CONCURRENT_RUNS = environment.number("CONCURRENT_RUNS", 2, minimum=1)
 
 # ---------------------------------------------------------------------------------------------- quotas

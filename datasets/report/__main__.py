@@ -9,10 +9,12 @@ from pathlib import Path
 from common.child import Attempt
 
 REPORT = "report.html"
+NICENESS = 10  # nobody waits for it
 
 
 def main(folder: Path) -> None:
     os.environ["DO_NOT_TRACK"] = "1"  # before the import
+    os.nice(NICENESS)
     with Attempt(folder) as attempt, attempt.interruptible():
         from datasets.report.page import page
         from datasets.report.sample import sample

@@ -159,6 +159,38 @@ def test_a_version_gets_a_report_that_its_members_have_a_link_to(bob: Person, ma
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_version_that_comes_while_a_report_is_made_comes_first(
+    bob: Person, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one worker; the second version is asked for once the report's child is about to start."""
+    settings.REPORTS = True
+    prepare = reporting.prepare
+
+    def create(number: int) -> None:
+        upload = make_upload(bob, lines(*rows(60 + number, "no")).encode())
+        bob.data(CREATE, input={"name": f"Snippets {number}", "uploadId": global_id(upload)})
+
+    def prepare_and_create(report: VersionReport, lease: Lease, folder: Path) -> Any:
+        work = prepare(report, lease, folder)
+        if report.version.dataset.name == "Snippets 1" and lease.attempt == 1:
+            create(2)
+        return work
+
+    monkeypatch.setattr(reporting, "prepare", prepare_and_create)
+    create(1)
+    work()
+    with operator():
+        reports = VersionReport.objects.select_related("version").order_by("created_at")
+        first, second = list(reports)
+    assert [(each.status, each.attempt, each.unproductive_attempts) for each in (first, second)] == [
+        ("SUCCEEDED", 2, 1),  # giving way costs no attempt
+        ("SUCCEEDED", 1, 1),
+    ]
+    assert second.version.finished_at < first.finished_at
+    assert bool(first.version.report_key and second.version.report_key)
+
+
+@pytest.mark.django_db(transaction=True)
 def test_what_becomes_of_the_report_is_nothing_to_the_version(bob: Person, settings: Any, monkeypatch: Any) -> None:
     settings.REPORTS = True
     upload = make_upload(bob, lines(*rows(60, "no")).encode())
