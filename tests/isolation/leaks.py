@@ -145,6 +145,13 @@ LEAKS = [
         bare=True,
     ),
     Leak(
+        "whoever's version is compared",
+        replaced(datasets_schema, "sought", mistakes.a_query_of_any),
+        foreign("datasetVersionDiff(b)"),
+        r"datasetVersionDiff\(b\) as owner: .*DIFFERENT_ORGANIZATIONS",
+        bare=True,
+    ),
+    Leak(
         "node() forgets who is asking",
         replaced(merged, "resolve_or_null", mistakes.or_null),
         foreign("node(id)", "key of viewer", ids=absent_thoroughly),

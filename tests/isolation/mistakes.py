@@ -46,6 +46,11 @@ def of_any_role(actor: Principal, permission: Any, organization_id: UUID) -> Non
     return None
 
 
+def a_query_of_any(info: Any, given: Any, model: Any) -> Any:
+    """The same, of a field that goes on with the query."""
+    return model._default_manager.filter(pk=graphql.model_id(given, model))
+
+
 def whoever_asks(info: Any, global_id: str, model: Any) -> Any:
     """A look-up that forgets who is asking."""
     row = model._default_manager.filter(pk=graphql.model_id(global_id, model)).first()
