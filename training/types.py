@@ -10,11 +10,13 @@ import strawberry
 import strawberry_django
 
 from accounts.types import OrganizationType, UserType
+from common.errors import Invalid
 from common.graphql import BigInt, ModelNode
 from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets.types import DatasetVersionType
 from training import catalogue, models
+from training.curves import CURVES, MAX_POINTS, MIN_POINTS, curves
 from training.models import Executor
 from training.trainer.config import Quantization, Scheduler, TrainingConfig
 
@@ -81,6 +83,15 @@ class TrainingConfigType:
     checkpoint_every_steps: int | None = strawberry.field(description="Steps between checkpoints; null is ten times.")
     keep_checkpoints: int = strawberry.field(description="How many of the newest checkpoints stay.")
     seed: int = strawberry.field(description="The same seed and data give the same adapter.")
+
+
+@strawberry.type(description="A figure over a run's steps.")
+class MetricSeries:
+    name: str = strawberry.field(description="Which.")
+    steps: list[int] = strawberry.field(description="Optimizer steps, ascending.")
+    values: list[float | None] = strawberry.field(
+        description="Its value at each of them; null where it was not finite."
+    )
 
 
 @strawberry.type(description="A state that was saved; the newest keepCheckpoints exist while the run goes on.")
@@ -165,6 +176,24 @@ class TrainingRunType(ModelNode):
         after: Annotated[int, strawberry.argument(description="After this sequence.")] = 0,
     ) -> list[JobEventType]:
         return page_of_events(self, first, after)  # type: ignore[arg-type]
+
+    @strawberry_django.field(
+        description="Its curves. Beyond maxPoints those stay that are seen: the lowest and the highest of each stretch, the first, and the last."
+    )
+    def metrics(
+        self,
+        names: Annotated[
+            list[str] | None, strawberry.argument(description=f"Of {', '.join(CURVES)}; null is all of them.")
+        ] = None,
+        max_points: Annotated[int, strawberry.argument(description="Of each curve; from 4 to 10,000.")] = 1000,
+    ) -> list[MetricSeries]:
+        unknown = [name for name in names or () if name not in CURVES]
+        if unknown:
+            raise Invalid(f"There is no metric {unknown[0][:40]!r}; there are {', '.join(CURVES)}.", field="names")
+        if not MIN_POINTS <= max_points <= MAX_POINTS:
+            raise Invalid(f"maxPoints has to be from {MIN_POINTS} to {MAX_POINTS:,}.", field="maxPoints")
+        found = curves(self.pk, list(CURVES) if names is None else names, max_points)  # type: ignore[attr-defined]
+        return [MetricSeries(name=each.name, steps=each.steps, values=each.values) for each in found]
 
     @strawberry_django.field(description="States that it was saved in, oldest first.")
     def checkpoints(self) -> list[Checkpoint]:

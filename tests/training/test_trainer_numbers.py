@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from training.trainer.attention import use_document_attention, window_mask  # noqa: E402
 from training.trainer.batches import Sampler, collate, fill  # noqa: E402
 from training.trainer.encoding import Examples  # noqa: E402
+from training.trainer.fit import log_every_s  # noqa: E402
 from training.trainer.lora import LoraLinear, add_lora, base_only  # noqa: E402
 from training.trainer.loss import loss_sum  # noqa: E402
 from training.trainer.quantization import BaseModelError, dense_weight, load_base  # noqa: E402
@@ -237,3 +238,15 @@ def test_each_epoch_sees_each_row_once_in_an_order_of_its_own(packing: bool) -> 
     for step in reversed(range(sampler.total_steps)):
         assert all(np.array_equal(a, b) for a, b in zip(again.rows(step), steps[step], strict=True))
     assert Sampler(lengths, replace(config, max_steps=4), 64).total_steps == 4
+
+
+def test_the_log_of_a_long_run_is_thinned() -> None:
+    def written(days: float) -> int:
+        count, at_s = 0, 0.0
+        while at_s < days * 86_400:
+            count, at_s = count + 1, at_s + log_every_s(at_s)
+        return count
+
+    assert (log_every_s(0), log_every_s(200), log_every_s(3600)) == (0.2, 0.2, 3.6)
+    assert 6_000 < written(1) < 7_500
+    assert written(30) < 11_000

@@ -15,7 +15,8 @@ from training.trainer.state import save_state, tensors_of
 from training.trainer.step import Gradient, Run, train_step
 
 LOG_EVERY_S = 0.2
-"""StepLogged events are at least this far apart; the first and the last are always written."""
+LOG_EVERY_SHARE = 0.001  # of the time since the start: a day leaves some 7,000 events, and a month 10,000
+"""StepLogged events are at least so far apart; the first and the last are always written."""
 
 
 def fit(run: Run) -> None:
@@ -73,18 +74,22 @@ def require_finite_state(run: Run) -> None:
             )
 
 
+def log_every_s(running_s: float) -> float:
+    return max(LOG_EVERY_S, LOG_EVERY_SHARE * running_s)
+
+
 class _StepLog:
     """Writes StepLogged events, not more often than anybody can look."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._written_at = -math.inf
+        self._begun_at, self._written_at = time.monotonic(), -math.inf
         self._tokens, self._seconds = run.progress.tokens, run.progress.step_seconds
 
     def write(self, gradient: Gradient, rate: float) -> None:
         progress, total = self._run.progress, self._run.sampler.total_steps
         now = time.monotonic()
-        if now - self._written_at < LOG_EVERY_S and progress.step != total:
+        if now - self._written_at < log_every_s(now - self._begun_at) and progress.step != total:
             return
         seconds = progress.step_seconds - self._seconds
         self._run.attempt.events.write(
