@@ -55,7 +55,10 @@ def as_database_owner() -> Any:
 
 def is_anybody_held_up() -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        cursor.execute(  # of this database: the server has those of other tests, too
+            """SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
+               WHERE NOT granted AND datname = current_database() AND relation = 'common_outboxmessage'::regclass)"""
+        )
         return bool(cursor.fetchone()[0])
 
 

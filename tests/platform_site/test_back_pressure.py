@@ -59,7 +59,10 @@ def ready(site: str) -> httpx.Response:
 
 def waiting_for_the_lock() -> int:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'accounts_membership'::regclass")
+        cursor.execute(  # another test's database may have the table under the same number
+            """SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+               WHERE NOT granted AND datname = current_database() AND relation = 'accounts_membership'::regclass"""
+        )
         count: int = cursor.fetchone()[0]
     return count
 

@@ -48,8 +48,8 @@ def end_those_who_wait_for_a_lock() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SET ROLE NONE")
         cursor.execute(
-            """SELECT count(pg_terminate_backend(pid)) FROM pg_locks
-               WHERE NOT granted AND relation IN ('accounts_user'::regclass, 'accounts_organization'::regclass)"""
+            """SELECT count(pg_terminate_backend(pid)) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+               WHERE NOT granted AND datname = current_database() AND relation IN ('accounts_user'::regclass, 'accounts_organization'::regclass)"""
         )
         ended: int = cursor.fetchone()[0]
         cursor.execute("SET ROLE platform_app")
