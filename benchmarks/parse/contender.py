@@ -90,7 +90,7 @@ def _pandas_csv(path: Path) -> Found:
 
 
 _PARSERS: dict[str, dict[str, Callable[[Path], Found]]] = {
-    "platform": {"jsonl": lambda path: _ours(read_jsonl(path, is_large=True)), "csv": lambda path: _ours(read_csv(path))},
+    "platform": {"jsonl": lambda path: _ours(read_jsonl(path, is_large=True)), "csv": lambda path: _ours(read_csv(path, is_large=True))},
     "loop": {"jsonl": _json_loop, "csv": _csv_loop},
     "pandas": {"jsonl": _pandas_json, "csv": _pandas_csv},
 }
