@@ -202,7 +202,7 @@ class Run:
     def _second_pass(self, writer: VersionWriter) -> IndexWriter:
         assign = AssignSplit(self.recipe.split).begin()
         scrub = Scrub(self.policy, self.key, self.found, self.samples.take_places).begin()
-        count = self.bias.begin() if self.bias else Outcome
+        count = self.bias.begin(is_large=self.upload.is_large) if self.bias else Outcome
         with spooled(self.attempt.folder, self._after_batch) as everything:
             index = IndexWriter(writer.folder, everything.num_rows)
             near = self._near(everything, index)

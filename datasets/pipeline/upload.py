@@ -33,14 +33,14 @@ class Upload:
         self._attempt, self._recipe = attempt, recipe
         self._name = str(attempt.orders["file_name"])
         self._told = ""
-        self._is_large = False
+        self.is_large = False
         self._mapped = tuple(name for name in recipe.to_json()["columns"].values() if name)
 
     def open(self) -> tuple[Format, Iterator[Chunk]]:
         """Its format and its chunks. Raises ChildError, as do the chunks."""
         content = self._unpacked()
         found = recognise(content, self._name, self._recipe.format, self._mapped)
-        self._is_large = content.stat().st_size >= LARGE_FROM_BYTES
+        self.is_large = content.stat().st_size >= LARGE_FROM_BYTES
         self._attempt.events.log(f"Reading {excerpt(self._name, 100)} as {found}.")
         if found is Format.PYTHON and self._recipe.columns != ColumnMapping():
             raise ChildError("COLUMN_UNKNOWN", "Python source has no columns to map. Leave the columns out.")
@@ -73,7 +73,7 @@ class Upload:
 
     def _rows(self, path: Path, found: Format) -> Iterator[Chunk]:
         if found is Format.JSONL:
-            return read_jsonl(path, is_large=self._is_large)
+            return read_jsonl(path, is_large=self.is_large)
         if found is Format.JSON:
             return read_json(path)
         if found is Format.PARQUET:
@@ -86,7 +86,7 @@ class Upload:
             *_, into = self._drafts()
             transcode(path, encoding, into, self._attempt.check_stop)
             path = into
-        return read_csv(path, self._mapped, lambda dialect: self._tell(dialect, encoding), is_large=self._is_large)
+        return read_csv(path, self._mapped, lambda dialect: self._tell(dialect, encoding), is_large=self.is_large)
 
     def _tell(self, dialect: Dialect, encoding: Encoding) -> None:
         text = f"Read as CSV: {dialect.words}, {encoding.words}."

@@ -6,7 +6,7 @@ passages, which are its lines and sentences: what is said at the other end of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,13 @@ class Counts:
         self.rows = self.toxic = self.with_identity = 0
         self.mentions: Numbers = np.zeros(groups, np.int64)
         self.together: Numbers = np.zeros((groups, len(VALUES)), np.int64)
+        self._words: Callable[[pl.Series], tuple[Numbers, Numbers]] = self._words_by_pattern
+
+    def compile(self) -> None:
+        """From now on words are found by a loop that takes a while to start."""
+        from datasets.pipeline.bias.loops import Terms
+
+        self._words = Terms(self.lexicon).words
 
     def to_json(self) -> dict[str, Any]:
         """By name, so that a lexicon with more groups can go on with them."""
@@ -85,7 +92,7 @@ class Counts:
         _, pairs = self._distinct(seen)
         np.add.at(self.together, (pairs // len(VALUES), pairs % len(VALUES)), 1)
 
-    def _words(self, texts: pl.Series) -> tuple[Numbers, Numbers]:
+    def _words_by_pattern(self, texts: pl.Series) -> tuple[Numbers, Numbers]:
         """What of the lexicon occurs where: places in `texts`, and codes."""
         found = texts.str.extract_all(self.lexicon.pattern).to_arrow()
         words = found.flatten().dictionary_encode()
