@@ -10,7 +10,7 @@ from typing import Any
 
 import numba
 import numpy as np
-import polars as pl
+import pyarrow as pa
 
 from datasets.pipeline.bias.lexicon import Lexicon
 from datasets.pipeline.compiled import compiled
@@ -43,13 +43,15 @@ class Terms:
                 self._hashes[slot], self._firsts[slot] = key, number
             self._stops[slot] = number + 1
 
-    def words(self, texts: pl.Series) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def words(self, texts: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """What of the lexicon occurs where: places in `texts`, and codes."""
-        array = texts.fill_null("").to_arrow()
-        _, offsets, data = array.buffers()
-        bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-        size = int(bounds[-1] - bounds[0]) if len(array) else 0
-        places, found = np.empty(size // 2 + len(array), np.int64), np.empty(size // 2 + len(array), np.int64)
+        if texts.null_count:
+            texts = texts.fill_null("")
+        kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+        _, offsets, data = texts.buffers()
+        bounds = np.frombuffer(offsets, kind)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+        size = int(bounds[-1] - bounds[0]) if len(texts) else 0
+        places, found = np.empty(size // 2 + len(texts), np.int64), np.empty(size // 2 + len(texts), np.int64)
         count = _find(
             np.frombuffer(data if size else b"\0", np.uint8), bounds, self._letters, self._bounds,
             self._hashes, self._firsts, self._stops, places, found,
@@ -90,7 +92,7 @@ def _stands_there(data: Any, place: int, end: int, letters: Any, begin: int, sto
 
 
 @compiled(
-    "int64(Array(uint8, 1, 'C', True), Array(int64, 1, 'C', True), uint8[::1], int64[::1], "
+    "int64(Array(uint8, 1, 'C', True), int64[::1], uint8[::1], int64[::1], "
     "int64[::1], int64[::1], int64[::1], int64[::1], int64[::1])"
 )
 def _find(
