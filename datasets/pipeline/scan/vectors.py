@@ -1,6 +1,8 @@
 """Bytes looked at and copied 32 at a time, which the processor does in a few instructions.
 
 Neither checks bounds: from `place` on, and from `at` on, there have to be WIDTH bytes.
+
+numba drops what it keeps of a loop where the loop's own file changes, and knows nothing of this one: whoever changes this changes those.
 """
 
 from __future__ import annotations
