@@ -178,7 +178,7 @@ class Run:
 
     def _first_pass(self, source_format: Format, columns: Columns, chunks: Iterator[Chunk]) -> None:
         recipe = self.recipe
-        clean = Clean(is_source=source_format is Format.PYTHON).begin()
+        clean = Clean(source_format is Format.PYTHON, self.upload.is_large).begin()
         validate = Validate(columns, recipe.min_characters, recipe.max_characters).begin()
         validate = self.expecting.before(validate)
         dedup = (DropKnown(self.parent) if self.parent else ExactDedup()).begin() if recipe.exact_dedup else None

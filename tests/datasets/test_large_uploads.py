@@ -99,14 +99,16 @@ def test_two_processes_at_once_compile_for_an_empty_cache(tmp_path: Path) -> Non
     manifests = [path.read_bytes() for path in tmp_path.glob("*/*/version/manifest.json")]
     assert len(manifests) == 4
     assert len(set(manifests)) == 1
-    assert len(list(cache.rglob("*.nbc"))) == 3  # ends of lines, JSON records, terms of the lexicon
+    assert len(list(cache.rglob("*.nbc"))) == 4  # ends of lines, JSON records, unclean texts, terms of the lexicon
 
 
 def test_no_index_is_out_of_bounds(tmp_path: Path) -> None:
     """Compiled once more, with each index checked, the tests of the loops pass: none is read or written beside an array."""
     env: dict[str, Any] = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    files = [str(HERE / name) for name in ("test_scan_json.py", "test_scan_csv.py", "test_bias_loops.py")]
+    files = [
+        str(HERE / name) for name in ("test_scan_json.py", "test_scan_csv.py", "test_bias_loops.py", "test_clean.py")
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     ran = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stdout
-    assert "95 passed" in ran.stdout
+    assert "116 passed" in ran.stdout
