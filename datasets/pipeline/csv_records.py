@@ -12,6 +12,7 @@ from datasets.pipeline.arrays import strings, table, with_context
 from datasets.pipeline.columns import Columns
 from datasets.pipeline.csv_dialect import Dialect
 from datasets.pipeline.csv_lines import Unread
+from datasets.pipeline.flags import Positions
 from datasets.pipeline.rows import (
     BATCH_ROWS,
     ROWS,
@@ -61,7 +62,7 @@ class CsvRecords:
     def reject(self, line: int, reason: Reason, seen: bytes, *, field: str | None = None) -> None:
         self.rejections.append(parse_rejection(line, reason, seen, field=field))
 
-    def numbers(self) -> Sequence[int]:
+    def numbers(self) -> Sequence[int] | Positions:
         """The lines that records begin with."""
         return self._lines
 

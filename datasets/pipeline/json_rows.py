@@ -21,7 +21,7 @@ _NO_ROWS = ROWS.empty_table()
 class JsonRecords:
     """Records as they stand in the upload, and the numbers of their lines; blank ones are none."""
 
-    def __init__(self, records: Lines, numbers: Sequence[int], progress: float, shapes: Shapes) -> None:
+    def __init__(self, records: Lines, numbers: Sequence[int] | Positions, progress: float, shapes: Shapes) -> None:
         self.progress = progress
         self._records = records
         self._numbers = np.asarray(numbers, np.int64)

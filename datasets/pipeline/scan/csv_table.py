@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from datasets.pipeline.csv_dialect import Dialect
-from datasets.pipeline.csv_records import CsvRecords, Unread
+from datasets.pipeline.csv_lines import Unread
+from datasets.pipeline.csv_records import CsvRecords
+from datasets.pipeline.flags import Flags, Positions
 from datasets.pipeline.lines import PADDING
 from datasets.pipeline.rows import BATCH_ROWS, MAX_LINE_BYTES, Reason
 from datasets.pipeline.scan.csv_loops import gather, scan
@@ -24,7 +26,9 @@ class ScannedRecords(CsvRecords):
         super().__init__(header, progress)
         self._data = np.empty(0, np.uint8)
         self._counts = np.zeros(2, np.int64)
-        self._begins, self._ends, self._twice = (np.empty(0, kind) for kind in (np.int64, np.int64, np.bool_))
+        self._begins: Positions = np.empty(0, np.int64)
+        self._ends: Positions = np.empty(0, np.int64)
+        self._twice: Flags = np.empty(0, np.bool_)
         self._firsts, self._wrong = np.empty(BATCH_ROWS, np.int64), np.empty(BATCH_ROWS, np.int64)
         self._read: list[bytes] = []  # one by one
         self._read_bytes = 0
@@ -71,7 +75,7 @@ class ScannedRecords(CsvRecords):
         data = into[: int(bounds[-1])].tobytes()
         return pa.StringArray.from_buffers(self.size, pa.py_buffer(bounds), pa.py_buffer(data))
 
-    def numbers(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def numbers(self) -> Positions:
         return self._firsts[: self.size]
 
     def values(self, place: int) -> list[str]:

@@ -19,7 +19,7 @@ _COMPOSES, _CONTROLS, _CONTROLS_END = 0xCC, 0xC2, 0xA0  # as clean.py has them
 def suspects(column: pa.StringArray) -> list[int]:
     """Places of texts that may be unclean, as clean.py has it for what is no JSON."""
     bounds = bounds_of(column).astype(np.int64)
-    data = np.frombuffer(b"".join((bytes_of(column), PADDING)), np.uint8)
+    data = np.frombuffer(b"".join((bytes_of(column).data, PADDING)), np.uint8)
     found = np.empty(len(column), np.int64)
     places: list[int] = found[: _find(data, bounds - bounds[0], found)].tolist()
     return places
