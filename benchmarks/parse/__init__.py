@@ -1,4 +1,4 @@
-"""200 MB of JSON Lines, of which 2 % are broken, and the same as CSV: parsed into Arrow tables."""
+"""200 MB of JSON Lines, of which 2 % are broken, and the same as CSV and as Parquet: parsed into Arrow tables."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from statistics import median
 
 from benchmarks.actor import Actor
 from benchmarks.harness import RESULTS, Ratio, Report, alternated, told
-from benchmarks.parse.uploads import Written, write_csv, write_jsonl
+from benchmarks.parse.uploads import Written, write_csv, write_jsonl, write_parquet
 
 OURS = "platform"
 PEERS = {
-    "loop": "a loop of json.loads, and csv.reader, that keeps what it can parse, and the numbers of the other lines",
-    "pandas": "read_json(lines=True) of the good lines alone, and read_csv(on_bad_lines='skip')",
+    "loop": "a loop of json.loads, csv.reader, and pyarrow's batches, that keeps what it can, and the numbers of the other lines",
+    "pandas": "read_json(lines=True) of the good lines alone, read_csv(on_bad_lines='skip'), and read_parquet",
 }
-KINDS = ("jsonl", "csv")
-TARGETS = {("jsonl", "loop"): 3.0}
+KINDS = ("jsonl", "csv", "parquet")
+TARGETS = {("jsonl", "loop"): 3.0, ("csv", "loop"): 1.0}
 SIZE_BYTES = 200_000_000
 SEED = 17
 NO_SERVERS = {"DATABASE_URL": "postgresql://nobody@%2Fnowhere/none", "REDIS_URL": "unix:///nowhere"}
@@ -33,6 +33,7 @@ def run(peers: Sequence[str], size_bytes: int = SIZE_BYTES) -> Report:
         written = {
             "jsonl": write_jsonl(folder / "rows.jsonl", size_bytes, SEED),
             "csv": write_csv(folder / "rows.csv", size_bytes, SEED),
+            "parquet": write_parquet(folder / "rows.parquet", size_bytes, SEED),
         }
         with ExitStack() as stack:
             actors = {name: stack.enter_context(_parser(name, folder)) for name in (OURS, *peers)}
@@ -41,12 +42,19 @@ def run(peers: Sequence[str], size_bytes: int = SIZE_BYTES) -> Report:
             for number, (kind, name) in alternated([(kind, name) for kind in KINDS for name in actors]):
                 seconds = actors[name].call("measure", timeout_s=600, kind=kind)
                 took.setdefault((kind, name), []).append(seconds)
-                told(round=number + 1, kind=kind, contender=name, mb_per_cpu_second=_size(folder, kind) / seconds)
+                told(
+                    round=number + 1,
+                    kind=kind,
+                    contender=name,
+                    mb_per_cpu_second=written[kind].size_bytes / 1e6 / seconds,
+                )
         for name, actor in actors.items():
             report.commands[name] = f"{actor.command.split(str(folder))[0]}..."
             report.ours[f"{name}_peak_mib"] = actor.memory.peak_bytes / 2**20
             for kind in KINDS:
-                report.ours[f"{name}_{kind}_mb_per_cpu_second"] = _size(folder, kind) / median(took[kind, name])
+                report.ours[f"{name}_{kind}_mb_per_cpu_second"] = (
+                    written[kind].size_bytes / 1e6 / median(took[kind, name])
+                )
         for kind in KINDS:
             for peer in peers:
                 ratios = [theirs / ours for theirs, ours in zip(took[kind, peer], took[kind, OURS], strict=True)]
@@ -57,7 +65,7 @@ def run(peers: Sequence[str], size_bytes: int = SIZE_BYTES) -> Report:
 
 
 def _parser(name: str, folder: Path) -> Actor:
-    files = [str(folder / "rows.jsonl"), str(folder / "rows.csv")]
+    files = [str(folder / f"rows.{kind}") for kind in KINDS]
     return Actor("benchmarks.parse.contender:Parser", name, *files, env=NO_SERVERS)
 
 
@@ -73,7 +81,3 @@ def _check(report: Report, actors: dict[str, Actor], written: dict[str, Written]
         for name, answer in answers.items():
             found = len(set(answer["refused"]) & set(truth.broken))
             report.ours[f"{name}_{kind}_broken_lines_reported"] = found
-
-
-def _size(folder: Path, kind: str) -> float:
-    return (folder / f"rows.{kind}").stat().st_size / 1e6

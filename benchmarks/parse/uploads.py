@@ -10,6 +10,10 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 BROKEN_SHARE = 0.02
 _WORDS = [
@@ -56,6 +60,12 @@ _BROKEN_CSV = (
     lambda line: b"caf\xe9,c",
     lambda line: b"a,b,c",
 )
+_BROKEN_PARQUET = (
+    lambda row: {**row, "prompt": None},
+    lambda row: {**row, "completion": None},
+    lambda row: {**row, "completion": row["completion"][:20] + "\0" + row["completion"][20:]},
+)
+ROW_GROUP_ROWS = 20_000
 
 
 def functions(seed: int) -> Iterator[dict[str, str]]:
@@ -72,10 +82,11 @@ def functions(seed: int) -> Iterator[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Written:
-    """What a file holds: the numbers of its broken lines, and a digest of the rows of all others."""
+    """What a file holds: the numbers of its broken lines, a digest of the rows of all others, and how many bytes it is read for."""
 
     broken: list[int]
     digest: str
+    size_bytes: int
 
 
 def digest_of(pairs: Iterable[tuple[str, str]]) -> str:
@@ -100,7 +111,7 @@ def write_jsonl(path: Path, size_bytes: int, seed: int) -> Written:
             written += file.write(line + b"\n")
             if written >= size_bytes:
                 break
-    return Written(broken, digest_of(good))
+    return Written(broken, digest_of(good), written)
 
 
 def write_csv(path: Path, size_bytes: int, seed: int) -> Written:
@@ -121,7 +132,29 @@ def write_csv(path: Path, size_bytes: int, seed: int) -> Written:
             line_number += data.count(b"\n")
             if written >= size_bytes:
                 break
-    return Written(broken, digest_of(good))
+    return Written(broken, digest_of(good), written)
+
+
+def write_parquet(path: Path, size_bytes: int, seed: int) -> Written:
+    """The same functions as columns, row groups as other writers have them; so many bytes are those of the text."""
+    chance, broken, good, written = random.Random(seed), [], [], 0
+    waiting: list[dict[str, Any]] = []
+    schema = pa.schema([("prompt", pa.string()), ("completion", pa.string())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for number, row in enumerate(functions(seed), 1):
+            written += len(row["prompt"]) + len(row["completion"])
+            if number > 1 and chance.random() < BROKEN_SHARE:
+                waiting.append(chance.choice(_BROKEN_PARQUET)(row))
+                broken.append(number)
+            else:
+                waiting.append(row)
+                good.append((row["prompt"], row["completion"]))
+            if len(waiting) == ROW_GROUP_ROWS or written >= size_bytes:
+                writer.write_table(pa.Table.from_pylist(waiting, schema))
+                waiting = []
+            if written >= size_bytes:
+                break
+    return Written(broken, digest_of(good), written)
 
 
 def _line(chance: random.Random) -> str:

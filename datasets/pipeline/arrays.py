@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datasets.pipeline.rows import ROWS
 
@@ -36,6 +37,13 @@ def table(columns: Mapping[str, Any], size: int) -> pa.Table:
         else:
             arrays.append(given if isinstance(given, pa.Array) else pa.array(given, one.type))
     return pa.Table.from_arrays(arrays, schema=ROWS)
+
+
+def with_context(prompts: pa.StringArray, contexts: pa.StringArray) -> pa.StringArray:
+    """Each prompt, and behind it its context, if that says something."""
+    joined = pc.binary_join_element_wise(prompts, contexts, "\n\n")
+    has_context = pc.fill_null(pc.greater(pc.binary_length(contexts), 0), False)
+    return pc.if_else(has_context, joined, prompts)
 
 
 def bounds_of(array: pa.StringArray) -> np.ndarray[Any, np.dtype[np.int32]]:

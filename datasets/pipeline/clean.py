@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -54,24 +55,37 @@ def _strip_before_breaks(text: str) -> str:
 
 @dataclass(frozen=True)
 class Clean:
-    """Cleans the text of rows, unless they are source code that came as such."""
+    """Cleans the text of rows, unless they are source code that came as such.
+
+    `is_large`: whether a compiled loop pays for its start.
+    """
 
     is_source: bool
+    is_large: bool = False
 
     name = "clean"
 
     def begin(self) -> Callable[[pa.Table], Outcome]:
-        return Outcome if self.is_source else _apply
+        if self.is_source:
+            return Outcome
+        if self.is_large:
+            from datasets.pipeline.scan.suspects import suspects
+
+            return partial(_apply, suspects)
+        return partial(_apply, _suspects_among_texts)
 
 
-def _apply(rows: pa.Table) -> Outcome:
+def _apply(suspects: Callable[[pa.StringArray], list[int]], rows: pa.Table) -> Outcome:
     changed = np.zeros(rows.num_rows, np.bool_)
     before = rows
     for place, name in enumerate(CONTENT):
         if rows[name].null_count == rows.num_rows:
             continue
         column = rows[name].combine_chunks()
-        found = _cleaned(column, clean_chat if name == "messages" else clean, _suspects(column, name == "messages"))
+        is_chat = name == "messages"
+        found = _cleaned(
+            column, clean_chat if is_chat else clean, _suspects(column, is_json=True) if is_chat else suspects(column)
+        )
         if found:
             mask = np.zeros(len(column), np.bool_)
             mask[list(found)] = True
@@ -93,6 +107,10 @@ def _cleaned(column: pa.StringArray, clean_one: Callable[[str], str], suspects: 
         if cleaned != text:
             found[place] = cleaned
     return found
+
+
+def _suspects_among_texts(column: pa.StringArray) -> list[int]:
+    return _suspects(column, is_json=False)
 
 
 def _suspects(column: pa.StringArray, is_json: bool) -> list[int]:

@@ -6,45 +6,39 @@ A record that does not parse costs only its first line: the reader goes back and
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from common.child import ChildError
-from datasets.pipeline.arrays import strings, table
-from datasets.pipeline.columns import Columns
 from datasets.pipeline.csv_dialect import Dialect, sniff
-from datasets.pipeline.csv_stretches import Stretches
-from datasets.pipeline.lines import Lines, is_blank, read_blocks
-from datasets.pipeline.rows import (
-    BATCH_ROWS,
-    MAX_LINE_BYTES,
-    ROWS,
-    Parsed,
-    Reason,
-    Rejection,
-    Unusable,
-    excerpt,
-    parse_rejection,
-    unfit,
-)
+from datasets.pipeline.csv_lines import Incomplete, Unread
+from datasets.pipeline.csv_records import CsvRecords
+from datasets.pipeline.lines import is_blank, read_blocks
+from datasets.pipeline.rows import MAX_LINE_BYTES, Reason, excerpt
 
 MAX_COLUMNS = 1_000
-FEW = 4  # records: to look for a stretch costs as much as to read so many of them one by one
-LONGEST_PAUSE = 400  # records that are read one by one in a file that has no stretches
 
 
 def read_csv(
-    path: Path, mapped: tuple[str, ...] = (), tell: Callable[[Dialect], None] = lambda _: None
+    path: Path,
+    mapped: tuple[str, ...] = (),
+    tell: Callable[[Dialect], None] = lambda _: None,
+    *,
+    is_large: bool = False,
 ) -> Iterator[CsvRecords]:
-    """Batches of rows by the header's names; `tell` hears the dialect. Raises ChildError for a header without use."""
-    size = path.stat().st_size
+    """Batches of rows by the header's names; `tell` hears the dialect. Raises ChildError for a header without use.
+
+    `is_large`: whether a compiled loop pays for its start.
+    """
+    size, blocks = path.stat().st_size, read_blocks(path)
     header: list[str] = []
-    dialect = Dialect()
-    lines = _PushBack()
-    for first, raw, done in read_blocks(path):
+    dialect, records = Dialect(), CsvRecords
+    unread = Unread()
+    if is_large:  # numba takes longer to be imported than a small upload in all
+        from datasets.pipeline.scan import csv_table, ends_of_lines
+
+        blocks = read_blocks(path, ends_of_lines.ends_of_lines)
+    for first, raw, done in blocks:
         if not header:
             skipped = next((place for place, line in enumerate(raw) if not is_blank(line)), None)
             if skipped is None:
@@ -53,10 +47,12 @@ def read_csv(
             dialect, header = sniff(head, mapped)
             _check_header(header)
             tell(dialect)
+            if is_large and dialect.is_by_the_book:
+                records = csv_table.ScannedRecords
             first, raw = first + skipped + 1, raw.part(skipped + 1, len(raw))
-        lines.add(first, raw)
-        yield from _parse(lines, header, dialect, ended=False, progress=done / size)
-    yield from _parse(lines, header, dialect, ended=True, progress=1.0)
+        unread.add(first, raw)
+        yield from _parse(unread, header, dialect, records, ended=False, progress=done / size)
+    yield from _parse(unread, header, dialect, records, ended=True, progress=1.0)
 
 
 def _check_header(header: list[str]) -> None:
@@ -72,35 +68,37 @@ def _check_header(header: list[str]) -> None:
 
 
 def _parse(
-    lines: _PushBack, header: list[str], dialect: Dialect, *, ended: bool, progress: float
+    unread: Unread,
+    header: list[str],
+    dialect: Dialect,
+    records: type[CsvRecords],
+    *,
+    ended: bool,
+    progress: float,
 ) -> Iterator[CsvRecords]:
-    batch = CsvRecords(header, progress)
+    batch = records(header, progress)
     csv.field_size_limit(MAX_LINE_BYTES)
-    while lines:
+    while unread:
         if batch.is_full:
             yield batch
-            batch = CsvRecords(header, progress)
-        for number, found in lines.stretch(dialect, len(header), batch.room):
-            if found is None:
-                batch.reject(number, Reason.WRONG_FIELD_COUNT, lines.at(number))
-            else:
-                batch.add(number, found)
-        if not lines or batch.is_full:
+            batch = records(header, progress)
+        batch.take_stretch(unread, dialect)
+        if not unread or batch.is_full:
             continue
-        number, line = lines.peek()
+        number, line = unread.peek()
         if is_blank(line) or len(line) > MAX_LINE_BYTES:
-            lines.take()
+            unread.take()
             if line and not line.isspace():
                 batch.reject(number, Reason.LINE_TOO_LONG, line)
             continue
         try:
-            values = _record(lines, dialect, ended)
-        except _Incomplete:
-            lines.push_back()
+            values = _record(unread, dialect, ended)
+        except Incomplete:
+            unread.push_back()
             break  # the next batch has the rest of the record
         except csv.Error as error:
-            lines.push_back()
-            lines.take()
+            unread.push_back()
+            unread.take()
             too_long = "field limit" in str(error)
             batch.reject(number, Reason.LINE_TOO_LONG if too_long else Reason.BAD_QUOTES, line)
             continue
@@ -116,144 +114,9 @@ def _parse(
     yield batch
 
 
-class CsvRecords:
-    """Records of a table, and what is none of its lines."""
-
-    def __init__(self, header: list[str], progress: float) -> None:
-        self.progress = progress
-        self._header = header
-        self._lines: list[int] = []
-        self._values: list[Sequence[str]] = []
-        self._rejections: list[Rejection] = []
-
-    @property
-    def room(self) -> int:
-        return BATCH_ROWS - len(self._lines) - len(self._rejections)
-
-    @property
-    def is_full(self) -> bool:
-        return self.room <= 0
-
-    def add(self, line: int, values: Sequence[str]) -> None:
-        self._lines.append(line)
-        self._values.append(values)
-
-    def reject(self, line: int, reason: Reason, seen: bytes, *, field: str | None = None) -> None:
-        self._rejections.append(parse_rejection(line, reason, seen, field=field))
-
-    def sample(self, most: int) -> list[Mapping[str, Any]]:
-        return [self._fields(place) for place in range(min(most, len(self._lines)))]
-
-    def parsed(self, columns: Columns) -> Parsed:
-        if columns.messages or not columns.needed().issubset(self._header):
-            return self._one_by_one(columns)
-        prompts = self._column(columns.prompt)
-        if prompts and columns.context in self._header:
-            contexts = self._column(columns.context)
-            prompts = [f"{one}\n\n{more}" if more else one for one, more in zip(prompts, contexts, strict=True)]
-        content = {
-            "prompt": prompts,
-            "completion": self._column(columns.completion),
-            "text": self._column(columns.text),
-        }
-        arrays: dict[str, Any] = {role: strings(values) for role, values in content.items() if values}
-        if columns.group in self._header:
-            arrays["group"] = [value or None for value in self._column(columns.group)]
-        rows = table({**arrays, "line": self._lines}, len(self._lines))
-        return Parsed(rows, [], self._rejections, self._fields)
-
-    def _one_by_one(self, columns: Columns) -> Parsed:
-        """Chats; and records of a zip's member that lacks what the columns of another one have."""
-        rows, places, without_row = [], [], []
-        for place, line in enumerate(self._lines):
-            try:
-                rows.append({**columns.row(self._fields(place)), "line": line})
-                places.append(place)
-            except Unusable as error:
-                without_row.append(unfit(line, error, self._fields(place)))
-        kept = pa.Table.from_pylist(rows, schema=ROWS)
-        return Parsed(kept, without_row, self._rejections, lambda row: self._fields(places[row]))
-
-    def _fields(self, place: int) -> dict[str, str]:
-        return dict(zip(self._header, self._values[place], strict=True))
-
-    def _column(self, name: str | None) -> list[str]:
-        if name is None:
-            return []
-        place = self._header.index(name)
-        return [values[place] for values in self._values]
-
-
-def _record(lines: _PushBack, dialect: Dialect, ended: bool) -> list[str]:
-    _, line = lines.peek()
+def _record(unread: Unread, dialect: Dialect, ended: bool) -> list[str]:
+    _, line = unread.peek()
     if dialect.is_plain(line):
-        lines.take()
+        unread.take()
         return line.decode("utf-8", "surrogateescape").removesuffix("\r").split(dialect.delimiter)
-    return next(dialect.reader(lines.record(ended), strict=True))
-
-
-class _Incomplete(Exception):
-    """The lines read so far end within a quoted field."""
-
-
-class _PushBack:
-    """Numbered lines, of which those of the record being read can be put back."""
-
-    def __init__(self) -> None:
-        self._lines = Lines.of([])
-        self._first = 1
-        self._at = self._begun = 0
-        self._stretches: Stretches | None = None
-        self._one_by_one, self._pause = 0, FEW - 1
-
-    def __bool__(self) -> bool:
-        return self._at < len(self._lines)
-
-    def add(self, first: int, lines: Lines) -> None:
-        left = self._lines.part(self._at, len(self._lines))
-        self._lines, self._first = lines.after(left), first - len(left)
-        self._at = self._begun = self._one_by_one = 0
-        self._stretches = None
-
-    def stretch(self, dialect: Dialect, columns: int, most: int) -> Iterable[tuple[int, tuple[str, ...] | None]]:
-        """(number, values) of successive records that are written by the book; the values are None where there are too few or too
-        many. Where it ends a record has to be read by itself, and where such stretches are short, some more of them."""
-        if not dialect.is_by_the_book:
-            return ()
-        if self._one_by_one:
-            self._one_by_one -= 1
-            return ()
-        if self._stretches is None:
-            self._stretches = Stretches(self._lines, dialect.delimiter, MAX_LINE_BYTES)
-        found = self._stretches.from_line(self._at, columns, most)
-        if len(found.firsts) >= FEW:
-            self._pause = FEW - 1
-        else:
-            self._one_by_one, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        self._at = found.stop
-        return zip((self._first + place for place in found.firsts), found.values, strict=True)
-
-    def at(self, number: int) -> bytes:
-        return self._lines[number - self._first]
-
-    def peek(self) -> tuple[int, bytes]:
-        return self._first + self._at, self._lines[self._at]
-
-    def take(self) -> tuple[int, bytes]:
-        taken = self.peek()
-        self._at += 1
-        return taken
-
-    def record(self, ended: bool) -> Iterator[str]:
-        """The lines that the csv module asks for while it reads one record."""
-        self._begun = self._at
-        size = 0
-        while self and size <= MAX_LINE_BYTES:
-            _, line = self.take()
-            size += len(line) + 1
-            yield line.decode("utf-8", "surrogateescape") + "\n"
-        if not ended and size <= MAX_LINE_BYTES:
-            raise _Incomplete
-
-    def push_back(self) -> None:
-        self._at = self._begun
+    return next(dialect.reader(unread.record(ended), strict=True))

@@ -15,11 +15,13 @@ from datasets.pipeline.objects import decode_object
 from datasets.pipeline.rows import ROWS, Parsed, Rejection, Unusable, parse_rejection, unfit
 from datasets.pipeline.shapes import Part, Shapes
 
+_NO_ROWS = ROWS.empty_table()
+
 
 class JsonRecords:
     """Records as they stand in the upload, and the numbers of their lines; blank ones are none."""
 
-    def __init__(self, records: Lines, numbers: Sequence[int], progress: float, shapes: Shapes) -> None:
+    def __init__(self, records: Lines, numbers: Sequence[int] | Positions, progress: float, shapes: Shapes) -> None:
         self.progress = progress
         self._records = records
         self._numbers = np.asarray(numbers, np.int64)
@@ -46,8 +48,8 @@ class JsonRecords:
     def _strictly(self, left: Positions, columns: Columns) -> tuple[Part, list[Rejection], list[Rejection]]:
         """(rows, what makes no row, what cannot be read) of the records at these positions, one by one."""
         rows, places, without_row, rejections = [], [], [], []
-        for position, line in zip(left.tolist(), self._numbers[left].tolist(), strict=True):
-            raw = self._records[position]
+        numbers = self._numbers[left].tolist()
+        for position, line, raw in zip(left.tolist(), numbers, self._records.at(left), strict=True):
             if is_blank(raw):
                 continue
             try:
@@ -61,7 +63,7 @@ class JsonRecords:
                 places.append(position)
             except Unusable as error:
                 without_row.append(unfit(line, error, fields))
-        table = pa.Table.from_pylist(rows, schema=ROWS) if rows else ROWS.empty_table()
+        table = pa.Table.from_pylist(rows, schema=ROWS) if rows else _NO_ROWS
         part = Part(np.array(places, np.int64), table)
         return part, without_row, rejections
 
@@ -72,7 +74,7 @@ def in_order(parts: Sequence[Part]) -> tuple[pa.Table, Positions]:
     if len(filled) == 1:
         return filled[0].rows, filled[0].positions
     if not filled:
-        return ROWS.empty_table(), np.empty(0, np.int64)
+        return _NO_ROWS, np.empty(0, np.int64)
     positions = np.concatenate([part.positions for part in filled])
     order = np.argsort(positions, kind="stable")
     rows = pa.concat_tables([part.rows for part in filled]).combine_chunks().take(pa.array(order))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from datasets.pipeline.rows import MAX_LINE_BYTES
 
 BATCH_BYTES = 1 << 19  # what is made of it stays within the processor's caches
 BOM = b"\xef\xbb\xbf"
+PADDING = b"\n" * 64  # behind the last line, for whoever looks at many bytes at once
 
 _NEWLINE = 0x0A
 
@@ -42,6 +43,10 @@ class Lines:
     def __iter__(self) -> Iterator[bytes]:
         return (self.data[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True))
 
+    def at(self, numbers: Positions) -> Iterator[bytes]:
+        starts, ends = self.starts[numbers].tolist(), self.ends[numbers].tolist()
+        return (self.data[start:end] for start, end in zip(starts, ends, strict=True))
+
     def after(self, earlier: Lines) -> Lines:
         """Both, in one buffer."""
         if not len(earlier):
@@ -62,11 +67,25 @@ class Lines:
         return np.frombuffer(self.data, np.uint8)
 
     @property
+    def padded(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The bytes: at least PADDING stands behind the last line's end."""
+        if len(self) and int(self.ends.max()) + len(PADDING) <= len(self.data):
+            return self.codes
+        return np.frombuffer(self.data + PADDING, np.uint8)
+
+    @property
     def sizes(self) -> Positions:
         return self.ends - self.starts
 
 
-def read_blocks(path: Path) -> Iterator[tuple[int, Lines, int]]:
+def _ends_of_lines(data: bytes) -> Positions:
+    """Where its line feeds are, but for those of the padding."""
+    return np.flatnonzero(np.frombuffer(data, np.uint8, len(data) - len(PADDING)) == _NEWLINE)
+
+
+def read_blocks(
+    path: Path, ends_of_lines: Callable[[bytes], Positions] = _ends_of_lines
+) -> Iterator[tuple[int, Lines, int]]:
     """Batches of (number of the first line, lines without their newline, bytes read so far).
 
     Of a line longer than MAX_LINE_BYTES only as many bytes are kept as the reader needs to see that it is too long, whatever its
@@ -76,10 +95,11 @@ def read_blocks(path: Path) -> Iterator[tuple[int, Lines, int]]:
         number, done, carried = 1, _skip_bom(file), b""
         while chunk := file.read(BATCH_BYTES):
             done += len(chunk)
-            data = carried + chunk
-            newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
-            starts = np.concatenate([[0], newlines + 1])
-            carried = data[starts[-1] :][: MAX_LINE_BYTES + 1]
+            data = b"".join((carried, chunk, PADDING))
+            newlines = ends_of_lines(data)
+            starts = np.zeros(len(newlines) + 1, np.int64)
+            np.add(newlines, 1, out=starts[1:])
+            carried = data[starts[-1] : -len(PADDING)][: MAX_LINE_BYTES + 1]
             if len(newlines):
                 yield number, Lines(data, starts[:-1], newlines), done
                 number += len(newlines)

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from common.child import ChildError
 from datasets.pipeline import parquet_reader
 from datasets.pipeline.allowance import Allowance
-from datasets.pipeline.arrays import bytes_of, table
+from datasets.pipeline.arrays import bounds_of, bytes_of, table, with_context
 from datasets.pipeline.columns import KNOWN_NAMES, Columns
 from datasets.pipeline.flags import Flags, Positions
 from datasets.pipeline.json_rows import in_order
@@ -155,7 +155,7 @@ class ParquetRecords:
                 if (context := texts[columns.context]) is None:
                     fine &= self._column(columns.context).is_null().to_numpy(zero_copy_only=False)
                 else:
-                    arrays["prompt"] = _with_context(arrays["prompt"], context)
+                    arrays["prompt"] = with_context(arrays["prompt"], context)
         else:
             arrays["text"] = texts[columns.text or ""]
         if columns.group and self._has(columns.group):
@@ -264,16 +264,9 @@ def _as_shown(scalar: pa.Scalar) -> Any:
     return value[:MAX_LINE_BYTES].decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _with_context(prompts: pa.StringArray, contexts: pa.StringArray) -> pa.StringArray:
-    joined = pc.binary_join_element_wise(prompts, contexts, "\n\n")
-    has_context = pc.fill_null(pc.greater(pc.binary_length(contexts), 0), False)
-    return pc.if_else(has_context, joined, prompts)
-
-
 def _without_nul(texts: pa.StringArray) -> Flags:
     """For each text whether it has no NUL."""
-    seen = bytes_of(texts)
-    if len(seen) and not seen.min():
-        has: Flags = pc.fill_null(pc.match_substring(texts, "\0"), False).to_numpy(zero_copy_only=False)
-        return ~has
-    return np.ones(len(texts), np.bool_)
+    bounds = bounds_of(texts)
+    fine = np.ones(len(texts), np.bool_)
+    fine[np.searchsorted(bounds[1:] - bounds[0], np.flatnonzero(bytes_of(texts) == 0), side="right")] = False
+    return fine

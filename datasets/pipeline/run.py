@@ -178,7 +178,7 @@ class Run:
 
     def _first_pass(self, source_format: Format, columns: Columns, chunks: Iterator[Chunk]) -> None:
         recipe = self.recipe
-        clean = Clean(is_source=source_format is Format.PYTHON).begin()
+        clean = Clean(source_format is Format.PYTHON, self.upload.is_large).begin()
         validate = Validate(columns, recipe.min_characters, recipe.max_characters).begin()
         validate = self.expecting.before(validate)
         dedup = (DropKnown(self.parent) if self.parent else ExactDedup()).begin() if recipe.exact_dedup else None
@@ -202,7 +202,7 @@ class Run:
     def _second_pass(self, writer: VersionWriter) -> IndexWriter:
         assign = AssignSplit(self.recipe.split).begin()
         scrub = Scrub(self.policy, self.key, self.found, self.samples.take_places).begin()
-        count = self.bias.begin() if self.bias else Outcome
+        count = self.bias.begin(is_large=self.upload.is_large) if self.bias else Outcome
         with spooled(self.attempt.folder, self._after_batch) as everything:
             index = IndexWriter(writer.folder, everything.num_rows)
             near = self._near(everything, index)

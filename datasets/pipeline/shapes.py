@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -52,11 +52,30 @@ class Part:
     rows: pa.Table
 
 
-class Shapes:
-    """The shapes that have been seen, the first one first; a few of them are nearly all records of an upload."""
+@dataclass(frozen=True)
+class Scanned:
+    """What a compiled loop made of records: rows, what a decoder has to look at, and what none would take, each in order."""
 
-    def __init__(self) -> None:
+    parts: list[Part]
+    odd: Positions
+    left: Positions
+
+
+class Scan(Protocol):
+    def __call__(
+        self, lines: Lines, numbers: Positions, columns: Columns, shapes: Iterable[frozenset[str]]
+    ) -> Scanned | None: ...
+
+
+class Shapes:
+    """The shapes that have been seen, the first one first; a few of them are nearly all records of an upload.
+
+    Where a compiled loop is given, it goes over all records first, and the decoders get what it leaves to them.
+    """
+
+    def __init__(self, scan: Scan | None = None) -> None:
         self._keys: list[frozenset[str]] = []
+        self._scan = scan
 
     def learn(self, fields: Mapping[str, Any]) -> None:
         """Remember how a record is written that the strict decoder has taken."""
@@ -66,6 +85,17 @@ class Shapes:
 
     def decode(self, lines: Lines, numbers: Positions, columns: Columns) -> tuple[list[Part], Positions]:
         """The rows of the records that have a known shape; and the positions of all others, for the strict decoder."""
+        scanned = self._scan(lines, numbers, columns, self._keys) if self._scan else None
+        if scanned is None:
+            return self._decode(lines, numbers, columns)
+        odd = scanned.odd
+        if not len(odd):
+            return scanned.parts, scanned.left
+        more, left = self._decode(Lines.of(lines.at(odd)), numbers[odd], columns)
+        parts = [*scanned.parts, *(Part(odd[part.positions], part.rows) for part in more)]
+        return parts, np.sort(np.concatenate([scanned.left, odd[left]]))
+
+    def _decode(self, lines: Lines, numbers: Positions, columns: Columns) -> tuple[list[Part], Positions]:
         waiting = (lines.sizes > 0) & (lines.sizes <= MAX_LINE_BYTES)
         waiting[_unlike_text(lines)] = False
         left, given = np.flatnonzero(waiting), np.ones(len(lines), np.bool_)

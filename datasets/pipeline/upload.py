@@ -19,6 +19,10 @@ from datasets.pipeline.recognise import is_zip, recognise
 from datasets.pipeline.rows import Chunk, excerpt
 from datasets.pipeline.zipped_data import read_zip
 
+LARGE_FROM_BYTES = (
+    16 << 20
+)  # where compiled readers pay for their start, beside the search for near-duplicates, which is compiled, too
+
 
 class Upload:
     """The file that was uploaded; whatever has to lie unpacked while it is read lies in the attempt's folder."""
@@ -29,12 +33,14 @@ class Upload:
         self._attempt, self._recipe = attempt, recipe
         self._name = str(attempt.orders["file_name"])
         self._told = ""
+        self.is_large = False
         self._mapped = tuple(name for name in recipe.to_json()["columns"].values() if name)
 
     def open(self) -> tuple[Format, Iterator[Chunk]]:
         """Its format and its chunks. Raises ChildError, as do the chunks."""
         content = self._unpacked()
         found = recognise(content, self._name, self._recipe.format, self._mapped)
+        self.is_large = content.stat().st_size >= LARGE_FROM_BYTES
         self._attempt.events.log(f"Reading {excerpt(self._name, 100)} as {found}.")
         if found is Format.PYTHON and self._recipe.columns != ColumnMapping():
             raise ChildError("COLUMN_UNKNOWN", "Python source has no columns to map. Leave the columns out.")
@@ -67,7 +73,7 @@ class Upload:
 
     def _rows(self, path: Path, found: Format) -> Iterator[Chunk]:
         if found is Format.JSONL:
-            return read_jsonl(path)
+            return read_jsonl(path, is_large=self.is_large)
         if found is Format.JSON:
             return read_json(path)
         if found is Format.PARQUET:
@@ -80,7 +86,7 @@ class Upload:
             *_, into = self._drafts()
             transcode(path, encoding, into, self._attempt.check_stop)
             path = into
-        return read_csv(path, self._mapped, lambda dialect: self._tell(dialect, encoding))
+        return read_csv(path, self._mapped, lambda dialect: self._tell(dialect, encoding), is_large=self.is_large)
 
     def _tell(self, dialect: Dialect, encoding: Encoding) -> None:
         text = f"Read as CSV: {dialect.words}, {encoding.words}."

@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datasets.pipeline.arrays import table
-from datasets.pipeline.clean import Clean, clean, clean_chat
+from datasets.pipeline.clean import Clean, _suspects_among_texts, clean, clean_chat
+from datasets.pipeline.scan.suspects import suspects
 from tests.datasets.pipelines import lines, process
 
 
@@ -49,10 +50,12 @@ awkward = st.text(
 @example(texts=["\u1100\u1161"])
 @example(texts=["\ufeff"])
 @example(texts=["\t\n"])
+@example(texts=["a" * 31 + " \n", "a" * 32 + "\x7f", "a" * 62 + "\x85"])
+@pytest.mark.parametrize("is_large", [False, True])
 @settings(max_examples=200, deadline=None)
-def test_a_batch_is_cleaned_like_each_of_its_texts(texts: list[str]) -> None:
+def test_a_batch_is_cleaned_like_each_of_its_texts(is_large: bool, texts: list[str]) -> None:
     rows = table({"text": texts, "line": list(range(len(texts)))}, len(texts))
-    outcome = Clean(is_source=False).begin()(rows)
+    outcome = Clean(is_source=False, is_large=is_large).begin()(rows)
     cleaned = [clean(text) for text in texts]
     assert outcome.kept["text"].to_pylist() == cleaned
     assert outcome.changed == sum(text != one for text, one in zip(texts, cleaned, strict=True))
@@ -60,6 +63,12 @@ def test_a_batch_is_cleaned_like_each_of_its_texts(texts: list[str]) -> None:
     others = ["text", "changed_by"]
     assert outcome.kept.drop_columns(others) == rows.drop_columns(others)
     assert outcome.kept["changed_by"].to_pylist() == [None if clean(text) == text else "clean" for text in texts]
+
+
+def test_only_what_may_be_unclean_is_looked_at_by_itself() -> None:
+    texts = ["a\tb\n c", "a \n", "caf\u00e9\u00a0", "\x85", "", "\u4e2d", "\r", "a" * 40 + "\u0301"]
+    column = pa.array(["", *texts], pa.string())[1:]
+    assert suspects(column) == _suspects_among_texts(column) == [1, 3, 5, 6, 7]
 
 
 @given(texts=st.lists(awkward, min_size=1, max_size=4))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from datasets.pipeline import csv_file, lines
+from datasets.pipeline import csv_file, csv_lines, lines
 from datasets.pipeline.columns import Columns
 from datasets.pipeline.csv_stretches import Stretches
 from datasets.pipeline.lines import Lines
@@ -70,7 +70,7 @@ def test_both_ways_keep_and_refuse_the_same(data: bytes, tmp_path: Path, small_b
     path.write_bytes(HEADER + data)
     at_once = _read(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_file._PushBack, "stretch", lambda *_: ())
+        patch.setattr(csv_lines.Unread, "stretch", lambda *_: ())
         assert at_once == _read(path)
 
 

@@ -116,7 +116,7 @@ class Never(Shapes):
         pass
 
 
-def _read(raws: list[bytes], columns: Columns, known: Shapes) -> tuple[pa.Table, Any, Any, Any]:
+def read(raws: list[bytes], columns: Columns, known: Shapes) -> tuple[pa.Table, Any, Any, Any]:
     records = JsonRecords(Lines.of(raws), range(1, len(raws) + 1), 1.0, known)
     records.sample(100)
     parsed = records.parsed(columns)
@@ -146,7 +146,7 @@ def _read(raws: list[bytes], columns: Columns, known: Shapes) -> tuple[pa.Table,
 @example(raws=[*TWO_IN_ONE, b'{"text": "c", "meta": [{}', b",{}]}"], columns=PLAIN)
 @settings(max_examples=100, deadline=None)
 def test_both_ways_keep_and_refuse_the_same(raws: list[bytes], columns: Columns) -> None:
-    assert _read(raws, columns, Shapes()) == _read(raws, columns, Never())
+    assert read(raws, columns, Shapes()) == read(raws, columns, Never())
 
 
 def _left(raws: list[bytes], columns: Columns, sampled: int = 1) -> list[int]:

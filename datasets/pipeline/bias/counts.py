@@ -6,7 +6,7 @@ passages, which are its lines and sentences: what is said at the other end of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,13 @@ class Counts:
         self.rows = self.toxic = self.with_identity = 0
         self.mentions: Numbers = np.zeros(groups, np.int64)
         self.together: Numbers = np.zeros((groups, len(VALUES)), np.int64)
+        self._words: Callable[[pa.Array], tuple[Numbers, Numbers]] = self._words_by_pattern
+
+    def compile(self) -> None:
+        """From now on words are found by a loop that takes a while to start."""
+        from datasets.pipeline.bias.loops import Terms
+
+        self._words = Terms(self.lexicon).words
 
     def to_json(self) -> dict[str, Any]:
         """By name, so that a lexicon with more groups can go on with them."""
@@ -70,13 +77,13 @@ class Counts:
             self._count_passages(both, texts)
         return places[is_group], codes[is_group]
 
-    def _count_passages(self, places: Numbers, texts: list[pl.Series]) -> None:
+    def _count_passages(self, places: Numbers, texts: list[pa.Array]) -> None:
         groups = len(self.mentions)
         seen: list[tuple[Numbers, Numbers]] = []
         for text in texts:
-            passages = text.gather(places).str.replace_all(_SENTENCE_END, "\n").str.split("\n")
+            passages = _series(text.take(pa.array(places))).str.replace_all(_SENTENCE_END, "\n").str.split("\n")
             rows = np.repeat(places, passages.list.len().fill_null(1).to_numpy())
-            passage, codes = self._distinct([self._words(passages.explode(empty_as_null=True))])
+            passage, codes = self._distinct([self._words(passages.explode(empty_as_null=True).to_arrow())])
             is_group = codes < groups
             for value in range(len(VALUES)):
                 with_value = passage[codes == groups + value]
@@ -85,9 +92,9 @@ class Counts:
         _, pairs = self._distinct(seen)
         np.add.at(self.together, (pairs // len(VALUES), pairs % len(VALUES)), 1)
 
-    def _words(self, texts: pl.Series) -> tuple[Numbers, Numbers]:
+    def _words_by_pattern(self, texts: pa.Array) -> tuple[Numbers, Numbers]:
         """What of the lexicon occurs where: places in `texts`, and codes."""
-        found = texts.str.extract_all(self.lexicon.pattern).to_arrow()
+        found = _series(texts).str.extract_all(self.lexicon.pattern).to_arrow()
         words = found.flatten().dictionary_encode()
         codes = [self.lexicon.codes[word.lower().replace("-", " ")] for word in words.dictionary.to_pylist()]
         meanings = np.array([(*code, -1, -1)[:2] for code in codes] or [(-1, -1)], np.int64)[words.indices.to_numpy()]
@@ -102,12 +109,16 @@ class Counts:
         return keys // width, keys % width
 
 
-def _texts(rows: pa.Table) -> Iterator[pl.Series]:
+def _texts(rows: pa.Table) -> Iterator[pa.Array]:
     """What the rows say, column by column."""
     for name in CONTENT:
         if rows[name].null_count < rows.num_rows:
-            column = pl.Series(name, pl.from_arrow(rows[name]))
-            yield _contents(column) if name == "messages" else column
+            column = rows[name].combine_chunks()
+            yield _contents(_series(column)).to_arrow() if name == "messages" else column
+
+
+def _series(texts: pa.Array) -> pl.Series:
+    return pl.Series(pl.from_arrow(texts))
 
 
 def _contents(chats: pl.Series) -> pl.Series:

@@ -26,7 +26,10 @@ class Bias:
         self._counts = Counts.from_json(counted["counts"]) if counted else Counts()
         self._labels = Labels.from_json(counted["labels"]) if counted else Labels()
 
-    def begin(self) -> Callable[[pa.Table], Outcome]:
+    def begin(self, *, is_large: bool = False) -> Callable[[pa.Table], Outcome]:
+        """`is_large`: whether a compiled loop pays for its start."""
+        if is_large:
+            self._counts.compile()
         return self._apply
 
     def _apply(self, rows: pa.Table) -> Outcome:
