@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from datasets.pipeline.near.arithmetic import PASSES, PAYS_FROM_BYTES, loops
 from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.index import Clusters, NearIndex
 from datasets.pipeline.near.shingles import Ints
@@ -37,7 +38,7 @@ class DropNearDuplicates:
         self, everything: Spooled, keep: Callable[[NearIndex, Ints], None] = lambda *_: None
     ) -> Callable[[pa.Table], Outcome]:
         """`keep` is given the index, and the rows that are left out."""
-        index = NearIndex(self.choices)
+        index = NearIndex(self.choices, loops() if everything.size_bytes >= PAYS_FROM_BYTES else PASSES)
         for rows in everything.batches():
             index.add(texts(rows))
         clusters = index.clusters(lambda numbers: texts(everything.take(numbers.tolist())), each_band=self.each_band)

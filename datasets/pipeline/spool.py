@@ -56,7 +56,9 @@ class Spooled:
         self, rows: pa.RecordBatchFileReader, rejections: pa.RecordBatchFileReader, each_batch: Callable[[float], None]
     ) -> None:
         self._rows, self._rejections, self._each_batch = rows, rejections, each_batch
-        self._starts = [0, *accumulate(rows.get_batch(place).num_rows for place in range(rows.num_record_batches))]
+        batches = [rows.get_batch(place) for place in range(rows.num_record_batches)]
+        self._starts = [0, *accumulate(batch.num_rows for batch in batches)]
+        self.size_bytes = sum(batch.nbytes for batch in batches)
 
     @property
     def num_rows(self) -> int:

@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from datasets.pipeline.near.arithmetic import PASSES, Arithmetic
 from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.forest import Forest
 from datasets.pipeline.near.shingles import U64, Ints, shingles_of
-from datasets.pipeline.near.similarity import MAX_PAIRS, jaccard
+from datasets.pipeline.near.similarity import MAX_PAIRS
 from datasets.pipeline.near.sketch import U32
 
 TextsOf = Callable[[Ints], pa.Array | pa.ChunkedArray]
@@ -39,7 +40,9 @@ NONE = np.uint32(0xFFFFFFFF)
 class Search:
     """Goes through the bands one after another; what it finds is in `forest` and `similarity`."""
 
-    def __init__(self, choices: NearDedup, sizes: U32, bits: U64, texts_of: TextsOf) -> None:
+    def __init__(
+        self, choices: NearDedup, sizes: U32, bits: U64, texts_of: TextsOf, arithmetic: Arithmetic = PASSES
+    ) -> None:
         """`sizes` in bytes and `bits` are those of all documents."""
         rows = len(sizes)
         self.forest = Forest(rows)
@@ -47,6 +50,7 @@ class Search:
         self.verified = 0
         self._sizes, self._bits, self._texts_of = sizes, bits, texts_of
         self._threshold, self._tokens = choices.threshold, choices.shingle_tokens
+        self._arithmetic = arithmetic
         self._most_bits_apart = most_bits_apart(choices)
         self._failures = np.zeros(rows, np.uint8)
         self._failed_with = np.full(rows, NONE, np.uint32)  # the last one: mostly it comes again
@@ -110,9 +114,9 @@ class Search:
 
     def _similarity(self, first: Ints, second: Ints) -> npt.NDArray[np.float64]:
         rows = np.unique(np.concatenate([first, second]))
-        found = shingles_of(self._texts_of(rows), self._tokens)
+        found = shingles_of(self._texts_of(rows), self._tokens, self._arithmetic.shingles)
         self.verified += len(first)
-        return jaccard(found, np.searchsorted(rows, first), np.searchsorted(rows, second))
+        return self._arithmetic.jaccard(found, np.searchsorted(rows, first), np.searchsorted(rows, second))
 
 
 def _sharing(keys: U32, rows: Ints) -> tuple[Ints, Ints]:
