@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.pipeline.near.arithmetic import PASSES, Arithmetic, loops
+from datasets.pipeline.compiled import PAYS_FROM_BYTES as PAYS
+from datasets.pipeline.near.arithmetic import PASSES, PAYS_FROM_BYTES, Arithmetic, arithmetic_for, loops
 from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.index import Clusters, NearIndex
 from datasets.pipeline.near.shingles import Block, Shingles
@@ -112,6 +114,21 @@ def test_similarities(compiled: Arithmetic, documents: list[list[int]]) -> None:
         assert found.tolist() == PASSES.jaccard(shingles, first, second).tolist()
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.integers(0, 2**32 - 1) | st.integers(0, 30) | st.integers(0, 2**20 - 1).map(lambda each: each << 12),
+        max_size=60,
+    )
+)
+def test_buckets(compiled: Arithmetic, keys: list[int]) -> None:
+    """Keys that differ in the last bits alone are not the same, nor are rows their places."""
+    array, rows = np.array(keys, np.uint32), 3 * np.arange(len(keys)) + 5
+    found, expected = compiled.sharing(array, rows), PASSES.sharing(array, rows)
+    assert [each.tolist() for each in found] == [each.tolist() for each in expected]
+    assert len(expected[0]) == sum(count for count in Counter(keys).values() if count > 1)
+
+
 def test_no_pairs_have_no_similarities(compiled: Arithmetic) -> None:
     none = np.zeros(0, np.int64)
     shingles = Shingles(np.zeros(1, np.uint64), np.array([0, 1]))
@@ -136,6 +153,27 @@ def test_clusters(compiled: Arithmetic, choices: NearDedup) -> None:
     assert found.verified == expected.verified
 
 
+def test_a_run_is_compiled_where_its_size_pays_for_it(compiled: Arithmetic) -> None:
+    assert PAYS_FROM_BYTES == PAYS
+    assert [arithmetic_for(size) for size in (0, PAYS - 1, PAYS, PAYS + 1)] == [PASSES, PASSES, compiled, compiled]
+
+
+def test_near_copies_take_a_number_of_comparisons_that_grows_as_they_do(compiled: Arithmetic) -> None:
+    """A hundred thousand of which each has another word of sixty: J is .69 to .84."""
+    base = [f"w{number}" for number in range(60)]
+    compared = {}
+    for rows in (12_500, 25_000, 100_000):
+        texts = pa.array([" ".join([*base[: row % 60], f"x{row}", *base[row % 60 + 1 :]]) for row in range(rows)])
+        index = NearIndex(NearDedup(), compiled)
+        index.add(texts)
+        clusters = index.clusters(taking(texts))
+        assert len(clusters.member) == rows - 1
+        compared[rows] = clusters.verified
+    assert compared[100_000] <= 1.3 * 100_000
+    assert compared[100_000] <= 8 * compared[12_500]
+    assert compared[25_000] <= 2 * compared[12_500]
+
+
 FIRST_RUN = """
 import sys
 import datasets.pipeline.near_duplicates
@@ -155,4 +193,4 @@ def test_two_processes_at_once_compile_for_an_empty_cache(tmp_path: Path) -> Non
         both = [subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         assert [each.communicate(timeout=120)[0] for each in both] == ["True\n", "True\n"]
         assert [each.returncode for each in both] == [0, 0]
-    assert len(list(tmp_path.rglob("*.nbc"))) == 6
+    assert len(list(tmp_path.rglob("*.nbc"))) == 7

@@ -7,7 +7,7 @@ import secrets
 import numpy as np
 import numpy.typing as npt
 
-from datasets.pipeline.near import loops
+from datasets.pipeline.near import buckets, loops
 from datasets.pipeline.near.shingles import (
     LONG_TOKEN_BYTES,
     TOKEN_BYTES,
@@ -59,6 +59,15 @@ def sketches(sketcher: Sketcher, shingles: Shingles) -> tuple[U32, U64]:
         bits.view(np.uint8),
     )
     return keys, bits
+
+
+def sharing(keys: U32, rows: Ints) -> tuple[Ints, Ints]:
+    """Most keys are nobody else's: only the others are sorted, and some whose first bits are the same by chance."""
+    bits = min(max((16 * len(keys)).bit_length(), 6), 32)
+    once, twice = np.zeros((2, 1 << bits - 6), np.uint64)
+    places = np.empty(len(keys) + 1, np.int64)
+    found = places[: loops.meeting(keys, np.uint64(bits), once, twice, places)]
+    return buckets.sharing(keys[found], rows[found])
 
 
 def jaccard(shingles: Shingles, first: Ints, second: Ints) -> npt.NDArray[np.float64]:

@@ -16,7 +16,7 @@ from datasets.pipeline.near.sketch import EMPTY, RANK_BITS, U32
 Floats = npt.NDArray[np.float64]
 
 _A, _LETTERS, _CASE, _RANK = np.uint8(ord("A")), np.uint8(26), np.uint8(5), np.uint32(RANK_BITS)
-_0, _1, _2, _3, _5, _7, _13, _16 = (np.uint64(each) for each in (0, 1, 2, 3, 5, 7, 13, 16))
+_0, _1, _2, _3, _5, _6, _7, _13, _16 = (np.uint64(each) for each in (0, 1, 2, 3, 5, 6, 7, 13, 16))
 _27, _30, _31, _32, _48, _63, _64 = (np.uint64(each) for each in (27, 30, 31, 32, 48, 63, 64))
 _HALF, _ALL = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -179,3 +179,24 @@ def overlaps(
                 common += np.int64((seen | mark) == _3 and seen != _3)
                 table[place] = entry | seen | mark
         similarity[pair] = common / distinct
+
+
+@compiled("int64(uint32[::1], uint64, uint64[::1], uint64[::1], int64[::1])")
+def meeting(keys: U32, bits: np.uint64, once: U64, twice: U64, places: Ints) -> int:
+    """Find the `places` of keys whose first bits are those of another one, too, and give their number.
+
+    bits         how many are looked at, between 6 and 32
+    once, twice  a bit for each value that they have, zeros
+    places       room for all
+    """
+    shift, found = _32 - bits, 0
+    for key in keys:
+        value = np.uint64(key) >> shift
+        bit = _1 << (value & _63)
+        twice[value >> _6] |= once[value >> _6] & bit
+        once[value >> _6] |= bit
+    for place in range(len(keys)):
+        value = np.uint64(keys[place]) >> shift
+        places[found] = place
+        found += np.int64((twice[value >> _6] >> (value & _63)) & _1)
+    return found
