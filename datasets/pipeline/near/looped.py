@@ -30,7 +30,7 @@ def shingles(block: Block, tokens: int) -> Shingles:
     words = np.zeros(size // WORD + 2, np.uint64)
     data = words.view(np.uint8)
     data[:size] = block.data
-    hashes = np.empty(size, np.uint64)
+    hashes = np.empty((size + documents) // 2, np.uint64)  # a token and what follows it are two bytes
     first_words = np.empty(documents + 1, np.int64)
     borders = np.empty(int(np.diff(block.starts).max(initial=0)) + 2, np.int64)
     long = np.empty((size // LONG_TOKEN_BYTES + 1, 3), np.int64)

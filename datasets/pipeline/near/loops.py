@@ -1,7 +1,8 @@
 """What shingles.py, sketch.py, and similarity.py do with passes over whole arrays, as loops that numba compiles: the same numbers, bit for bit.
 
-Imported by whoever wants them compiled (see compiled.py), and by nobody else. No index is checked: each loop says why its own are in bounds.
-All arithmetic on hashes is of np.uint64 with np.uint64, which wraps; with a signed number it would become that of floats.
+looped.py makes the room that they write into. No index is checked: each loop says what room it needs. An index of np.uint64 is taken as it is,
+where a signed one might count from the end, and costs a branch. Arithmetic on hashes is of np.uint64 with np.uint64, which wraps; with a
+signed number it would be that of floats.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def hash_tokens(
     inside       256 times whether a byte is one of a token's
     starts       of documents in the bytes, and the last one's end: they ascend from 0
     borders      room for as many as the longest document has bytes, and two: a token begins or ends at most once a byte, and at the end
-    hashes       room for one a byte
+    hashes       room for one in two bytes, and for half a one a document: between two tokens is a byte
     first_words  as many as `starts`: of each document the number of its first token
     long         room for one in each LONG_TOKEN_BYTES bytes, and one
     """

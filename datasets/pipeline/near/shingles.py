@@ -22,7 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 
 BLOCK_BYTES = 512 * 1024  # what is worked on at a time stays in the processor's cache
 LONG_TOKEN_BYTES = 64  # a longer token is hashed by itself
-WORD = 8
+WORD = 8  # loops.py is compiled with this number and those around it, and kept: who changes one changes that file, too
 ONCE, TWICE = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 TOKEN_BYTES = np.array(
     [byte >= 128 or chr(byte).isalnum() or byte == ord("_") for byte in range(256)]
