@@ -56,7 +56,7 @@ def assert_equal(found: Shingles, expected: Shingles) -> None:
     assert (found.hashes.dtype, found.starts.dtype) == (np.uint64, np.int64)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(DOCUMENTS, st.integers(1, 32))
 def test_shingles(compiled: Arithmetic, documents: list[bytes], tokens: int) -> None:
     block = block_of(documents)

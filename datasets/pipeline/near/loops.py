@@ -42,7 +42,7 @@ def loaded(words: U64, begin: int, size: int) -> np.uint64:
 @compiled("int64(uint64[::1], uint8[::1], uint8[::1], int64[::1], int64[::1], uint64[::1], int64[::1], int64[:, ::1])")
 def hash_tokens(
     words: U64, data: Bytes, inside: Bytes, starts: Ints, borders: Ints, hashes: U64, first_words: Ints, long: Ints
-) -> int:
+) -> np.int64:
     """Hash the tokens of documents, and give the number of those that are too long for it, which `long` has: (token, begin, end).
 
     words        the bytes, and at least eight more; made lower case
@@ -56,7 +56,7 @@ def hash_tokens(
     """
     for place in range(len(data)):
         data[place] += np.uint8(np.uint8(data[place] - _A) < _LETTERS) << _CASE
-    found = many = 0
+    found = many = np.int64(0)
     for document in range(len(starts) - 1):
         first_words[document] = found
         start = starts[document]
@@ -167,7 +167,7 @@ def overlaps(
             exponent += 1
         table[: 1 << exponent] = _0
         shift, last = np.uint64(64 - exponent), (1 << exponent) - 1
-        common = distinct = 0
+        common = distinct = np.int64(0)
         for side in range(2):
             mark = np.uint64(1 << side)
             for each in range(starts[sides[side]], starts[sides[side] + 1]):
@@ -183,14 +183,14 @@ def overlaps(
 
 
 @compiled("int64(uint32[::1], uint64, uint64[::1], uint64[::1], int64[::1])")
-def meeting(keys: U32, bits: np.uint64, once: U64, twice: U64, places: Ints) -> int:
+def meeting(keys: U32, bits: np.uint64, once: U64, twice: U64, places: Ints) -> np.int64:
     """Find the `places` of keys whose first bits are those of another one, too, and give their number.
 
     bits         how many are looked at, between 6 and 32
     once, twice  a bit for each value that they have, zeros
     places       room for all
     """
-    shift, found = _32 - bits, 0
+    shift, found = _32 - bits, np.int64(0)
     for key in keys:
         value = np.uint64(key) >> shift
         bit = _1 << (value & _63)
