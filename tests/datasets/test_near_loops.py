@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -194,3 +195,12 @@ def test_two_processes_at_once_compile_for_an_empty_cache(tmp_path: Path) -> Non
         assert [each.communicate(timeout=120)[0] for each in both] == ["True\n", "True\n"]
         assert [each.returncode for each in both] == [0, 0]
     assert len(list(tmp_path.rglob("*.nbc"))) == 7
+
+
+def test_no_index_is_out_of_bounds(tmp_path: Path) -> None:
+    """Compiled once more, with each index checked, the tests above pass: neither is read nor written beside an array."""
+    env = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    chosen = "shingles or sketches or buckets or similarities or clusters or token"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", chosen]
+    ran = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stdout
