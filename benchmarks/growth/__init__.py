@@ -14,9 +14,7 @@ from benchmarks.parse import NO_SERVERS
 PEERS: dict[str, str] = {}
 MAX_SLOPE = 1.1
 RECORDS = (10_000, 31_623, 100_000, 316_228, 1_000_000)
-LARGE = (
-    100_000  # from here on a second slope is taken: what each run costs whatever its size makes the first one smaller
-)
+LARGE = 100_000  # from here on there is a second slope: what a run of any size costs makes the first one smaller
 COPIES = (12_500, 25_000, 50_000, 100_000)
 MAX_BYTES_A_RECORD = 350
 CALL_S = 300.0

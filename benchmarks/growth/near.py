@@ -34,7 +34,7 @@ class Documents:
     def search(self, documents: int) -> dict[str, float]:
         """Seconds of the processor, exact comparisons, and how many documents are left out."""
         begun = os.times()
-        clusters = self._clusters(documents)[1]
+        clusters = self._clusters(documents)
         ended = os.times()
         seconds = ended.user + ended.system - begun.user - begun.system
         return {"seconds": seconds, "compared": clusters.verified, "left_out": len(clusters.member)}
@@ -47,12 +47,12 @@ class Documents:
         tracemalloc.stop()
         return peak / documents
 
-    def _clusters(self, documents: int) -> tuple[NearIndex, Clusters]:
+    def _clusters(self, documents: int) -> Clusters:
         texts = self._texts[:documents]
         index = NearIndex(NearDedup(), self._arithmetic)
         for begin in range(0, documents, BATCH):
             index.add(texts[begin : begin + BATCH])
-        return index, index.clusters(lambda rows: texts.take(pa.array(rows)))
+        return index.clusters(lambda rows: texts.take(pa.array(rows)))
 
 
 def _mixed() -> Iterator[str]:

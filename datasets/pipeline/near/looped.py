@@ -1,4 +1,4 @@
-"""Shingles, sketches, and similarities by compiled loops: this makes the room that loops.py writes into."""
+"""Shingles, sketches, buckets, and similarities by compiled loops: this makes the room that loops.py writes into."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _FACTOR = np.uint64(secrets.randbits(64) | 1)
 
 
 def shingles(block: Block, tokens: int) -> Shingles:
+    """As shingles.shingles has them, and so on for the others here."""
     size, documents = len(block.data), len(block.starts) - 1
     words = np.zeros(size // WORD + 2, np.uint64)
     data = words.view(np.uint8)

@@ -1,4 +1,4 @@
-"""What shingles.py, sketch.py, and similarity.py do with passes over whole arrays, as loops that numba compiles: the same numbers, bit for bit.
+"""What shingles.py, sketch.py, buckets.py, and similarity.py do with passes over whole arrays, as loops that numba compiles: the same numbers, bit for bit.
 
 looped.py makes the room that they write into. No index is checked: each loop says what room it needs. An index of np.uint64 is taken as it is,
 where a signed one might count from the end, and costs a branch. Arithmetic on hashes is of np.uint64 with np.uint64, which wraps; with a
@@ -64,9 +64,7 @@ def hash_tokens(
         before, count = np.uint8(0), _0
         for place in range(len(text)):
             now = inside[text[place]]
-            borders[count] = (
-                place  # stays if something changes here: that costs less than a branch that nobody can predict
-            )
+            borders[count] = place  # counts if something changes here: a branch that is hard to guess costs more
             count += np.uint64(now ^ before)
             before = now
         borders[count] = len(text)
