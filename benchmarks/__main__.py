@@ -14,6 +14,7 @@ NAMES = (
     "append",
     "claims",
     "dispatch",
+    "growth",
     "hostile",
     "ids",
     "large_upload",

@@ -30,12 +30,14 @@ class Platform:
         import pyarrow as pa
 
         from datasets.pipeline.memory import keep_freed_memory
+        from datasets.pipeline.near.arithmetic import loops
         from datasets.pipeline.near.choices import NearDedup
 
         keep_freed_memory()  # as a run does
         self._table = pa.array(texts, pa.large_string())
         self._take = lambda rows: self._table.take(pa.array(rows))
         self._choices = NearDedup(THRESHOLD, PERMUTATIONS, TOKENS)
+        self._arithmetic = loops()
 
     def __call__(self) -> LeftOut:
         left_out: LeftOut = self._index().clusters(self._take).member.tolist()
@@ -59,7 +61,7 @@ class Platform:
     def _index(self) -> Any:
         from datasets.pipeline.near.index import NearIndex
 
-        index = NearIndex(self._choices)
+        index = NearIndex(self._choices, self._arithmetic)
         for begin in range(0, len(self._table), BATCH):
             index.add(self._table[begin : begin + BATCH])
         return index

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from datasets.pipeline.near.arithmetic import arithmetic_for
 from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.index import Clusters, NearIndex
 from datasets.pipeline.near.shingles import Ints
@@ -37,10 +38,14 @@ class DropNearDuplicates:
         self, everything: Spooled, keep: Callable[[NearIndex, Ints], None] = lambda *_: None
     ) -> Callable[[pa.Table], Outcome]:
         """`keep` is given the index, and the rows that are left out."""
-        index = NearIndex(self.choices)
+        index = NearIndex(self.choices, arithmetic_for(everything.size_bytes))
         for rows in everything.batches():
             index.add(texts(rows))
-        clusters = index.clusters(lambda numbers: texts(everything.take(numbers.tolist())), each_band=self.each_band)
+
+        def texts_of(numbers: Ints) -> pa.ChunkedArray:
+            return texts(everything.take(numbers.tolist(), CONTENT))
+
+        clusters = index.clusters(texts_of, each_band=self.each_band)
         known = self.known.find(index, clusters, everything) if self.known else NOTHING
         self.sampled(clusters.without(known.member), everything)
         keep(index, np.union1d(clusters.member, known.member))
@@ -65,7 +70,7 @@ class _Left:
         if first == last and first_known == last_known:
             return Outcome(rows)
         places = np.concatenate([self._member[first:last], self._known.member[first_known:last_known]]) - start
-        kept = _places(self._everything.take(self._kept[first:last].tolist()))
+        kept = _places(self._everything.take(self._kept[first:last].tolist(), ("source", "line")))
         kept = [*kept, *self._known.place[first_known:last_known]]
         keep = np.ones(rows.num_rows, np.bool_)
         keep[places] = False

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from datasets.pipeline.near.arithmetic import Arithmetic
 from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.index import Clusters, NearIndex
 from datasets.pipeline.near.search import LOOKED_AT, most_bits_apart
 from datasets.pipeline.near.shingles import U64, Ints, shingles_of
-from datasets.pipeline.near.similarity import MAX_PAIRS, jaccard
+from datasets.pipeline.near.similarity import MAX_PAIRS
 from datasets.pipeline.near.sketch import U32
 from datasets.pipeline.parent import Parent, Segment, place_in
 from datasets.pipeline.pii import Action, Policy, scrub
@@ -103,12 +104,14 @@ class KnownNear:
         new = _New.of(index)
         for segment in self.parent.segments if new else ():
             assert new
-            for number, similarity, place in self._similar(segment, new, everything):
+            for number, similarity, place in self._similar(segment, new, everything, index.arithmetic):
                 if number not in nearest or similarity > nearest[number][0]:
                     nearest[number] = similarity, place
         return nearest
 
-    def _similar(self, segment: Segment, new: _New, everything: Spooled) -> Iterator[tuple[int, float, str]]:
+    def _similar(
+        self, segment: Segment, new: _New, everything: Spooled, arithmetic: Arithmetic
+    ) -> Iterator[tuple[int, float, str]]:
         """(number of a new row, similarity, place of a stored row) of each pair that reaches the threshold."""
         places = segment.index.places
         if not len(places):
@@ -122,11 +125,11 @@ class KnownNear:
             rows, positions = self._stored_rows(segment, their_rows)
             masked = self._masked(everything.take(new.numbers[our_rows].tolist()))
             both = pa.concat_arrays([*texts(rows).chunks, *texts(masked).chunks])
-            shingles = shingles_of(both, self.choices.shingle_tokens)
+            shingles = shingles_of(both, self.choices.shingle_tokens, arithmetic.shingles)
             first, second = positions[theirs], rows.num_rows + mine
             for begin in range(0, len(first), MAX_PAIRS):
                 some = slice(begin, begin + MAX_PAIRS)
-                similarity = jaccard(shingles, first[some], second[some])
+                similarity = arithmetic.jaccard(shingles, first[some], second[some])
                 for each in np.flatnonzero(similarity >= self.choices.threshold).tolist():
                     row = rows.slice(int(first[some][each]), 1)
                     place = place_in(segment, row["source"][0].as_py(), row["line"][0].as_py())

@@ -56,7 +56,9 @@ class Spooled:
         self, rows: pa.RecordBatchFileReader, rejections: pa.RecordBatchFileReader, each_batch: Callable[[float], None]
     ) -> None:
         self._rows, self._rejections, self._each_batch = rows, rejections, each_batch
-        self._starts = [0, *accumulate(rows.get_batch(place).num_rows for place in range(rows.num_record_batches))]
+        batches = [rows.get_batch(place) for place in range(rows.num_record_batches)]
+        self._starts = [0, *accumulate(batch.num_rows for batch in batches)]
+        self.size_bytes = sum(batch.nbytes for batch in batches)
 
     @property
     def num_rows(self) -> int:
@@ -75,19 +77,24 @@ class Spooled:
             rows = self._rejections.get_batch(place).to_pylist()
             yield [Rejection(**{**row, "reason": Reason(row["reason"])}) for row in rows]
 
-    def take(self, numbers: Sequence[int]) -> pa.Table:
-        """The rows of these numbers, in this order."""
+    def take(self, numbers: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of these numbers, in this order; all columns, or these."""
+        schema = (
+            self._rows.schema if columns is None else pa.schema([self._rows.schema.field(name) for name in columns])
+        )
         order = sorted(range(len(numbers)), key=numbers.__getitem__)
-        tables, place = [], 0
-        while place < len(order):
-            batch = bisect_right(self._starts, numbers[order[place]]) - 1
-            wanted = []
-            while place < len(order) and numbers[order[place]] < self._starts[batch + 1]:
-                wanted.append(numbers[order[place]] - self._starts[batch])
-                place += 1
-            tables.append(pa.Table.from_batches([self._rows.get_batch(batch)]).take(wanted))
-        back = pa.array(sorted(range(len(order)), key=order.__getitem__), pa.int64())
-        return pa.concat_tables([self._rows.schema.empty_table(), *tables]).take(back)
+        rows, end = [], -1  # slices, as Arrow's take costs ten times as much a row, and fifty a batch
+        for place in order:
+            number = numbers[place]
+            if number >= end:
+                found = bisect_right(self._starts, number) - 1
+                batch = self._rows.get_batch(found).select(schema.names)
+                begin, end = self._starts[found], self._starts[found + 1]
+            rows.append(batch.slice(number - begin, 1))
+        table = pa.Table.from_batches(rows, schema).combine_chunks()
+        if order == list(range(len(order))):
+            return table
+        return table.take(pa.array(sorted(range(len(order)), key=order.__getitem__), pa.int64()))
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from datasets.pipeline.near import arithmetic
 from tests.datasets.pipelines import lines, process
 
 WORDS = [f"word{number}" for number in range(60)]
@@ -52,6 +54,25 @@ def test_it_can_be_turned_off_and_down(tmp_path: Path, recipe: dict[str, object]
     assert version.result["rows_kept"] == kept
     report = {step["name"]: step for step in version.result["steps"]}["dedup_near"]
     assert report["status"] == ("SKIPPED" if recipe.get("near_dedup", 1) is None else "DONE")
+
+
+def test_a_large_upload_gives_the_same_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops are compiled where they pay; they compare what was appended with what was there, too."""
+    similar = [f"{text(place)} {place}" for place in range(40)]
+    upload = lines(
+        *({"text": row} for row in [text(), "unlike all others", text(30) + " and more", text(10), *similar])
+    )
+    added = lines({"text": text(59)}, {"text": "something else"}, {"text": "something else"})
+    versions = []
+    for name, pays_from in (("small", 1 << 40), ("large", 0)):
+        monkeypatch.setattr(arithmetic, "PAYS_FROM_BYTES", pays_from)
+        first = process(tmp_path / name, upload, "rows.jsonl")
+        versions.append((first, process(tmp_path / f"{name}-more", added, "more.jsonl", parents=[first])))
+    for small, large in zip(*versions, strict=True):
+        assert small.rejections == large.rejections
+        assert small.manifest == large.manifest  # with the digest of each file
+    counts = [Counter(reason for _, reason in version.why) for version in versions[1]]
+    assert counts == [{"NEAR_DUPLICATE": 42}, {"NEAR_DUPLICATE": 43, "DUPLICATE": 1}]
 
 
 def test_rows_of_many_batches_are_found_wherever_they_stand(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from datasets.pipeline.near.arithmetic import PASSES, Arithmetic
 from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.search import Search, TextsOf
-from datasets.pipeline.near.shingles import U64, Ints, blocks, byte_lengths, shingles
+from datasets.pipeline.near.shingles import U64, Ints, blocks, byte_lengths
 from datasets.pipeline.near.sketch import U32, Sketcher
 
 
@@ -51,11 +52,11 @@ class NearIndex:
     """Documents are added in order, and known by their number from 0 on. What is kept of each are band keys, bits, and its size.
 
     That is 205 bytes a document, with the choices as they are by default; `clusters` takes up to 90 more. The result
-    depends on the documents and their order alone, not on the bounds of batches.
+    depends on the documents and their order alone, not on the bounds of batches, nor on whose arithmetic it is.
     """
 
-    def __init__(self, choices: NearDedup) -> None:
-        self.choices = choices
+    def __init__(self, choices: NearDedup, arithmetic: Arithmetic = PASSES) -> None:
+        self.choices, self.arithmetic = choices, arithmetic
         self._sketcher = Sketcher(choices)
         self._keys: list[U32] = []  # (bands, documents) of each batch
         self._bits: list[U64] = []  # (documents, words)
@@ -76,8 +77,8 @@ class NearIndex:
         for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
             if not len(chunk):
                 continue
-            found = [shingles(block, self.choices.shingle_tokens) for block in blocks(chunk)]
-            keys, bits = zip(*(self._sketcher.sketches(each) for each in found), strict=True)
+            found = [self.arithmetic.shingles(block, self.choices.shingle_tokens) for block in blocks(chunk)]
+            keys, bits = zip(*(self.arithmetic.sketches(self._sketcher, each) for each in found), strict=True)
             self._keys.append(np.concatenate(keys).T.copy())
             self._bits.append(np.concatenate(bits))
             self._sizes.append(byte_lengths(chunk).astype(np.uint32))
@@ -98,7 +99,8 @@ class NearIndex:
             raise ValueError(f"there are {self.rows} documents, and the quality of {len(quality)}")
         sizes = _joined(self._sizes, np.uint32)
         self._bits = [np.concatenate(self._bits)] if self._bits else []  # in place of the batches': there is one copy
-        search = Search(self.choices, sizes, self._bits[0] if self._bits else np.zeros((0, 1), np.uint64), texts_of)
+        bits = self._bits[0] if self._bits else np.zeros((0, 1), np.uint64)
+        search = Search(self.choices, sizes, bits, texts_of, self.arithmetic)
         searched = np.flatnonzero(_joined(self._searched, np.bool_))
         for band in range(self.choices.bands):
             search.look_through(band, self._keys_of, searched)

@@ -20,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from datasets.pipeline.near.arithmetic import PASSES, Arithmetic
+from datasets.pipeline.near.buckets import divided, packed, sizes_of
 from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.forest import Forest
 from datasets.pipeline.near.shingles import U64, Ints, shingles_of
-from datasets.pipeline.near.similarity import MAX_PAIRS, jaccard
+from datasets.pipeline.near.similarity import MAX_PAIRS
 from datasets.pipeline.near.sketch import U32
 
 TextsOf = Callable[[Ints], pa.Array | pa.ChunkedArray]
@@ -39,7 +41,9 @@ NONE = np.uint32(0xFFFFFFFF)
 class Search:
     """Goes through the bands one after another; what it finds is in `forest` and `similarity`."""
 
-    def __init__(self, choices: NearDedup, sizes: U32, bits: U64, texts_of: TextsOf) -> None:
+    def __init__(
+        self, choices: NearDedup, sizes: U32, bits: U64, texts_of: TextsOf, arithmetic: Arithmetic = PASSES
+    ) -> None:
         """`sizes` in bytes and `bits` are those of all documents."""
         rows = len(sizes)
         self.forest = Forest(rows)
@@ -47,13 +51,14 @@ class Search:
         self.verified = 0
         self._sizes, self._bits, self._texts_of = sizes, bits, texts_of
         self._threshold, self._tokens = choices.threshold, choices.shingle_tokens
+        self._arithmetic = arithmetic
         self._most_bits_apart = most_bits_apart(choices)
         self._failures = np.zeros(rows, np.uint8)
         self._failed_with = np.full(rows, NONE, np.uint32)  # the last one: mostly it comes again
 
     def look_through(self, band: int, keys_of: Callable[[int], U32], searched: Ints) -> None:
         """Join those of the rows `searched` that share their key in this band and are similar."""
-        rows, buckets = _sharing(keys_of(band)[searched], searched)
+        rows, buckets = self._arithmetic.sharing(keys_of(band)[searched], searched)
         for attempt in range(ATTEMPTS):
             rows, buckets = self._one_a_cluster(rows, buckets)
             first = np.searchsorted(buckets, buckets)  # where each one's bucket begins
@@ -61,13 +66,13 @@ class Search:
             representatives, rows, buckets = rows[first[others]], rows[others], buckets[others]
             apart = ~self._compare(representatives, rows)
             rows, buckets = rows[apart], buckets[apart]
-            large = _sizes(buckets) > ATTEMPTS - attempt
+            large = sizes_of(buckets) > ATTEMPTS - attempt
             if large.any():
-                rows, buckets = _divided(rows, buckets, np.where(large, keys_of(band + attempt + 1)[rows], 0))
+                rows, buckets = divided(rows, buckets, np.where(large, keys_of(band + attempt + 1)[rows], 0))
 
     def _one_a_cluster(self, rows: Ints, buckets: Ints) -> tuple[Ints, Ints]:
         """Of each bucket the first row of each cluster."""
-        _, first = np.unique(_packed(buckets, self.forest.roots(rows)), return_index=True)
+        _, first = np.unique(packed(buckets, self.forest.roots(rows)), return_index=True)
         first.sort()
         return rows[first], buckets[first]
 
@@ -110,42 +115,12 @@ class Search:
 
     def _similarity(self, first: Ints, second: Ints) -> npt.NDArray[np.float64]:
         rows = np.unique(np.concatenate([first, second]))
-        found = shingles_of(self._texts_of(rows), self._tokens)
+        found = shingles_of(self._texts_of(rows), self._tokens, self._arithmetic.shingles)
         self.verified += len(first)
-        return jaccard(found, np.searchsorted(rows, first), np.searchsorted(rows, second))
-
-
-def _sharing(keys: U32, rows: Ints) -> tuple[Ints, Ints]:
-    """The rows whose key another one has, too, bucket by bucket, in order, and their buckets' numbers, which ascend."""
-    packed = _packed(keys, rows)
-    packed.sort()
-    keys = (packed >> np.uint64(32)).astype(np.uint32)
-    as_before = np.zeros(len(keys) + 1, np.bool_)
-    as_before[1:-1] = keys[1:] == keys[:-1]
-    shared = as_before[:-1] | as_before[1:]
-    return (packed[shared] & np.uint64(0xFFFFFFFF)).astype(np.int64), np.cumsum(~as_before[:-1][shared])
+        return self._arithmetic.jaccard(found, np.searchsorted(rows, first), np.searchsorted(rows, second))
 
 
 def most_bits_apart(choices: NearDedup) -> float:
     """In how many of n bits two documents at the threshold may differ: n (1 - J) / 2, and 2.5 standard deviations."""
     bits, differ = choices.bands * choices.rows, (1 - choices.threshold) / 2
     return float(bits * differ + DEVIATIONS * (bits * differ * (1 - differ)) ** 0.5)
-
-
-def _sizes(buckets: Ints) -> Ints:
-    """Of each row's bucket."""
-    return np.bincount(buckets)[buckets] if len(buckets) else buckets
-
-
-def _divided(rows: Ints, buckets: Ints, keys: npt.NDArray) -> tuple[Ints, Ints]:
-    """The same rows in buckets of those that have the same key, too."""
-    _, numbers = np.unique(_packed(buckets, keys), return_inverse=True)
-    order = np.argsort(numbers, kind="stable")
-    return rows[order], numbers[order]
-
-
-def _packed(high: npt.NDArray, low: npt.NDArray) -> U64:
-    packed = high.astype(np.uint64)
-    packed <<= np.uint64(32)
-    packed |= low.astype(np.uint64)
-    return packed

@@ -8,7 +8,7 @@ Two shingles that differ share a hash with a probability of 2^-64; sets of shing
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -22,8 +22,11 @@ Bytes = npt.NDArray[np.uint8]
 
 BLOCK_BYTES = 512 * 1024  # what is worked on at a time stays in the processor's cache
 LONG_TOKEN_BYTES = 64  # a longer token is hashed by itself
-WORD = 8
+WORD = 8  # loops.py is compiled with this number and those around it, and kept: who changes one changes that file, too
 ONCE, TWICE = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+TOKEN_BYTES = np.array(
+    [byte >= 128 or chr(byte).isalnum() or byte == ord("_") for byte in range(256)]
+)  # of lower case, too
 _FIRST_BYTES = np.array([(1 << 8 * kept) - 1 for kept in range(WORD + 1)], np.uint64)
 
 
@@ -72,9 +75,11 @@ def shingles(block: Block, tokens: int) -> Shingles:
     return Shingles(mixed(combined[kept]), starts)
 
 
-def shingles_of(texts: pa.Array | pa.ChunkedArray, tokens: int) -> Shingles:
+def shingles_of(
+    texts: pa.Array | pa.ChunkedArray, tokens: int, of_block: Callable[[Block, int], Shingles] = shingles
+) -> Shingles:
     """The shingles of all documents at once."""
-    found = [shingles(block, tokens) for block in blocks(texts)]
+    found = [of_block(block, tokens) for block in blocks(texts)]
     if not found:
         return Shingles(np.zeros(0, np.uint64), np.zeros(1, np.int64))
     counts = np.concatenate([each.counts for each in found])
@@ -151,8 +156,12 @@ def _hashed(data: Bytes, begin: Ints, end: Ints) -> U64:
         hashes[left] = mixed(hashes[left] * ONCE + more)
         left = left[sizes[left] > place + WORD]
     for token in left:
-        hashes[token] = int.from_bytes(blake2b(data[begin[token] : end[token]].tobytes(), digest_size=WORD).digest())
+        hashes[token] = hash_of_long(data[begin[token] : end[token]])
     return hashes
+
+
+def hash_of_long(token: Bytes) -> int:
+    return int.from_bytes(blake2b(token.tobytes(), digest_size=WORD).digest())
 
 
 def _combined(words: U64, tokens: int) -> U64:

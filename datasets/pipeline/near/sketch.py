@@ -34,31 +34,35 @@ class Sketcher:
     def __init__(self, choices: NearDedup) -> None:
         self.bands, self.rows = choices.bands, choices.rows
         self._slots = self.bands * self.rows
-        self._turns = odd_factors(int(ROUNDS[-1]), seed=2)
-        self._folds = odd_factors(self.rows, seed=3)
+        self.turns = odd_factors(int(ROUNDS[-1]), seed=2)
+        self.folds = odd_factors(self.rows, seed=3)
         orders = mixed(np.arange(self._slots**2, dtype=np.uint64)).reshape(self._slots, -1)
-        self._others = np.argsort(orders, axis=0)  # [attempt, slot]
+        self.others = np.argsort(orders, axis=0)  # [attempt, slot]
 
     def sketches(self, shingles: Shingles) -> tuple[U32, U64]:
         """Keys, (documents, bands), and bits, (documents, words); those of a document without shingles mean nothing."""
         signatures = self._filled(self._thrown(shingles))
         return self._folded(signatures), _bits(signatures)
 
+    def rounds(self, counts: Ints) -> Ints:
+        """Of documents with so many shingles."""
+        wanted = np.searchsorted(ROUNDS, HITS_A_SLOT * self._slots / np.maximum(counts, 1))
+        return ROUNDS[np.minimum(wanted, len(ROUNDS) - 1)]
+
     def _thrown(self, shingles: Shingles) -> U32:
         counts = shingles.counts
         slots = np.full(len(counts) * self._slots, EMPTY, np.uint32)
-        wanted = np.searchsorted(ROUNDS, HITS_A_SLOT * self._slots / np.maximum(counts, 1))
-        classes = np.minimum(wanted, len(ROUNDS) - 1)
+        all_rounds = self.rounds(counts)
         documents = np.repeat(np.arange(len(counts)), counts)
-        for number in np.unique(classes[counts > 0]):
-            mine = (classes == number)[documents]
-            self._throw(slots, shingles.hashes[mine], documents[mine] * self._slots, int(ROUNDS[number]))
+        for rounds in np.unique(all_rounds[counts > 0]):
+            mine = (all_rounds == rounds)[documents]
+            self._throw(slots, shingles.hashes[mine], documents[mine] * self._slots, int(rounds))
         signatures = slots.reshape(-1, self._slots)
         signatures[counts == 0] = 0
         return signatures
 
     def _throw(self, slots: U32, hashes: U64, places: Ints, rounds: int) -> None:
-        turns = self._turns[:rounds, None]
+        turns = self.turns[:rounds, None]
         numbers = np.arange(rounds, dtype=np.uint32)[:, None] << np.uint32(RANK_BITS)
         size = max(THROWS_AT_A_TIME // rounds, 1)
         for first in range(0, len(hashes), size):
@@ -73,7 +77,7 @@ class Sketcher:
     def _filled(self, slots: U32) -> U32:
         documents, empty = np.nonzero(slots == EMPTY)
         filled = slots.copy()
-        for others in self._others:
+        for others in self.others:
             if not len(documents):
                 break
             values = slots[documents, others[empty]]
@@ -85,7 +89,7 @@ class Sketcher:
     def _folded(self, slots: U32) -> U32:
         banded = slots.reshape(len(slots), self.bands, self.rows)
         keys = np.zeros(banded.shape[:2], np.uint64)
-        for row, factor in enumerate(self._folds):
+        for row, factor in enumerate(self.folds):
             keys += banded[:, :, row] * factor
         return (mixed(keys) >> np.uint64(32)).astype(np.uint32)
 
