@@ -47,9 +47,9 @@ def _hits(segment: Segment, kinds: frozenset[Kind]) -> Iterator[Hit]:
         return
     if Kind.EMAIL in kinds:
         yield from find_emails(segment)
-    if Kind.IPV6 in kinds:
-        yield from find_ipv6(segment)
     runs = Runs.of(segment)
+    if Kind.IPV6 in kinds:
+        yield from find_ipv6(runs)
     if Kind.IPV4 in kinds:
         yield from find_ipv4(runs)
     if Kind.PHONE in kinds:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from datasets.pipeline.pii import checks
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
-from datasets.pipeline.pii.runs import Runs
+from datasets.pipeline.pii.runs import FEWEST_BARE_DIGITS, SEPARATES, Runs
+from datasets.pipeline.pii.segments import byte_set
 from datasets.pipeline.pii.surroundings import begins, ends, mentions
 
 
@@ -57,6 +60,12 @@ SHAPES = (
 )
 
 
+_SETS = {shape.separators: byte_set(shape.separators) for shape in SHAPES}
+
+assert all(min(shape.lengths) >= FEWEST_BARE_DIGITS for shape in SHAPES if len(shape.lengths) == 1)
+assert not any(np.any(each & ~SEPARATES) for each in _SETS.values())
+
+
 def find_numbers(runs: Runs, kinds: frozenset[Kind]) -> Iterator[Hit]:
     for shape in SHAPES:
         if shape.kind in kinds:
@@ -65,8 +74,9 @@ def find_numbers(runs: Runs, kinds: frozenset[Kind]) -> Iterator[Hit]:
 
 def _shaped(runs: Runs, shape: Shape) -> Iterator[Hit]:
     data = runs.segment.data
-    first = runs.shaped(shape.lengths, shape.separators)
-    starts, stops = runs.starts[first], runs.ends[first + len(shape.lengths) - 1]
+    count = len(shape.lengths)
+    first = runs.may_stand_alone(runs.shaped(shape.lengths, _SETS[shape.separators]), count)
+    starts, stops = runs.starts[first], runs.ends[first + (count - 1)]
     for start, end in zip(starts.tolist(), stops.tolist(), strict=True):
         if not alone(data, start, end) or not _even(data[start:end], shape):
             continue

@@ -7,17 +7,14 @@ from functools import cached_property
 
 import numpy as np
 
-from datasets.pipeline.pii.segments import Positions, Segment
+from datasets.pipeline.pii.segments import Positions, Segment, byte_set
+from datasets.pipeline.pii.surroundings import WORDS, may_begin
 
-
-def byte_set(characters: bytes) -> np.ndarray:
-    """A table over all bytes: whether it is one of these."""
-    table = np.zeros(256, np.bool_)
-    table[list(characters)] = True
-    return table
+FEWEST_BARE_DIGITS = 9  # of a number that is told by its digits alone
 
 
 UPPER = byte_set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+SEPARATES = byte_set(b" -./")
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,30 @@ class Runs:
         """The byte after each run."""
         return self.segment.codes[self.ends]
 
-    def shaped(self, lengths: tuple[int, ...], separators: bytes) -> np.ndarray:
-        """The runs with which such a shape begins: runs of these lengths, one of the separators between two of them."""
-        count = len(self.starts) - len(lengths) + 1
-        if count <= 0:
-            return np.empty(0, np.int64)
-        candidates = np.flatnonzero(self.lengths[:count] == lengths[0])
+    def may_stand_alone(self, first: np.ndarray, count: int = 1) -> np.ndarray:
+        """Those of the runs with which, and with those that follow, something begins and ends that has so many of them."""
+        first = first[~WORDS[self.after[first + (count - 1)]]]
+        return first[may_begin(self.segment, self.starts[first])]
+
+    @cached_property
+    def _long(self) -> np.ndarray:
+        return np.flatnonzero(self.lengths >= FEWEST_BARE_DIGITS)
+
+    @cached_property
+    def _joined(self) -> np.ndarray:
+        """The runs behind which a single byte that separates stands, and the next run."""
+        return np.flatnonzero((self.gaps == 1) & SEPARATES[self.after])
+
+    def shaped(self, lengths: tuple[int, ...], separators: np.ndarray) -> np.ndarray:
+        """The runs with which such a shape begins: runs of these lengths, one of the separators between two of them.
+
+        A single run has FEWEST_BARE_DIGITS; separators are a byte_set of bytes in SEPARATES.
+        """
+        some = self._long if len(lengths) == 1 else self._joined
+        candidates = some[self.lengths[some] == lengths[0]]
         for place in range(1, len(lengths)):
             previous = candidates + (place - 1)
-            fits = (self.gaps[previous] == 1) & (self.lengths[previous + 1] == lengths[place])
+            fits = (self.gaps[previous] == 1) & separators[self.after[previous]]
             candidates = candidates[fits]
-            candidates = candidates[byte_set(separators)[self.after[candidates + (place - 1)]]]
+            candidates = candidates[self.lengths[candidates + place] == lengths[place]]
         return candidates

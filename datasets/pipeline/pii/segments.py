@@ -12,8 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 SEGMENT_BYTES = 2 << 20  # what a cache holds: arrays of a segment are made and dropped many times
+PADDING = b"\n" * 64
 
 Positions = np.ndarray  # int64, in the bytes of a segment
+
+
+def byte_set(characters: bytes) -> np.ndarray:
+    """A table over all bytes: whether it is one of these."""
+    table = np.zeros(256, np.bool_)
+    table[list(characters)] = True
+    return table
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,7 @@ class Segment:
     """Some rows, each followed by a line feed, so that nothing is found across two of them.
 
     `starts` has one more entry than there are rows: the row at place n is data[starts[n] : starts[n + 1] - 1].
+    `data` goes on with line feeds (PADDING), which are what is looked at before the first row and behind the last one.
     """
 
     first_row: int
@@ -37,8 +46,8 @@ class Segment:
         return np.searchsorted(self.starts, positions, side="right") - 1
 
     def at(self, positions: Positions) -> np.ndarray:
-        """The bytes there; beyond either end, a line feed."""
-        return self.codes[np.where((positions < 0) | (positions >= len(self.codes)), -1, positions)]
+        """The bytes there; as many places before the first row as PADDING has, line feeds."""
+        return self.codes[positions]
 
     def positions_of(self, literals: list[str]) -> Positions:
         """Where one of the literals begins; of literals that overlap, the leftmost.
@@ -50,8 +59,9 @@ class Segment:
         return np.repeat(self.starts[:-1], found.value_lengths().to_numpy()) + found.flatten().to_numpy()
 
     def pairs(self, pair: bytes) -> Positions:
-        """Where these two bytes stand."""
-        return np.flatnonzero((self.codes[:-1] == pair[0]) & (self.codes[1:] == pair[1]))
+        """Where these two bytes stand, of which the second is the rarer one."""
+        at = np.flatnonzero(self.codes == pair[1]) - 1
+        return at[self.at(at) == pair[0]]
 
 
 def segments(texts: pa.Array | pa.ChunkedArray) -> Iterator[Segment]:
@@ -74,5 +84,5 @@ def _segment(first_row: int, rows: pa.Array) -> Segment:
     lines = pc.binary_join_element_wise(rows, empty, feed)
     starts = np.concatenate([[0], np.cumsum(pc.binary_length(lines).to_numpy())])
     offset = int(np.frombuffer(lines.buffers()[1], np.int64)[lines.offset])
-    data = lines.buffers()[2].slice(offset, int(starts[-1])).to_pybytes()
+    data = b"".join((lines.buffers()[2].slice(offset, int(starts[-1])), PADDING))
     return Segment(first_row, lines, data, starts)

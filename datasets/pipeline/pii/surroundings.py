@@ -7,15 +7,30 @@ is neither part of what follows nor its neighbour: what is replaced must leave t
 from __future__ import annotations
 
 import re
+from itertools import product
+
+import numpy as np
+
+from datasets.pipeline.pii.segments import Positions, Segment, byte_set
 
 WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 DIGITS = frozenset(b"0123456789")
+WORDS = byte_set(bytes(WORD))
 BACKSLASH = 92
 _ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[abfnrtv])")
-_LONGEST_ESCAPE = 6
+LONGEST_ESCAPE = 6
 _WORDS = re.compile(rb"[A-Z]?[a-z\x80-\xff]+|[A-Z]+(?![a-z])")
 _OUR_WORDS = re.compile(rb"[A-Z_]{1,20}_[a-p]{12}(?![a-z])")  # a placeholder, or its end, says nothing of what follows
 CONTEXT_BYTES = 40
+
+_HEAD_BYTES = 3
+_FOLDED_BITS = 5
+_FOLDED = np.zeros(256, np.uint16)  # letters whatever their case, what is not ASCII as one, and the underscore
+for _code in range(26):
+    _FOLDED[[ord("A") + _code, ord("a") + _code]] = 1 + _code
+_FOLDED[128:] = 27
+_FOLDED[ord("_")] = 28
+_AT_A_TIME = 4096
 
 
 def begins(data: bytes, position: int) -> bool:
@@ -26,6 +41,15 @@ def begins(data: bytes, position: int) -> bool:
     if before == BACKSLASH:
         return False
     return before not in WORD or _ends_escape(data, position)
+
+
+def may_begin(segment: Segment, positions: Positions) -> np.ndarray:
+    """False where nothing begins; true where something does, or where an escape may end that has a letter or a digit."""
+    before = segment.at(positions - 1)
+    may = ~WORDS[before]
+    for distance in range(2, LONGEST_ESCAPE + 1):
+        may |= segment.at(positions - distance) == BACKSLASH
+    return may & (before != BACKSLASH)
 
 
 def ends(data: bytes, position: int) -> bool:
@@ -51,8 +75,34 @@ def mentions(data: bytes, position: int, words: frozenset[bytes], length: int = 
     return any(word.lower() in words for word in _WORDS.findall(text))
 
 
+def heads(words: frozenset[bytes]) -> np.ndarray:
+    """For `may_mention`: a table over three folded bytes, true for those with which one of the words begins.
+
+    And for what our own words end with: what is left around one that is taken out can be a word.
+    """
+    assert min(map(len, words)) >= _HEAD_BYTES
+    table = np.zeros(1 << _HEAD_BYTES * _FOLDED_BITS, np.bool_)
+    ours = [bytes((ord("_"), *pair)) for pair in product(b"abcdefghijklmnop", repeat=2)]
+    for head in (*(word[:_HEAD_BYTES] for word in words), *ours):
+        first, second, third = _FOLDED[list(head)].tolist()
+        table[(first << _FOLDED_BITS | second) << _FOLDED_BITS | third] = True
+    return table
+
+
+def may_mention(segment: Segment, positions: Positions, table: np.ndarray) -> np.ndarray:
+    """Whether a word of the table may stand before each position: false only where `mentions` is, too."""
+    windows = np.lib.stride_tricks.sliding_window_view(segment.codes, CONTEXT_BYTES)
+    may = np.empty(len(positions), np.bool_)
+    for first in range(0, len(positions), _AT_A_TIME):
+        begins_at = np.maximum(positions[first : first + _AT_A_TIME] - CONTEXT_BYTES, 0)
+        folded = _FOLDED[windows[begins_at]]
+        pairs = folded[:, :-1] << _FOLDED_BITS | folded[:, 1:]
+        may[first : first + _AT_A_TIME] = table[pairs[:, :-1] << _FOLDED_BITS | folded[:, 2:]].any(axis=1)
+    return may
+
+
 def _ends_escape(data: bytes, position: int) -> bool:
-    backslash = data.rfind(b"\\", max(0, position - _LONGEST_ESCAPE), position)
+    backslash = data.rfind(b"\\", max(0, position - LONGEST_ESCAPE), position)
     if backslash < 0:
         return False
     escape = _ESCAPE.match(data, backslash)

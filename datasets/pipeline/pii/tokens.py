@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from datasets.pipeline.pii.findings import Hit
@@ -117,15 +117,3 @@ TOKEN_LITERALS = tuple(
     dict.fromkeys(literal for token in TOKENS if token.kind is not Kind.TWILIO_KEY for literal in token.literals)
 )
 
-
-def tokens_at(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
-    for token in _BY_HEAD.get(data[position : position + _HEAD], ()):
-        if hit := token.hit(data, position, row_end):
-            yield hit
-
-
-_HEAD = 2
-_BY_HEAD: dict[bytes, tuple[Token, ...]] = {}
-for _each in TOKENS:
-    for _head in {literal[:_HEAD].encode() for literal in _each.literals}:
-        _BY_HEAD[_head] = (*_BY_HEAD.get(_head, ()), _each)
