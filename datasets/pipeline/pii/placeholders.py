@@ -13,6 +13,7 @@ FEWEST_KEY_BYTES = 16
 _TAG_BYTES = 6
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")  # digits would be found anew
 _NUMBER = "999"  # no card, no country code, and no id of 15 digits begins so
+_NUMBER_BYTES = _NUMBER.encode()
 _NUMBER_DIGITS = 10
 
 _LONG = 120  # bytes
@@ -34,7 +35,7 @@ def is_masked(value: bytes) -> bool:
     """Whether one of our own placeholders is in it."""
     if b"_" in value and OURS.search(value):
         return True
-    return _NUMBER.encode() in value and OUR_NUMBERS.search(value) is not None
+    return _NUMBER_BYTES in value and OUR_NUMBERS.search(value) is not None
 
 
 def is_placeholder(value: bytes) -> bool:
