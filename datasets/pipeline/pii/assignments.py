@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
-from datasets.pipeline.pii.placeholders import entropy, is_masked, is_placeholder
+from datasets.pipeline.pii.placeholders import is_masked, is_placeholder, is_random
 from datasets.pipeline.pii.tokens import LEAST_ENTROPY
 
 PRIVATE_KEY_LITERAL, URL_LITERAL = "PRIVATE KEY", "://"
@@ -94,13 +94,13 @@ def _is_password(value: bytes) -> bool:
         + bool(_DIGIT.search(value))
         + bool(_SYMBOL.search(value))
     )
-    return sorts >= 2 and not _is_said_elsewhere(value) and entropy(value) >= 2.0
+    return sorts >= 2 and not _is_said_elsewhere(value) and is_random(value, 2.0)
 
 
 def _is_key(value: bytes) -> bool:
     if len(value) < 16 or not _DIGIT.search(value) or not (_LOWER.search(value) or _UPPER.search(value)):
         return False
-    return entropy(value) >= LEAST_ENTROPY and not _is_said_elsewhere(value)
+    return is_random(value, LEAST_ENTROPY) and not _is_said_elsewhere(value)
 
 
 _IDENTIFIER = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
