@@ -88,7 +88,7 @@ def find_ipv4(runs: Runs) -> Iterator[Hit]:
     dotted = (runs.gaps == 1) & (runs.after == _POINT) & (runs.lengths <= 3)
     first = np.flatnonzero(dotted[:count] & dotted[1 : count + 1])
     first = first[dotted[first + 2] & (runs.lengths[first + 3] <= 3)]
-    first = runs.may_stand_alone(first, 4)
+    first = first[runs.may_stand_alone(first, first + 3)]
     data = runs.segment.data
     for start, end in zip(runs.starts[first].tolist(), runs.ends[first + 3].tolist(), strict=True):
         if _is_host(data, start, end):
@@ -132,14 +132,15 @@ def find_ipv6(runs: Runs) -> Iterator[Hit]:
 
 
 def _groups_of_four(runs: Runs) -> Positions:
-    """Where 2 or 3, three more hexadecimal digits, and a colon stand; the last of them is looked at, the others are not."""
-    at, found = runs.segment.at, []
-    for letters in range(4):  # between the run that the first digit is in, and the colon
-        colons = runs.ends + letters
-        some = np.flatnonzero((runs.segment.codes[colons] == _COLON) & (runs.lengths >= 4 - letters))
-        starts = colons[some] - 4
+    """Where 2 or 3, three more hexadecimal digits, and a colon stand."""
+    at, ends, lengths, follows, found = runs.segment.at, runs.ends, runs.lengths, runs.after, []
+    for others in range(4):  # between the run that the first digit is in, and the colon
+        starts = ends[(follows == _COLON) & (lengths >= 4 - others)] + (others - 4)
         first = at(starts)
-        found.append(starts[((first == _TWO) | (first == _THREE)) & _HEXADECIMAL[at(starts + 3)]])
+        found.append(starts[(first == _TWO) | (first == _THREE)])
+        further = np.flatnonzero(_HEXADECIMAL[follows])
+        ends, lengths = ends[further], lengths[further]
+        follows = at(ends + (others + 1))
     return np.concatenate(found)
 
 

@@ -62,28 +62,31 @@ SHAPES = (
 
 _SETS = {shape.separators: byte_set(shape.separators) for shape in SHAPES}
 
+# What runs.shaped looks at.
 assert all(min(shape.lengths) >= FEWEST_BARE_DIGITS for shape in SHAPES if len(shape.lengths) == 1)
 assert not any(np.any(each & ~SEPARATES) for each in _SETS.values())
 
 
 def find_numbers(runs: Runs, kinds: frozenset[Kind]) -> Iterator[Hit]:
-    for shape in SHAPES:
-        if shape.kind in kinds:
-            yield from _shaped(runs, shape)
-
-
-def _shaped(runs: Runs, shape: Shape) -> Iterator[Hit]:
+    shapes = [shape for shape in SHAPES if shape.kind in kinds]
+    shaped = [runs.shaped(shape.lengths, _SETS[shape.separators]) for shape in shapes]
+    if not sum(map(len, shaped)):
+        return
+    first = np.concatenate(shaped)
+    last = np.concatenate([some + (len(shape.lengths) - 1) for shape, some in zip(shapes, shaped, strict=True)])
+    which = np.repeat(np.arange(len(shapes)), [len(some) for some in shaped])
+    may = runs.may_stand_alone(first, last)
+    places = (runs.starts[first[may]], runs.ends[last[may]], which[may])
     data = runs.segment.data
-    count = len(shape.lengths)
-    first = runs.may_stand_alone(runs.shaped(shape.lengths, _SETS[shape.separators]), count)
-    starts, stops = runs.starts[first], runs.ends[first + (count - 1)]
-    for start, end in zip(starts.tolist(), stops.tolist(), strict=True):
-        if not alone(data, start, end) or not _even(data[start:end], shape):
-            continue
-        if shape.context and not mentions(data, start, shape.context):
-            continue
-        if shape.check(digits(data[start:end])):
-            yield Hit(start, end, shape.kind)
+    for start, end, number in zip(*(each.tolist() for each in places), strict=True):
+        if _is(shapes[number], data, start, end):
+            yield Hit(start, end, shapes[number].kind)
+
+
+def _is(shape: Shape, data: bytes, start: int, end: int) -> bool:
+    if not alone(data, start, end) or (shape.separators and not _even(data[start:end], shape)):
+        return False
+    return shape.check(digits(data[start:end])) and (not shape.context or mentions(data, start, shape.context))
 
 
 def digits(text: bytes) -> str:

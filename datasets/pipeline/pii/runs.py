@@ -54,27 +54,30 @@ class Runs:
         """The byte after each run."""
         return self.segment.codes[self.ends]
 
-    def may_stand_alone(self, first: np.ndarray, count: int = 1) -> np.ndarray:
-        """Those of the runs with which, and with those that follow, something begins and ends that has so many of them."""
-        first = first[~WORDS[self.after[first + (count - 1)]]]
-        return first[may_begin(self.segment, self.starts[first])]
+    def may_stand_alone(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """False where between these runs, themselves included, nothing begins and ends."""
+        return ~WORDS[self.after[last]] & may_begin(self.segment, self.starts[first])
 
     @cached_property
-    def _long(self) -> np.ndarray:
-        return np.flatnonzero(self.lengths >= FEWEST_BARE_DIGITS)
+    def _long(self) -> tuple[np.ndarray, np.ndarray]:
+        """Runs, and their lengths. So are those below."""
+        runs = np.flatnonzero(self.lengths >= FEWEST_BARE_DIGITS)
+        return runs, self.lengths[runs]
 
     @cached_property
-    def _joined(self) -> np.ndarray:
-        """The runs behind which a single byte that separates stands, and the next run."""
-        return np.flatnonzero((self.gaps == 1) & SEPARATES[self.after])
+    def _joined(self) -> tuple[np.ndarray, np.ndarray]:
+        """Behind which a single byte that separates stands, and the next run."""
+        runs = np.flatnonzero(self.gaps == 1)
+        runs = runs[SEPARATES[self.after[runs]]]
+        return runs, self.lengths[runs]
 
     def shaped(self, lengths: tuple[int, ...], separators: np.ndarray) -> np.ndarray:
         """The runs with which such a shape begins: runs of these lengths, one of the separators between two of them.
 
         A single run has FEWEST_BARE_DIGITS; separators are a byte_set of bytes in SEPARATES.
         """
-        some = self._long if len(lengths) == 1 else self._joined
-        candidates = some[self.lengths[some] == lengths[0]]
+        some, some_lengths = self._long if len(lengths) == 1 else self._joined
+        candidates = some[some_lengths == lengths[0]]
         for place in range(1, len(lengths)):
             previous = candidates + (place - 1)
             fits = (self.gaps[previous] == 1) & separators[self.after[previous]]

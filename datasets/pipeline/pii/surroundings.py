@@ -23,13 +23,9 @@ _WORDS = re.compile(rb"[A-Z]?[a-z\x80-\xff]+|[A-Z]+(?![a-z])")
 _OUR_WORDS = re.compile(rb"[A-Z_]{1,20}_[a-p]{12}(?![a-z])")  # a placeholder, or its end, says nothing of what follows
 CONTEXT_BYTES = 40
 
-_HEAD_BYTES = 3
-_FOLDED_BITS = 5
-_FOLDED = np.zeros(256, np.uint16)  # letters whatever their case, what is not ASCII as one, and the underscore
-for _code in range(26):
-    _FOLDED[[ord("A") + _code, ord("a") + _code]] = 1 + _code
-_FOLDED[128:] = 27
-_FOLDED[ord("_")] = 28
+_HEAD_BYTES = 4
+_FOLDED_BITS = 5  # in which ASCII has a letter, whatever its case
+_FOLD = (1 << _FOLDED_BITS) - 1
 _AT_A_TIME = 4096
 
 
@@ -76,28 +72,29 @@ def mentions(data: bytes, position: int, words: frozenset[bytes], length: int = 
 
 
 def heads(words: frozenset[bytes]) -> np.ndarray:
-    """For `may_mention`: a table over three folded bytes, true for those with which one of the words begins.
+    """For `may_mention`: a table over folded bytes, true for those with which one of the words begins.
 
-    And for what our own words end with: what is left around one that is taken out can be a word.
+    And for those with which the end of our own words does: what is left around one that is taken out can be a word.
     """
-    assert min(map(len, words)) >= _HEAD_BYTES
-    table = np.zeros(1 << _HEAD_BYTES * _FOLDED_BITS, np.bool_)
-    ours = [bytes((ord("_"), *pair)) for pair in product(b"abcdefghijklmnop", repeat=2)]
-    for head in (*(word[:_HEAD_BYTES] for word in words), *ours):
-        first, second, third = _FOLDED[list(head)].tolist()
-        table[(first << _FOLDED_BITS | second) << _FOLDED_BITS | third] = True
-    return table
+    ours = (bytes((ord("_"), *letters)) for letters in product(b"abcdefghijklmnop", repeat=_HEAD_BYTES - 1))
+    table = np.zeros((1 << _FOLDED_BITS,) * _HEAD_BYTES, np.bool_)
+    for word in (*words, *ours):
+        table[tuple(code & _FOLD for code in word[:_HEAD_BYTES])] = True  # a shorter word, whatever follows
+    return table.reshape(-1)
 
 
 def may_mention(segment: Segment, positions: Positions, table: np.ndarray) -> np.ndarray:
-    """Whether a word of the table may stand before each position: false only where `mentions` is, too."""
-    windows = np.lib.stride_tricks.sliding_window_view(segment.codes, CONTEXT_BYTES)
+    """False only where `mentions` is, too: where no word of the table can stand before a position."""
+    width = CONTEXT_BYTES + _HEAD_BYTES - 1  # a word may end there that is shorter than a head
+    windows = np.lib.stride_tricks.sliding_window_view(segment.codes, width)
     may = np.empty(len(positions), np.bool_)
     for first in range(0, len(positions), _AT_A_TIME):
-        begins_at = np.maximum(positions[first : first + _AT_A_TIME] - CONTEXT_BYTES, 0)
-        folded = _FOLDED[windows[begins_at]]
-        pairs = folded[:, :-1] << _FOLDED_BITS | folded[:, 1:]
-        may[first : first + _AT_A_TIME] = table[pairs[:, :-1] << _FOLDED_BITS | folded[:, 2:]].any(axis=1)
+        some = slice(first, first + _AT_A_TIME)
+        folded = (windows[np.maximum(positions[some] - CONTEXT_BYTES, 0)] & _FOLD).astype(np.uint32)
+        numbers = folded[:, :CONTEXT_BYTES]
+        for place in range(1, _HEAD_BYTES):
+            numbers = numbers << _FOLDED_BITS | folded[:, place : place + CONTEXT_BYTES]
+        may[some] = table[numbers].any(axis=1)
     return may
 
 
