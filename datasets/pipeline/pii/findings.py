@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -127,21 +128,21 @@ def in_characters(segment: Segment, hits: list[Hit]) -> Findings:
     for one, stop, at, length in reach:
         text = segment.data[at : at + length]
         if not text.isascii():
-            characters = characters_before(text)
-            starts[one:stop], ends[one:stop] = characters[starts[one:stop]], characters[ends[one:stop]]
+            done = characters = 0
+            for place, bounds in product(range(one, stop), (starts, ends)):
+                bound = int(bounds[place])
+                characters += _characters(text[done:bound])
+                done, bounds[place] = bound, characters
     codes = np.array([CODES[hit.kind] for hit in hits], np.int8)
     return Findings(segment.first_row + places, starts, ends, codes)
 
 
-def characters_before(text: bytes) -> np.ndarray:
-    """How many characters of UTF-8 begin before each byte, and before the end."""
-    begins = np.frombuffer(text, np.uint8) & 0xC0 != 0x80
-    return np.concatenate([[0], np.cumsum(begins)])
+def _characters(text: bytes) -> int:
+    """How many characters of UTF-8 begin there."""
+    return len(text.translate(None, delete=_CONTINUATION))
 
 
-def characters_at(text: bytes) -> np.ndarray:
-    """Where each character of UTF-8 begins, and the end."""
-    return np.append(np.flatnonzero(np.frombuffer(text, np.uint8) & 0xC0 != 0x80), len(text))
+_CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 def joined(parts: Iterable[Findings]) -> Findings:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from datasets.pipeline.pii.findings import Finding, Findings, characters_at
+from datasets.pipeline.pii.findings import Finding, Findings
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.pii.placeholders import Placeholders
 
@@ -68,13 +68,17 @@ def _validity(rows: pa.Array) -> pa.Buffer | None:
 
 def _replaced(text: bytes, findings: Iterable[Finding], placeholders: Placeholders) -> Iterator[tuple[int, int, bytes]]:
     """The spans of a row in bytes, and what comes in the place of each."""
-    places = None if text.isascii() else characters_at(text)
+    characters = None if text.isascii() else text.decode()
+    done = last = 0  # the same place, in characters and in bytes
     for _, start, end, kind in findings:
-        first, last = (start, end) if places is None else places[[start, end]].tolist()
+        first, value = start, text[start:end]
+        if characters is not None:
+            first = last + len(characters[done:start].encode())
+            value = characters[start:end].encode()
+        done, last = end, first + len(value)
         quote = text[first - 1 : first]
         is_quoted = quote in _QUOTES and text[last : last + 1] == quote
-        new = "".join(_replacement(text[first:last].decode(), kind, is_quoted, placeholders))
-        yield first, last, new.encode()
+        yield first, last, "".join(_replacement(value.decode(), kind, is_quoted, placeholders)).encode()
 
 
 def mask_row(text: str, findings: list[Finding], placeholders: Placeholders) -> Masked:

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SEGMENT_BYTES = 2 << 20  # what a cache holds: arrays of a segment are made and dropped many times
+SEGMENT_BYTES = 4 << 20  # what a cache holds: arrays of a segment are made and dropped many times
 PADDING = b"\n" * 64
 
 Positions = np.ndarray  # int64, in the bytes of a segment
