@@ -26,9 +26,7 @@ _SIGN = (
 )
 _QUOTED = rb"(?:[bBrRuUfF]{0,2})(?P<quote>\\?[\"'`])(?P<quoted>[^\s\"'`\\]{6,400})(?P=quote)"
 # Without quotes it ends where nothing can follow that would belong to it.
-_BARE = (
-    rb"(?P<bare>[A-Za-z0-9][A-Za-z0-9+/_.!@#$%^*~-]{7,200}={0,2})(?=[ \t]*(?:[\r\n,;)}&\]\"'`]|\\[rn\"']|$))"
-)
+_BARE = rb"(?P<bare>[A-Za-z0-9][A-Za-z0-9+/_.!@#$%^*~-]{7,200}={0,2})(?=[ \t]*(?:[\r\n,;)}&\]\"'`]|\\[rn\"']|$))"
 # Neither the name nor the sign is tried a second time where no value follows.
 _NAMED = re.compile(rb"(?P<name>(?>%s))(?P<sign>(?>%s))(?:%s|%s)" % (_NAME, _SIGN, _QUOTED, _BARE))
 

@@ -32,6 +32,7 @@ _VERSION = re.compile(rb"(?i)(?:\bv|version|release|revision|build|\bver|[=~<>!^
 _ADDRESS = frozenset(
     b"ip ips ipv ipaddr ipaddress addr address host hostname server remote client peer gateway dns".split()
 )
+_CONTINUES = byte_set(b".-")
 _SMALL = 64  # numbers of sections and of versions are small
 _INFRASTRUCTURE = frozenset(
     ["1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9", "208.67.222.222", "208.67.220.220", "1.2.3.4"]
@@ -88,7 +89,7 @@ def find_ipv4(runs: Runs) -> Iterator[Hit]:
     dotted = (runs.gaps == 1) & (runs.after == _POINT) & (runs.lengths <= 3)
     first = np.flatnonzero(dotted[:count] & dotted[1 : count + 1])
     first = first[dotted[first + 2] & (runs.lengths[first + 3] <= 3)]
-    first = first[runs.may_stand_alone(first, first + 3)]
+    first = first[~_CONTINUES[runs.before[first]] & runs.may_stand_alone(first, first + 3)]
     data = runs.segment.data
     for start, end in zip(runs.starts[first].tolist(), runs.ends[first + 3].tolist(), strict=True):
         if _is_host(data, start, end):
@@ -98,7 +99,7 @@ def find_ipv4(runs: Runs) -> Iterator[Hit]:
 def _is_host(data: bytes, start: int, end: int) -> bool:
     if _NOT_GLOBAL.match(data, start):
         return False
-    if not begins(data, start) or not ends(data, end) or data[start - 1 : start] in (b".", b"-"):
+    if not begins(data, start) or not ends(data, end):
         return False
     if data[start - 1 : start] == b":" and data[start - 2 : start - 1] in _OF_IPV6:
         return False

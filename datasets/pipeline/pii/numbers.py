@@ -7,15 +7,17 @@ before it that names it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from datasets.pipeline.pii import checks
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
-from datasets.pipeline.pii.runs import FEWEST_BARE_DIGITS, SEPARATES, Runs
+from datasets.pipeline.pii.runs import SEPARATES, Runs
 from datasets.pipeline.pii.segments import byte_set
 from datasets.pipeline.pii.surroundings import begins, ends, mentions
 
@@ -61,26 +63,40 @@ SHAPES = (
 
 
 _SETS = {shape.separators: byte_set(shape.separators) for shape in SHAPES}
+_BARE: dict[int, list[Shape]] = defaultdict(list)  # by the number of digits
+_GROUPED = [shape for shape in SHAPES if len(shape.lengths) > 1]
+for _shape in SHAPES:
+    if len(_shape.lengths) == 1:
+        _BARE[_shape.lengths[0]].append(_shape)
+_IS_BARE = byte_set(bytes(_BARE))
 
-# What runs.shaped looks at.
-assert all(min(shape.lengths) >= FEWEST_BARE_DIGITS for shape in SHAPES if len(shape.lengths) == 1)
 assert not any(np.any(each & ~SEPARATES) for each in _SETS.values())
 
 
 def find_numbers(runs: Runs, kinds: frozenset[Kind]) -> Iterator[Hit]:
-    shapes = [shape for shape in SHAPES if shape.kind in kinds]
-    shaped = [runs.shaped(shape.lengths, _SETS[shape.separators]) for shape in shapes]
-    if not sum(map(len, shaped)):
-        return
-    first = np.concatenate(shaped)
-    last = np.concatenate([some + (len(shape.lengths) - 1) for shape, some in zip(shapes, shaped, strict=True)])
-    which = np.repeat(np.arange(len(shapes)), [len(some) for some in shaped])
-    may = runs.may_stand_alone(first, last)
-    places = (runs.starts[first[may]], runs.ends[last[may]], which[may])
     data = runs.segment.data
-    for start, end, number in zip(*(each.tolist() for each in places), strict=True):
-        if _is(shapes[number], data, start, end):
-            yield Hit(start, end, shapes[number].kind)
+    for start, end, shape in chain(_bare(runs), _grouped(runs)):
+        if shape.kind in kinds and _is(shape, data, start, end):
+            yield Hit(start, end, shape.kind)
+
+
+def _bare(runs: Runs) -> Iterator[tuple[int, int, Shape]]:
+    """Where such shapes may stand. So do those below."""
+    some = np.flatnonzero(_IS_BARE[runs.lengths])
+    some = some[runs.may_stand_alone(some, some)]
+    for start, end in zip(runs.starts[some].tolist(), runs.ends[some].tolist(), strict=True):
+        for shape in _BARE[end - start]:
+            yield start, end, shape
+
+
+def _grouped(runs: Runs) -> Iterator[tuple[int, int, Shape]]:
+    for shape in _GROUPED:
+        first = runs.shaped(shape.lengths, _SETS[shape.separators])
+        if len(first):
+            last = first + (len(shape.lengths) - 1)
+            may = runs.may_stand_alone(first, last)
+            for start, end in zip(runs.starts[first[may]].tolist(), runs.ends[last[may]].tolist(), strict=True):
+                yield start, end, shape
 
 
 def _is(shape: Shape, data: bytes, start: int, end: int) -> bool:

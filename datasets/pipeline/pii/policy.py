@@ -55,7 +55,7 @@ def scrub(
 
     Counts are of all that was found, also in rows that are dropped. Raises ValueError for a key of fewer than 16 bytes.
     """
-    found = {name: find(texts, names=names) for name, texts in columns.items()}
+    found = _found(columns, ALL, names)
     rows = max((len(texts) for texts in columns.values()), default=0)
     counts: Counter[Kind] = Counter()
     shown: list[Preview] = []
@@ -63,12 +63,29 @@ def scrub(
         counts.update(findings.counts())
         shown += previews(columns[name], findings, key, preview_limit - len(shown))
     to_mask = policy.kinds(Action.MASK)
-    masked = {
-        # what is kept does not hide what overlaps it
-        name: mask(columns[name], findings if to_mask == ALL else find(columns[name], to_mask, names), key)
-        for name, findings in found.items()
-    }
+    # What is kept does not hide what overlaps it.
+    hidden = found if to_mask == ALL or not counts else _found(columns, to_mask, names)
+    masked = {name: mask(columns[name], findings, key) for name, findings in hidden.items()}
     return Scrubbed(masked, _dropped(found.values(), policy.kinds(Action.DROP), rows), counts, shown, found)
+
+
+def _found(columns: Mapping[str, Column], kinds: frozenset[Kind], names: NameFinder | None) -> dict[str, Findings]:
+    """Of all columns at once: a search costs as much as some hundred kilobytes of text, before it has seen any."""
+    if not columns:
+        return {}
+    chunks = [chunk for texts in columns.values() for chunk in _chunks(texts)]
+    everything = find(pa.chunked_array(chunks), kinds, names)
+    found, first = {}, 0
+    for name, texts in columns.items():
+        found[name] = everything.between(first, first + len(texts))
+        first += len(texts)
+    return found
+
+
+def _chunks(texts: Column) -> list[pa.Array]:
+    return [
+        chunk.cast(pa.large_string()) for chunk in (texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts])
+    ]
 
 
 def _dropped(found: Iterable[Findings], kinds: frozenset[Kind], rows: int) -> pa.Array:

@@ -10,9 +10,6 @@ import numpy as np
 from datasets.pipeline.pii.segments import Positions, Segment, byte_set
 from datasets.pipeline.pii.surroundings import WORDS, may_begin
 
-FEWEST_BARE_DIGITS = 9  # of a number that is told by its digits alone
-
-
 UPPER = byte_set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 SEPARATES = byte_set(b" -./")
 
@@ -59,26 +56,22 @@ class Runs:
         return ~WORDS[self.after[last]] & may_begin(self.segment, self.starts[first])
 
     @cached_property
-    def _long(self) -> tuple[np.ndarray, np.ndarray]:
-        """Runs, and their lengths. So are those below."""
-        runs = np.flatnonzero(self.lengths >= FEWEST_BARE_DIGITS)
-        return runs, self.lengths[runs]
-
-    @cached_property
-    def _joined(self) -> tuple[np.ndarray, np.ndarray]:
-        """Behind which a single byte that separates stands, and the next run."""
+    def _separated(self) -> tuple[np.ndarray, np.ndarray]:
+        """The runs that a single byte separates from the next one, and the lengths of both in one number."""
         runs = np.flatnonzero(self.gaps == 1)
         runs = runs[SEPARATES[self.after[runs]]]
-        return runs, self.lengths[runs]
+        return runs, self.lengths[runs].astype(np.uint16) << 8 | self.lengths[runs + 1]
 
     def shaped(self, lengths: tuple[int, ...], separators: np.ndarray) -> np.ndarray:
         """The runs with which such a shape begins: runs of these lengths, one of the separators between two of them.
 
-        A single run has FEWEST_BARE_DIGITS; separators are a byte_set of bytes in SEPARATES.
+        A shape has two runs or more; separators are a byte_set of bytes in SEPARATES.
         """
-        some, some_lengths = self._long if len(lengths) == 1 else self._joined
-        candidates = some[some_lengths == lengths[0]]
+        some, pairs = self._separated
+        candidates = some[pairs == (lengths[0] << 8 | lengths[1])]
         for place in range(1, len(lengths)):
+            if not len(candidates):
+                break
             previous = candidates + (place - 1)
             fits = (self.gaps[previous] == 1) & separators[self.after[previous]]
             candidates = candidates[fits]

@@ -24,6 +24,15 @@ def byte_set(characters: bytes) -> np.ndarray:
     return table
 
 
+def search_of(literals: list[str]) -> pl.Expr:
+    """Up to 64 literals of at least three bytes are searched for with vector instructions.
+
+    More, or one that is shorter, would make the search several times slower.
+    """
+    assert len(literals) <= 64 and min(map(len, literals)) >= 3
+    return pl.col("").str.find_many(literals, leftmost=True)
+
+
 @dataclass(frozen=True)
 class Segment:
     """Some rows, each followed by a line feed, so that nothing is found across two of them.
@@ -49,13 +58,10 @@ class Segment:
         """The bytes there; as many places before the first row as PADDING has, line feeds."""
         return self.codes[positions]
 
-    def positions_of(self, literals: list[str]) -> Positions:
-        """Where one of the literals begins; of literals that overlap, the leftmost.
-
-        Up to 64 literals of at least three bytes are searched for with vector instructions; more, or one that is
-        shorter, make the search several times slower.
-        """
-        found = pl.Series(pl.from_arrow(self.lines)).str.find_many(literals, leftmost=True).to_arrow()
+    def positions_of(self, literals: pl.Expr) -> Positions:
+        """Where one of the literals begins; of literals that overlap, the leftmost. See `search_of`."""
+        rows = pl.DataFrame({"": pl.from_arrow(self.lines)})
+        found = rows.select(literals).to_series().to_arrow()
         return np.repeat(self.starts[:-1], found.value_lengths().to_numpy()) + found.flatten().to_numpy()
 
     def pairs(self, pair: bytes) -> Positions:
@@ -67,8 +73,7 @@ class Segment:
 def segments(texts: pa.Array | pa.ChunkedArray) -> Iterator[Segment]:
     """The rows in their order; a null is an empty row, for nothing is found in it."""
     first_row = 0
-    for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
-        rows = pc.fill_null(chunk.cast(pa.large_string()), "")
+    for rows in map(_not_null, _chunks(texts)):
         ends = np.cumsum(pc.binary_length(rows).to_numpy())
         place = 0
         while place < len(rows):
@@ -77,6 +82,18 @@ def segments(texts: pa.Array | pa.ChunkedArray) -> Iterator[Segment]:
             yield _segment(first_row + place, rows[place:stop])
             place = stop
         first_row += len(rows)
+
+
+def _chunks(texts: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    """One, unless they are large: each segment has costs of its own."""
+    if isinstance(texts, pa.Array):
+        return [texts]
+    return [texts.combine_chunks()] if texts.nbytes <= SEGMENT_BYTES else texts.chunks
+
+
+def _not_null(texts: pa.Array) -> pa.Array:
+    rows = texts.cast(pa.large_string())
+    return pc.fill_null(rows, "") if rows.null_count else rows
 
 
 def _segment(first_row: int, rows: pa.Array) -> Segment:

@@ -116,4 +116,3 @@ TOKENS = (
 TOKEN_LITERALS = tuple(
     dict.fromkeys(literal for token in TOKENS if token.kind is not Kind.TWILIO_KEY for literal in token.literals)
 )
-
