@@ -29,7 +29,7 @@ def mask(texts: pa.Array | pa.ChunkedArray, findings: Findings, key: bytes) -> p
     Raises ValueError for a key of fewer than 16 bytes.
     """
     placeholders = Placeholders(key)
-    if isinstance(texts, pa.Array):
+    if isinstance(texts, pa.Array) or not len(findings):
         return _masked(texts, findings, placeholders)
     chunks, first = [], 0
     for chunk in texts.chunks:

@@ -73,7 +73,7 @@ def _north_american(data: bytes, start: int) -> int:
     match = _NORTH_AMERICAN.match(data, start)
     if match is None or not alone(data, start, match.end()) or _FICTION.fullmatch(digits(match[0])):
         return 0
-    return match.end() if _is_valid(match[0].decode(), "US") else 0
+    return match.end() if is_valid(match[0].decode(), "US") else 0
 
 
 def _beside_a_word(data: bytes, start: int) -> int:
@@ -133,14 +133,14 @@ def _valid_length(text: bytes) -> int:
         number = digits(text)
         if len(number) < FEWEST_DIGITS or _DECIMAL.search(text):
             return 0
-        if len(number) <= MOST_DIGITS and not _FICTION.fullmatch(number) and _is_valid(text.decode(), None):
+        if len(number) <= MOST_DIGITS and not _FICTION.fullmatch(number) and is_valid(text.decode(), None):
             return len(text)
         text = _LAST_GROUP.sub(b"", text)
     return 0
 
 
 @lru_cache(maxsize=10_000)
-def _is_valid(number: str, region: str | None) -> bool:
+def is_valid(number: str, region: str | None) -> bool:
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
     except phonenumbers.NumberParseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -33,12 +33,13 @@ class Policy:
 class Scrubbed:
     """`columns` have as many rows as before; `dropped` says of each row which kind it is left out for, or null.
 
-    `found` is where, in each column, before anything was masked.
+    `is_masked` says of each row whether anything in it was; `found` is where, in each column, before anything was masked.
     """
 
     columns: dict[str, Column]
     dropped: pa.Array
     counts: Counter[Kind]
+    is_masked: pa.Array
     previews: list[Preview] = field(default_factory=list)
     found: dict[str, Findings] = field(default_factory=dict)
 
@@ -63,10 +64,13 @@ def scrub(
         counts.update(findings.counts())
         shown += previews(columns[name], findings, key, preview_limit - len(shown))
     to_mask = policy.kinds(Action.MASK)
-    # What is kept does not hide what overlaps it.
-    hidden = found if to_mask == ALL or not counts else _found(columns, to_mask, names)
-    masked = {name: mask(columns[name], findings, key) for name, findings in hidden.items()}
-    return Scrubbed(masked, _dropped(found.values(), policy.kinds(Action.DROP), rows), counts, shown, found)
+    masked, is_masked = {}, np.zeros(rows, np.bool_)
+    for name, findings in found.items():
+        hidden = findings if to_mask == ALL else _of_these_alone(columns[name], findings, to_mask, names)
+        masked[name] = mask(columns[name], hidden, key)
+        is_masked[hidden.row] = True
+    dropped = _dropped(found.values(), policy.kinds(Action.DROP), rows)
+    return Scrubbed(masked, dropped, counts, pa.array(is_masked), shown, found)
 
 
 def _found(columns: Mapping[str, Column], kinds: frozenset[Kind], names: NameFinder | None) -> dict[str, Findings]:
@@ -80,6 +84,15 @@ def _found(columns: Mapping[str, Column], kinds: frozenset[Kind], names: NameFin
         found[name] = everything.between(first, first + len(texts))
         first += len(texts)
     return found
+
+
+def _of_these_alone(texts: Column, findings: Findings, kinds: frozenset[Kind], names: NameFinder | None) -> Findings:
+    """What is found of some kinds alone, for what is kept does not hide what overlaps it: in rows with findings of any."""
+    rows = findings.rows() if kinds else np.empty(0, np.int64)
+    if not len(rows):
+        return Findings.of(())
+    again = find(texts.take(pa.array(rows)), kinds, names)
+    return replace(again, row=rows[again.row])
 
 
 def _chunks(texts: Column) -> list[pa.Array]:
