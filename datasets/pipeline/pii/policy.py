@@ -28,6 +28,15 @@ class Policy:
     def kinds(self, action: Action) -> frozenset[Kind]:
         return (PERSONAL if self.pii is action else frozenset()) | (SECRETS if self.secrets is action else frozenset())
 
+    @classmethod
+    def nothing(cls) -> Policy:
+        """All is kept as it is."""
+        return cls(Action.KEEP, Action.KEEP)
+
+    def of_excerpts(self) -> Policy:
+        """For what is shown beside a version: what rows are left out for does not show there, either."""
+        return Policy(*(Action.KEEP if each is Action.KEEP else Action.MASK for each in (self.pii, self.secrets)))
+
 
 @dataclass(frozen=True)
 class Scrubbed:
