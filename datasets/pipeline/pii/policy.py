@@ -87,7 +87,7 @@ def _found(columns: Mapping[str, Column], kinds: frozenset[Kind], names: NameFin
     if not columns:
         return {}
     chunks = [chunk for texts in columns.values() for chunk in _chunks(texts)]
-    everything = find(pa.chunked_array(chunks), kinds, names)
+    everything = find(pa.chunked_array(chunks, pa.large_string()), kinds, names)
     found, first = {}, 0
     for name, texts in columns.items():
         found[name] = everything.between(first, first + len(texts))
