@@ -169,7 +169,7 @@ class Rejection:
     field: str | None = strawberry.field(description="The field at fault.")
     step: str = strawberry.field(description="The step that left it out.")
     reason: str = strawberry.field(description="A stable upper-case code.")
-    excerpt: str = strawberry.field(description="Its beginning, at most 300 bytes.")
+    excerpt: str = strawberry.field(description="Its beginning, at most 300 bytes, masked as rows are.")
     upload_sha256: str | None = strawberry.field(
         description="The digest of its upload's bytes; null where the version has one upload alone."
     )

@@ -34,9 +34,9 @@ class Contender:
         batches = self._batches()
         while at[-1] < seconds:
             size, batch = next(batches)
-            begun = time.perf_counter()
+            begun = time.process_time()  # each has one thread, and none waits for anything
             self.mask(batch)
-            at.append(at[-1] + time.perf_counter() - begun)
+            at.append(at[-1] + time.process_time() - begun)
             sizes.append(sizes[-1] + size)
         half = next(place for place, size in enumerate(sizes) if size >= sizes[-1] / 2)
         return {
@@ -63,7 +63,11 @@ class Contender:
         batches = [self._rows[first : first + count] for first in range(0, len(self._rows), count)]
         prepared = [(sum(len(text.encode()) for text in texts), self.prepare(texts)) for texts in batches]
         while True:
+            self.forget()
             yield from prepared
+
+    def forget(self) -> None:
+        """What is remembered of the rows that come again."""
 
 
 class Ours(Contender):
@@ -73,11 +77,12 @@ class Ours(Contender):
 
         from datasets.pipeline import pii
         from datasets.pipeline.memory import keep_freed_memory
+        from datasets.pipeline.pii import phones
 
         keep_freed_memory()  # as a run does
         pyarrow.set_cpu_count(1)
         pyarrow.set_io_thread_count(1)
-        self._pa, self._pii = pyarrow, pii
+        self._pa, self._pii, self._phones = pyarrow, pii, phones
         self.kinds = frozenset(pii.KINDS)
         super().__init__(path)
 
@@ -92,6 +97,9 @@ class Ours(Contender):
 
     def mask(self, batch: Any) -> None:
         self._pii.mask(batch, self._pii.find(batch), b"a key for the benchmark")
+
+    def forget(self) -> None:
+        self._phones.is_valid.cache_clear()
 
 
 class PatternsInTurn(Contender):

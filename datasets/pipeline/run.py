@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from common.child import Attempt, ChildError
+from datasets.pipeline import excerpts
 from datasets.pipeline.bias import Bias
 from datasets.pipeline.clean import Clean
 from datasets.pipeline.columns import Columns, resolve_columns
@@ -217,6 +218,8 @@ class Run:
                 rows = self._step("dedup_near", near, rows, rows.num_rows, rejections)
                 rows = self._step("split", assign, rows, rows.num_rows, rejections)  # by groups as they were
                 rows = self._step("pii", scrub, rows, rows.num_rows, rejections)
+                with self._timed("pii"):
+                    rejections = excerpts.masked(rejections, self.policy, self.key)
                 kept = self._step("bias", count, rows, rows.num_rows, rejections)
                 with self._timed("store"):
                     index.place(kept["number"].to_numpy(), *writer.add(kept))

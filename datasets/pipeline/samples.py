@@ -73,9 +73,8 @@ class Samples:
         }
 
     def _masked(self, said: pa.ChunkedArray) -> list[str]:
-        hidden = Policy(*(Action.KEEP if each is Action.KEEP else Action.MASK for each in _actions(self._policy)))
         begun = pa.array([text[:SEARCHED_CHARACTERS] for text in said.to_pylist()], pa.string())
-        masked: list[str] = scrub({"text": begun}, hidden, self._key).columns["text"].to_pylist()
+        masked: list[str] = scrub({"text": begun}, self._policy.of_excerpts(), self._key).columns["text"].to_pylist()
         return masked
 
     # ------------------------------------------------------------------------------------------ masked places
@@ -91,10 +90,6 @@ class Samples:
                 line, source = (rows[column][place.row].as_py() for column in ("line", "source"))
                 where = {"kind": place.kind.value, "line": line, "source": source, "field": name}
                 self._places.append({**where, "before": place.before, "after": place.after})
-
-
-def _actions(policy: Policy) -> tuple[Action, Action]:
-    return policy.pii, policy.secrets
 
 
 def _with_the_first(said: pa.ChunkedArray, near: NearDedup) -> list[float]:

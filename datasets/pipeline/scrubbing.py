@@ -40,10 +40,7 @@ class Scrub:
         if not scrubbed.counts:
             return Outcome(rows)
         self.each_batch(rows, scrubbed)
-        changed = pa.array([False] * rows.num_rows)
         for name, column in scrubbed.columns.items():
-            differs = pc.fill_null(pc.not_equal(column, rows[name]), False)
-            changed = pc.or_(changed, differs)
             rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
         stays = pc.is_null(scrubbed.dropped)
         kinds, lines, sources = (each.to_pylist() for each in (scrubbed.dropped, rows["line"], rows["source"]))
@@ -55,8 +52,8 @@ class Scrub:
         examples = [
             Example(lines[shown.row], sources[shown.row], shown.kind, shown.excerpt) for shown in scrubbed.previews
         ]
-        count = pc.sum(pc.and_(changed, stays)).as_py() or 0
-        rows = marked(rows, changed, self.name)
+        count = pc.sum(pc.and_(scrubbed.is_masked, stays)).as_py() or 0
+        rows = marked(rows, scrubbed.is_masked, self.name)
         return Outcome(rows.filter(stays), rejections, count, examples if count else [])
 
 

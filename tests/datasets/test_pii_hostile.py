@@ -83,10 +83,7 @@ def test_a_megabyte_of_each_ends() -> None:
 AGAINST_TEXT = [
     *(token.pattern for token in tokens.TOKENS),
     *(
-        assignments._NAME,
-        assignments._SIGN,
-        assignments._QUOTED,
-        assignments._BARE,
+        assignments._NAMED,
         assignments._URL,
         assignments._BEGIN,
     ),

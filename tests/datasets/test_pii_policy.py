@@ -6,8 +6,11 @@ import json
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datasets.pipeline.pii import Action, Kind, Policy, find, mask, previews, scrub
+from tests.datasets.test_pii_masking import MANY, TEXTS
 
 KEY = b"0123456789abcdef"
 COLUMNS = {
@@ -99,3 +102,19 @@ def test_previews_of_a_batch_are_limited_in_all() -> None:
     result = scrub(COLUMNS, Policy(Action.KEEP, Action.KEEP), KEY, preview_limit=2)
     assert [each.kind for each in result.previews] == [Kind.EMAIL, Kind.PASSWORD]
     assert "joe@mail.ru" not in json.dumps([each.excerpt for each in result.previews])
+
+
+POLICIES = st.builds(Policy, st.sampled_from(Action), st.sampled_from(Action))
+
+
+@given(st.lists(st.tuples(st.one_of(st.none(), TEXTS), st.one_of(st.none(), TEXTS)), max_size=6), POLICIES)
+@MANY
+def test_columns_together_are_what_each_is_by_itself(rows: list[tuple[str | None, str | None]], policy: Policy) -> None:
+    """Though they are searched at once, and rows without a finding are not searched again for the kinds to be masked."""
+    columns = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(("a", "b"))}
+    result = scrub(columns, policy, KEY)
+    for name, column in columns.items():
+        assert list(result.found[name]) == list(find(column))
+        assert result.columns[name].equals(mask(column, find(column, policy.kinds(Action.MASK)), KEY))
+    before, after = (list(zip(*texts(each).values(), strict=True)) for each in (columns, result.columns))
+    assert result.is_masked.to_pylist() == [one != other for one, other in zip(before, after, strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
-from datasets.pipeline.pii.placeholders import entropy, is_masked, is_placeholder
+from datasets.pipeline.pii.placeholders import is_masked, is_placeholder, is_random
 from datasets.pipeline.pii.tokens import LEAST_ENTROPY
 
 PRIVATE_KEY_LITERAL, URL_LITERAL = "PRIVATE KEY", "://"
@@ -18,17 +18,17 @@ NAME_LITERALS = (
     *("access_key", "ACCESS_KEY", "accessKey", "AccessKey"),
 )
 
-_NAME = re.compile(rb"(?i)(?P<password>passw(?:or[dt]|d)|passphrase|pwd)|secret|token|api[_-]?key|access_?key")
+_NAME = rb"(?i:(?P<password>passw(?:or[dt]|d)|passphrase|pwd)|secret|token|api[_-]?key|access_?key)"
 # What may follow within the name, how it ends, and the sign: ..._KEY_2 = / "...": / ...: str = / ...=
-_SIGN = re.compile(
-    rb"(?i)(?:[_-]?(?:access|key|token|secret|value|hash|salt|base|prod|dev|live|default|id|[0-9]{1,3})){0,3}"
-    rb"(?:\\?[\"'])?\]?[ \t]{0,8}(?::[ \t]{0,4}[A-Za-z_][A-Za-z0-9_.\[\]| ]{0,40}=|:=|=>|={1,3}|[:,])[ \t]{0,8}"
+_SIGN = (
+    rb"(?i:(?:[_-]?(?:access|key|token|secret|value|hash|salt|base|prod|dev|live|default|id|[0-9]{1,3})){0,3}"
+    rb"(?:\\?[\"'])?\]?[ \t]{0,8}(?::[ \t]{0,4}[A-Za-z_][A-Za-z0-9_.\[\]| ]{0,40}=|:=|=>|={1,3}|[:,])[ \t]{0,8})"
 )
-_QUOTED = re.compile(rb"(?:[bBrRuUfF]{0,2})(\\?[\"'`])(?P<value>[^\s\"'`\\]{6,400})\1")
+_QUOTED = rb"(?:[bBrRuUfF]{0,2})(?P<quote>\\?[\"'`])(?P<quoted>[^\s\"'`\\]{6,400})(?P=quote)"
 # Without quotes it ends where nothing can follow that would belong to it.
-_BARE = re.compile(
-    rb"(?P<value>[A-Za-z0-9][A-Za-z0-9+/_.!@#$%^*~-]{7,200}={0,2})(?=[ \t]*(?:[\r\n,;)}&\]\"'`]|\\[rn\"']|$))"
-)
+_BARE = rb"(?P<bare>[A-Za-z0-9][A-Za-z0-9+/_.!@#$%^*~-]{7,200}={0,2})(?=[ \t]*(?:[\r\n,;)}&\]\"'`]|\\[rn\"']|$))"
+# Neither the name nor the sign is tried a second time where no value follows.
+_NAMED = re.compile(rb"(?P<name>(?>%s))(?P<sign>(?>%s))(?:%s|%s)" % (_NAME, _SIGN, _QUOTED, _BARE))
 
 _WORDS = re.compile(rb"[a-z]+(?:[ _.:/-][a-z]+)*|[A-Z]+(?:[ _.:/-][A-Z]+)*|[A-Z]?[a-z]+(?:[A-Z][a-z]*)+|[A-Z][a-z]+")
 _SYMBOL = re.compile(rb"[^A-Za-z0-9]")
@@ -50,27 +50,25 @@ _LEAST_PEM_LINE = 16
 _UNFRAMED = re.compile(rb"[A-Za-z0-9+/=_\s\"'`\\]*")  # as much as can be a key that is cut off
 
 
-def named_secret(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
+def named_secret(data: bytes, position: int, row_end: int) -> Hit | None:
     """`password = "..."`, `"api_key": "..."`, `SECRET=...` and their like, where the value looks random enough."""
-    name = _NAME.match(data, position, row_end)
-    sign = name and _SIGN.match(data, name.end(), row_end)
-    if not name or not sign:
-        return
-    is_password = name["password"] is not None
-    if value := _QUOTED.match(data, sign.end(), row_end):
-        looks_right = _is_password if is_password and b"," not in sign[0] else _is_key
-    elif value := _BARE.match(data, sign.end(), row_end):
-        is_variable = name[0].isupper() and sign[0].endswith(b"=")  # of an environment: NAME=value
-        if (
-            b"," in sign[0]
-            or _NUMBER.fullmatch(value["value"])
-            or not (is_variable or _is_no_identifier(value["value"]))
-        ):
-            return
+    match = _NAMED.match(data, position, row_end)
+    if match is None:
+        return None
+    name, sign, quoted, bare = match.group("name", "sign", "quoted", "bare")
+    is_password = match["password"] is not None
+    if quoted is not None:
+        looks_right = _is_password if is_password and b"," not in sign else _is_key
+    else:
+        is_variable = name.isupper() and sign.endswith(b"=")  # of an environment: NAME=value
+        if b"," in sign or _NUMBER.fullmatch(bare) or not (is_variable or _is_no_identifier(bare)):
+            return None
         looks_right = _is_password if is_password and is_variable else _is_key
-    if value and looks_right(value["value"]):
-        near = data[max(0, position - 40) : sign.end()].lower()
-        yield Hit(*value.span("value"), _kind(near, value["value"], is_password))
+    value = bare if quoted is None else quoted
+    if not looks_right(value):
+        return None
+    near = data[max(0, position - 40) : match.end("sign")].lower()
+    return Hit(*match.span("bare" if quoted is None else "quoted"), _kind(near, value, is_password))
 
 
 def _is_no_identifier(value: bytes) -> bool:
@@ -94,13 +92,13 @@ def _is_password(value: bytes) -> bool:
         + bool(_DIGIT.search(value))
         + bool(_SYMBOL.search(value))
     )
-    return sorts >= 2 and not _is_said_elsewhere(value) and entropy(value) >= 2.0
+    return sorts >= 2 and not _is_said_elsewhere(value) and is_random(value, 2.0)
 
 
 def _is_key(value: bytes) -> bool:
     if len(value) < 16 or not _DIGIT.search(value) or not (_LOWER.search(value) or _UPPER.search(value)):
         return False
-    return entropy(value) >= LEAST_ENTROPY and not _is_said_elsewhere(value)
+    return is_random(value, LEAST_ENTROPY) and not _is_said_elsewhere(value)
 
 
 _IDENTIFIER = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
@@ -118,15 +116,15 @@ def _is_said_elsewhere(value: bytes) -> bool:
     )
 
 
-def url_password(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
+def url_password(data: bytes, position: int, row_end: int) -> Hit | None:
     """The password of scheme://user:password@host."""
     match = _URL.match(data, position, row_end)
     if match is None:
-        return
+        return None
     value = match["value"]
     if value == match[1] or value.lower() in _COMMON or value[:1] in b"${%*[" or is_placeholder(value):
-        return
-    yield Hit(*match.span("value"), Kind.URL_PASSWORD)
+        return None
+    return Hit(*match.span("value"), Kind.URL_PASSWORD)
 
 
 def private_key(data: bytes, position: int, row_end: int) -> Iterator[Hit]:

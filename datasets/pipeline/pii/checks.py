@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from operator import mul
 
 Check = Callable[[str], bool]
 
@@ -32,6 +33,7 @@ _CARD = re.compile(
     r"|62\d{14,17}"  # UnionPay
     r"|(?:50(?:18|20|38)|5893|6304|6759|676[1-3])\d{12}"  # Maestro
 )
+_DOUBLED = {str(digit): sum(divmod(2 * digit, 10)) for digit in range(10)}
 _NINO = re.compile(r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]\d{6}[A-D]")
 _DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 _FISCALE_ODD = dict(
@@ -50,8 +52,8 @@ _SSN_NEVER_ISSUED = frozenset({"078051120", "219099999", "123456789"})  # printe
 
 def luhn(digits: str) -> bool:
     """ISO/IEC 7812-1, annex B."""
-    doubled = sum(sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return (doubled + sum(int(digit) for digit in digits[::-2])) % 10 == 0
+    doubled = sum(map(_DOUBLED.__getitem__, digits[-2::-2]))
+    return (doubled + sum(map(int, digits[::-2]))) % 10 == 0
 
 
 def payment_card(digits: str) -> bool:
@@ -140,7 +142,7 @@ def cpf(digits: str) -> bool:
     if len(set(digits)) == 1:
         return False
     for length in (9, 10):
-        total = sum(int(digit) * (length + 1 - place) for place, digit in enumerate(digits[:length]))
+        total = sum(map(mul, map(int, digits[:length]), range(length + 1, 1, -1)))
         if total * 10 % 11 % 10 != int(digits[length]):
             return False
     return True

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
-from datasets.pipeline.pii.findings import Finding, Findings, Hit, apart, in_characters
+from datasets.pipeline.pii.findings import Findings, Hit, apart, in_characters, joined
 from datasets.pipeline.pii.identifiers import find_identifiers
 from datasets.pipeline.pii.kinds import KINDS, PERSONAL, SECRETS, Kind
 from datasets.pipeline.pii.networks import find_emails, find_ipv4, find_ipv6
@@ -28,10 +28,10 @@ def find(texts: pa.Array | pa.ChunkedArray, kinds: frozenset[Kind] = ALL, names:
 
     Of spans that overlap a secret wins, then the longest, then the more specific kind.
     """
-    return Findings.of(finding for segment in segments(texts) for finding in _in_segment(segment, kinds, names))
+    return joined(_in_segment(segment, kinds, names) for segment in segments(texts))
 
 
-def _in_segment(segment: Segment, kinds: frozenset[Kind], names: NameFinder | None) -> Iterator[Finding]:
+def _in_segment(segment: Segment, kinds: frozenset[Kind], names: NameFinder | None) -> Findings:
     hits = [
         hit for hit in _hits(segment, kinds) if hit.kind in kinds and not is_masked(segment.data[hit.start : hit.end])
     ]
@@ -47,9 +47,9 @@ def _hits(segment: Segment, kinds: frozenset[Kind]) -> Iterator[Hit]:
         return
     if Kind.EMAIL in kinds:
         yield from find_emails(segment)
-    if Kind.IPV6 in kinds:
-        yield from find_ipv6(segment)
     runs = Runs.of(segment)
+    if Kind.IPV6 in kinds:
+        yield from find_ipv6(runs)
     if Kind.IPV4 in kinds:
         yield from find_ipv4(runs)
     if Kind.PHONE in kinds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +67,11 @@ class Findings:
         there = chosen[self.row]
         return Findings(self.row[there], self.start[there], self.end[there], self.kind[there])
 
+    def between(self, first: int, stop: int) -> Findings:
+        """Those in rows from `first` on and before `stop`; `first` is the row 0 of what is returned."""
+        there = slice(*np.searchsorted(self.row, (first, stop)).tolist())
+        return Findings(self.row[there] - first, self.start[there], self.end[there], self.kind[there])
+
     def rows(self) -> np.ndarray:
         """The rows in which anything was found."""
         return np.unique(self.row)
@@ -75,7 +80,28 @@ class Findings:
 def apart(hits: Iterable[Hit]) -> list[Hit]:
     """Of hits that overlap, a secret wins over personal data, then the longest, then the more specific kind."""
     chosen: list[Hit] = []
-    for hit in sorted(set(hits), key=_rank):
+    for group in _overlapping(hits):
+        chosen += group if len(group) == 1 else _apart(group)
+    return chosen
+
+
+def _overlapping(hits: Iterable[Hit]) -> Iterator[list[Hit]]:
+    """Hits in their order, those together that overlap one another, or a third one."""
+    group: list[Hit] = []
+    end = 0
+    for hit in sorted(set(hits)):
+        if group and hit.start >= end:
+            yield group
+            group = []
+        group.append(hit)
+        end = max(end, hit.end)
+    if group:
+        yield group
+
+
+def _apart(hits: list[Hit]) -> list[Hit]:
+    chosen: list[Hit] = []
+    for hit in sorted(hits, key=_rank):
         place = bisect_left(chosen, hit)
         if (place == 0 or chosen[place - 1].end <= hit.start) and (
             place == len(chosen) or hit.end <= chosen[place].start
@@ -88,24 +114,38 @@ def _rank(hit: Hit) -> tuple[bool, int, int, int]:
     return hit.kind not in SECRETS, hit.start - hit.end, CODES[hit.kind], hit.start
 
 
-def in_characters(segment: Segment, hits: list[Hit]) -> Iterator[Finding]:
+def in_characters(segment: Segment, hits: list[Hit]) -> Findings:
     """Ordered hits, with their rows, as spans of characters."""
-    places = segment.places(np.array([hit.start for hit in hits], np.int64)).tolist()
-    first = 0
-    while first < len(hits):
-        stop, place = first, places[first]
-        while stop < len(hits) and places[stop] == place:
-            stop += 1
-        begin = int(segment.starts[place])
-        bounds = [bound - begin for hit in hits[first:stop] for bound in (hit.start, hit.end)]
-        text = segment.data[begin : begin + bounds[-1]]
+    if not hits:
+        return Findings.of(())
+    starts, ends = (np.array(bounds, np.int64) for bounds in zip(*((hit.start, hit.end) for hit in hits), strict=True))
+    places = segment.places(starts)
+    begin = segment.starts[places]
+    starts, ends = starts - begin, ends - begin
+    first = np.flatnonzero(np.diff(places, prepend=-1))
+    last = np.append(first[1:], len(hits))
+    reach = zip(first.tolist(), last.tolist(), begin[first].tolist(), ends[last - 1].tolist(), strict=True)
+    for one, stop, at, length in reach:
+        text = segment.data[at : at + length]
         if not text.isascii():
-            continued = np.frombuffer(text, np.uint8) & 0xC0 == 0x80
-            bounds = (np.array(bounds) - np.concatenate([[0], np.cumsum(continued)])[bounds]).tolist()
-        pairs = zip(bounds[::2], bounds[1::2], hits[first:stop], strict=True)
-        yield from (Finding(segment.first_row + place, start, end, hit.kind) for start, end, hit in pairs)
-        first = stop
+            done = characters = 0
+            for place, bounds in product(range(one, stop), (starts, ends)):
+                bound = int(bounds[place])
+                characters += _characters(text[done:bound])
+                done, bounds[place] = bound, characters
+    codes = np.array([CODES[hit.kind] for hit in hits], np.int8)
+    return Findings(segment.first_row + places, starts, ends, codes)
 
 
-def joined(parts: Iterable[Iterable[Finding]]) -> Findings:
-    return Findings.of(chain.from_iterable(parts))
+def _characters(text: bytes) -> int:
+    """How many characters of UTF-8 begin there."""
+    return len(text.translate(None, delete=_CONTINUATION))
+
+
+_CONTINUATION = bytes(range(0x80, 0xC0))
+
+
+def joined(parts: Iterable[Findings]) -> Findings:
+    """One behind the other: rows are in order throughout."""
+    columns = [(part.row, part.start, part.end, part.kind) for part in parts]
+    return Findings(*map(np.concatenate, zip(*columns, strict=True))) if columns else Findings.of(())

@@ -10,8 +10,8 @@ import numpy as np
 from datasets.pipeline.pii import checks
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
-from datasets.pipeline.pii.runs import UPPER, Runs, byte_set
-from datasets.pipeline.pii.segments import Positions
+from datasets.pipeline.pii.runs import UPPER, Runs
+from datasets.pipeline.pii.segments import Positions, byte_set
 from datasets.pipeline.pii.surroundings import begins, ends
 
 _IBAN = re.compile(rb"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}")
@@ -31,29 +31,29 @@ _SPACE = 32
 def find_identifiers(runs: Runs, kinds: frozenset[Kind]) -> Iterator[Hit]:
     if len(runs.starts) == 0:
         return
-    at, starts, before = runs.segment.at, runs.starts, runs.before
-    after_two = UPPER[before] & UPPER[at(starts - 2)]
+    at = runs.segment.at
+    behind = np.flatnonzero(UPPER[runs.before])  # a letter
+    behind = behind[UPPER[at(runs.starts[behind] - 2)]]
+    starts, lengths = runs.starts[behind], runs.lengths[behind]
     if Kind.IBAN in kinds:
-        yield from _ibans(runs, starts[after_two & _IBAN_HEAD[at(starts - 2), before] & (runs.lengths >= 2)] - 2)
+        yield from _ibans(runs, starts[_IBAN_HEAD[at(starts - 2), at(starts - 1)] & (lengths >= 2)] - 2)
     if Kind.NINO in kinds:
-        yield from _matches(runs, starts[after_two & (runs.lengths == 6)] - 2, _NINO, Kind.NINO, checks.nino)
-        spaced = (
-            (before == _SPACE)
-            & (runs.lengths == 2)
-            & (runs.after == _SPACE)
-            & UPPER[at(starts - 2)]
-            & UPPER[at(starts - 3)]
-        )
-        yield from _matches(runs, starts[spaced] - 3, _NINO, Kind.NINO, checks.nino)
+        yield from _matches(runs, starts[lengths == 6] - 2, _NINO, Kind.NINO, checks.nino)
+        pairs = np.flatnonzero((runs.before == _SPACE) & (runs.lengths == 2))
+        spaced = runs.starts[pairs[runs.after[pairs] == _SPACE]]
+        spaced = spaced[UPPER[at(spaced - 2)] & UPPER[at(spaced - 3)]]
+        yield from _matches(runs, spaced - 3, _NINO, Kind.NINO, checks.nino)
     if Kind.DNI in kinds:
-        eight = (runs.lengths == 8) & _UPPER_OR_HYPHEN[runs.after]
-        yield from _matches(runs, starts[eight], _DNI, Kind.DNI, checks.dni)
+        eight = np.flatnonzero(runs.lengths == 8)
+        yield from _matches(runs, runs.starts[eight[_UPPER_OR_HYPHEN[runs.after[eight]]]], _DNI, Kind.DNI, checks.dni)
     if Kind.NIE in kinds:
-        seven = (runs.lengths == 7) & _NIE_HEAD[before] & _UPPER_OR_HYPHEN[runs.after]
-        yield from _matches(runs, starts[seven] - 1 - (before[seven] == ord("-")), _NIE, Kind.NIE, checks.nie)
+        seven = np.flatnonzero(runs.lengths == 7)
+        seven = seven[_NIE_HEAD[runs.before[seven]] & _UPPER_OR_HYPHEN[runs.after[seven]]]
+        heads = runs.starts[seven] - 1 - (runs.before[seven] == ord("-"))
+        yield from _matches(runs, heads, _NIE, Kind.NIE, checks.nie)
     if Kind.CODICE_FISCALE in kinds:
-        two = after_two & (runs.lengths == 2) & (runs.gaps == 1)
-        yield from _matches(runs, starts[two] - 6, _FISCALE, Kind.CODICE_FISCALE, checks.codice_fiscale)
+        two = starts[(lengths == 2) & (runs.gaps[behind] == 1)]
+        yield from _matches(runs, two - 6, _FISCALE, Kind.CODICE_FISCALE, checks.codice_fiscale)
 
 
 def _matches(

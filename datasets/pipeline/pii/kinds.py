@@ -8,6 +8,8 @@ from enum import StrEnum
 class Kind(StrEnum):
     """The codes are stable: counts and placeholders carry them. Of two kinds for one span the earlier one wins."""
 
+    __hash__ = str.__hash__  # the same as an enum's own, which is a function of Python's
+
     # secrets
     PRIVATE_KEY = "PRIVATE_KEY"
     AWS_ACCESS_KEY = "AWS_ACCESS_KEY"

@@ -7,13 +7,18 @@ before it that names it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
 
 from datasets.pipeline.pii import checks
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
-from datasets.pipeline.pii.runs import Runs
+from datasets.pipeline.pii.runs import SEPARATES, Runs
+from datasets.pipeline.pii.segments import byte_set
 from datasets.pipeline.pii.surroundings import begins, ends, mentions
 
 
@@ -57,23 +62,47 @@ SHAPES = (
 )
 
 
+_SETS = {shape.separators: byte_set(shape.separators) for shape in SHAPES}
+_BARE: dict[int, list[Shape]] = defaultdict(list)  # by the number of digits
+_GROUPED = [shape for shape in SHAPES if len(shape.lengths) > 1]
+for _shape in SHAPES:
+    if len(_shape.lengths) == 1:
+        _BARE[_shape.lengths[0]].append(_shape)
+_IS_BARE = byte_set(bytes(_BARE))
+
+assert not any(np.any(each & ~SEPARATES) for each in _SETS.values())
+
+
 def find_numbers(runs: Runs, kinds: frozenset[Kind]) -> Iterator[Hit]:
-    for shape in SHAPES:
-        if shape.kind in kinds:
-            yield from _shaped(runs, shape)
-
-
-def _shaped(runs: Runs, shape: Shape) -> Iterator[Hit]:
     data = runs.segment.data
-    first = runs.shaped(shape.lengths, shape.separators)
-    starts, stops = runs.starts[first], runs.ends[first + len(shape.lengths) - 1]
-    for start, end in zip(starts.tolist(), stops.tolist(), strict=True):
-        if not alone(data, start, end) or not _even(data[start:end], shape):
-            continue
-        if shape.context and not mentions(data, start, shape.context):
-            continue
-        if shape.check(digits(data[start:end])):
+    for start, end, shape in chain(_bare(runs), _grouped(runs)):
+        if shape.kind in kinds and _is(shape, data, start, end):
             yield Hit(start, end, shape.kind)
+
+
+def _bare(runs: Runs) -> Iterator[tuple[int, int, Shape]]:
+    """Where such shapes may stand. So do those below."""
+    some = np.flatnonzero(_IS_BARE[runs.lengths])
+    some = some[runs.may_stand_alone(some, some)]
+    for start, end in zip(runs.starts[some].tolist(), runs.ends[some].tolist(), strict=True):
+        for shape in _BARE[end - start]:
+            yield start, end, shape
+
+
+def _grouped(runs: Runs) -> Iterator[tuple[int, int, Shape]]:
+    for shape in _GROUPED:
+        first = runs.shaped(shape.lengths, _SETS[shape.separators])
+        if len(first):
+            last = first + (len(shape.lengths) - 1)
+            may = runs.may_stand_alone(first, last)
+            for start, end in zip(runs.starts[first[may]].tolist(), runs.ends[last[may]].tolist(), strict=True):
+                yield start, end, shape
+
+
+def _is(shape: Shape, data: bytes, start: int, end: int) -> bool:
+    if not alone(data, start, end) or (shape.separators and not _even(data[start:end], shape)):
+        return False
+    return shape.check(digits(data[start:end])) and (not shape.context or mentions(data, start, shape.context))
 
 
 def digits(text: bytes) -> str:

@@ -12,8 +12,9 @@ import phonenumbers
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.pii.numbers import alone, digits
-from datasets.pipeline.pii.runs import Runs, byte_set
-from datasets.pipeline.pii.surroundings import WORD, mentions
+from datasets.pipeline.pii.runs import Runs
+from datasets.pipeline.pii.segments import Positions, Segment, byte_set
+from datasets.pipeline.pii.surroundings import BACKSLASH, WORDS, heads, may_mention, mentions
 
 FEWEST_DIGITS, MOST_DIGITS = 7, 15  # ITU-T E.164
 MOST_NATIONAL_DIGITS = 12  # with the prefix of a long-distance call
@@ -37,23 +38,24 @@ _LAST_GROUP = re.compile(rb"[ (/][ .\-/()]?[0-9]+$")  # not the fraction of a nu
 _DATE = re.compile(rb"(?:19|20)[0-9]{2}[-/.][0-9]{1,2}[-/.]|[0-9]{1,2}[-/.][0-9]{1,2}[-/.](?:19|20)?[0-9]{2}$")
 _DECIMAL = re.compile(rb"\.[0-9](?![0-9])|^[0-9]{1,3}(?:\.[0-9]{1,3}){3}$")  # or an address
 _BETWEEN = byte_set(b" .-/()")
-_AFTER_WORD = byte_set(bytes(WORD))
+_HEADS = heads(_CONTEXT)
 
 
 def find_phones(runs: Runs) -> Iterator[Hit]:
     if len(runs.starts) == 0:
         return
-    data = runs.segment.data
-    at, starts = runs.segment.at, runs.starts
-    within_word = _AFTER_WORD[at(starts - 2)] & (at(starts - 3) != ord("\\"))  # what an escape ends with is none
-    plus = np.flatnonzero((runs.before == ord("+")) & ~within_word)
-    for start in (runs.starts[plus] - 1).tolist():
+    data, at = runs.segment.data, runs.segment.at
+    signs = runs.starts[runs.before == ord("+")] - 1
+    for start in signs[~_is_within_word(runs.segment, signs)].tolist():
         if end := _international(data, start):
             yield Hit(start, end, Kind.PHONE)
-    for start in np.union1d(_groups(runs), _three_three_four(runs)).tolist():
-        opened = start - (data[start - 1 : start] == b"(")
-        if end := _north_american(data, opened) or _beside_a_word(data, opened):
-            yield Hit(opened, end, Kind.PHONE)
+    starts = np.union1d(_groups(runs), _three_three_four(runs))
+    opened = starts - (at(starts - 1) == ord("("))
+    beside = may_mention(runs.segment, opened, _HEADS)
+    some = beside | np.isin(starts, _may_be_north_american(runs))
+    for start, may_be_beside in zip(opened[some].tolist(), beside[some].tolist(), strict=True):
+        if end := _north_american(data, start) or (may_be_beside and _beside_a_word(data, start)):
+            yield Hit(start, end, Kind.PHONE)
 
 
 def _international(data: bytes, start: int) -> int:
@@ -71,7 +73,7 @@ def _north_american(data: bytes, start: int) -> int:
     match = _NORTH_AMERICAN.match(data, start)
     if match is None or not alone(data, start, match.end()) or _FICTION.fullmatch(digits(match[0])):
         return 0
-    return match.end() if _is_valid(match[0].decode(), "US") else 0
+    return match.end() if is_valid(match[0].decode(), "US") else 0
 
 
 def _beside_a_word(data: bytes, start: int) -> int:
@@ -88,23 +90,41 @@ def _beside_a_word(data: bytes, start: int) -> int:
 def _groups(runs: Runs) -> np.ndarray:
     """Where runs begin that with those close behind have as many digits as a telephone number."""
     close = (runs.gaps <= 2) & _BETWEEN[runs.after]
-    total = runs.lengths.astype(np.int64)
-    reached, follows = total.copy(), np.ones(len(total), np.bool_)
-    for distance in range(1, min(MOST_GROUPS, len(total))):
-        follows = follows[: len(total) - distance] & close[distance - 1 : len(total) - 1]
-        reached[: len(follows)] += np.where(follows, total[distance:], 0)
-    inner = np.concatenate([[False], close[:-1]])
-    fits = (reached >= FEWEST_DIGITS) & (total <= MOST_DIGITS) & ~inner & (runs.before != ord("+"))
-    word_before = _AFTER_WORD[runs.before] & (runs.segment.at(runs.starts - 2) != ord("\\"))
-    return runs.starts[fits & ~word_before]
+    first = np.flatnonzero(close | (runs.lengths >= FEWEST_DIGITS))
+    is_inner = np.concatenate([[False], close[:-1]])[first]
+    first = first[~is_inner & (runs.lengths[first] <= MOST_DIGITS) & (runs.before[first] != ord("+"))]
+    first = first[~_is_within_word(runs.segment, runs.starts[first])]
+    reached, places, last = runs.lengths[first].astype(np.int64), np.arange(len(first)), first
+    for _ in range(1, MOST_GROUPS):
+        follows = close[last]
+        places, last = places[follows], last[follows] + 1
+        reached[places] += runs.lengths[last]
+    return runs.starts[first[reached >= FEWEST_DIGITS]]
 
 
 def _three_three_four(runs: Runs) -> np.ndarray:
     """Where the digits of a North American number may begin, whatever number stands before."""
-    count = max(0, len(runs.starts) - 2)
-    area, exchange, line = (runs.lengths[place : place + count] for place in range(3))
-    close = (runs.gaps[:count] <= 2) & (runs.gaps[1 : count + 1] == 1)
-    return runs.starts[:count][(area == 3) & (exchange == 3) & (line == 4) & close]
+    area = _three_four(runs) - 1
+    return runs.starts[area[(runs.lengths[area] == 3) & (runs.gaps[area] <= 2)]]
+
+
+def _may_be_north_american(runs: Runs) -> np.ndarray:
+    """Where _NORTH_AMERICAN may begin: at an area of three digits, at a 1 before it, or at both in one."""
+    area = _three_four(runs) - 1
+    alone = area[area >= 1] - 1
+    return np.concatenate([runs.starts[area], runs.starts[alone[runs.lengths[alone] == 1]]])
+
+
+def _three_four(runs: Runs) -> np.ndarray:
+    """Runs of three digits behind some other one, one byte before a run of four."""
+    four = np.flatnonzero(runs.lengths == 4)
+    three = four[four >= 2] - 1
+    return three[(runs.lengths[three] == 3) & (runs.gaps[three] == 1)]
+
+
+def _is_within_word(segment: Segment, starts: Positions) -> np.ndarray:
+    """Whether a letter or a digit stands before, with which no escape ends."""
+    return WORDS[segment.at(starts - 1)] & (segment.at(starts - 2) != BACKSLASH)
 
 
 def _valid_length(text: bytes) -> int:
@@ -113,14 +133,14 @@ def _valid_length(text: bytes) -> int:
         number = digits(text)
         if len(number) < FEWEST_DIGITS or _DECIMAL.search(text):
             return 0
-        if len(number) <= MOST_DIGITS and not _FICTION.fullmatch(number) and _is_valid(text.decode(), None):
+        if len(number) <= MOST_DIGITS and not _FICTION.fullmatch(number) and is_valid(text.decode(), None):
             return len(text)
         text = _LAST_GROUP.sub(b"", text)
     return 0
 
 
 @lru_cache(maxsize=10_000)
-def _is_valid(number: str, region: str | None) -> bool:
+def is_valid(number: str, region: str | None) -> bool:
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
     except phonenumbers.NumberParseException:

@@ -7,17 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from datasets.pipeline.pii.segments import Positions, Segment
-
-
-def byte_set(characters: bytes) -> np.ndarray:
-    """A table over all bytes: whether it is one of these."""
-    table = np.zeros(256, np.bool_)
-    table[list(characters)] = True
-    return table
-
+from datasets.pipeline.pii.segments import Positions, Segment, byte_set
+from datasets.pipeline.pii.surroundings import WORDS, may_begin
 
 UPPER = byte_set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+SEPARATES = byte_set(b" -./")
 
 
 @dataclass(frozen=True)
@@ -57,15 +51,29 @@ class Runs:
         """The byte after each run."""
         return self.segment.codes[self.ends]
 
-    def shaped(self, lengths: tuple[int, ...], separators: bytes) -> np.ndarray:
-        """The runs with which such a shape begins: runs of these lengths, one of the separators between two of them."""
-        count = len(self.starts) - len(lengths) + 1
-        if count <= 0:
-            return np.empty(0, np.int64)
-        candidates = np.flatnonzero(self.lengths[:count] == lengths[0])
+    def may_stand_alone(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """False where between these runs, themselves included, nothing begins and ends."""
+        return ~WORDS[self.after[last]] & may_begin(self.segment, self.starts[first])
+
+    @cached_property
+    def _separated(self) -> tuple[np.ndarray, np.ndarray]:
+        """The runs that a single byte separates from the next one, and the lengths of both in one number."""
+        runs = np.flatnonzero(self.gaps == 1)
+        runs = runs[SEPARATES[self.after[runs]]]
+        return runs, self.lengths[runs].astype(np.uint16) << 8 | self.lengths[runs + 1]
+
+    def shaped(self, lengths: tuple[int, ...], separators: np.ndarray) -> np.ndarray:
+        """The runs with which such a shape begins: runs of these lengths, one of the separators between two of them.
+
+        A shape has two runs or more; separators are a byte_set of bytes in SEPARATES.
+        """
+        some, pairs = self._separated
+        candidates = some[pairs == (lengths[0] << 8 | lengths[1])]
         for place in range(1, len(lengths)):
+            if not len(candidates):
+                break
             previous = candidates + (place - 1)
-            fits = (self.gaps[previous] == 1) & (self.lengths[previous + 1] == lengths[place])
+            fits = (self.gaps[previous] == 1) & separators[self.after[previous]]
             candidates = candidates[fits]
-            candidates = candidates[byte_set(separators)[self.after[candidates + (place - 1)]]]
+            candidates = candidates[self.lengths[candidates + place] == lengths[place]]
         return candidates

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -15,26 +16,42 @@ from datasets.pipeline.pii.assignments import (
     url_password,
 )
 from datasets.pipeline.pii.findings import Hit
-from datasets.pipeline.pii.segments import Segment
-from datasets.pipeline.pii.tokens import TOKEN_LITERALS, TWILIO_HEAD, tokens_at
+from datasets.pipeline.pii.segments import Positions, Segment, search_of
+from datasets.pipeline.pii.surroundings import may_begin
+from datasets.pipeline.pii.tokens import TOKEN_LITERALS, TOKENS, TWILIO_HEAD
 
-LITERALS = [*TOKEN_LITERALS, PRIVATE_KEY_LITERAL, URL_LITERAL, *NAME_LITERALS]
-_NAME_HEADS = frozenset(literal[:2].encode() for literal in NAME_LITERALS)
+_SEARCH = search_of([*TOKEN_LITERALS, PRIVATE_KEY_LITERAL, URL_LITERAL, *NAME_LITERALS])
 
-assert len(LITERALS) <= 64 and min(map(len, LITERALS)) >= 3, "the search would be several times slower"
+Look = Callable[[bytes, int, int], Hit | None]  # at a position, and no further than the row's end
+
+_HEAD = 2  # bytes, by which a position is known
+_TOKENS: dict[bytes, list[Look]] = defaultdict(list)
+_OTHERS: dict[bytes, Look] = {URL_LITERAL[:_HEAD].encode(): url_password}
+for _each in TOKENS:
+    for _head in {literal[:_HEAD].encode() for literal in _each.literals}:
+        _TOKENS[_head].append(_each.hit)
+for _literal in NAME_LITERALS:
+    _OTHERS[_literal[:_HEAD].encode()] = named_secret
+_FRAME = PRIVATE_KEY_LITERAL[:_HEAD].encode()
 
 
 def find_secrets(segment: Segment) -> Iterator[Hit]:
-    positions = np.concatenate([segment.positions_of(LITERALS), segment.pairs(TWILIO_HEAD)])
+    positions = np.concatenate([segment.positions_of(_SEARCH), segment.pairs(TWILIO_HEAD)])
     row_ends = segment.starts[segment.places(positions) + 1] - 1
+    may_be_token = _may_be_token(segment, positions)
     data = segment.data
-    for position, row_end in zip(positions.tolist(), row_ends.tolist(), strict=True):
-        head = data[position : position + 2]
-        if head == b"PR":
+    for position, row_end, may in zip(positions.tolist(), row_ends.tolist(), may_be_token.tolist(), strict=True):
+        head = data[position : position + _HEAD]
+        if may:
+            for token in _TOKENS.get(head, ()):
+                if hit := token(data, position, row_end):
+                    yield hit
+        if (look := _OTHERS.get(head)) and (hit := look(data, position, row_end)):
+            yield hit
+        if head == _FRAME:
             yield from private_key(data, position, row_end)
-        elif head == b":/":
-            yield from url_password(data, position, row_end)
-        else:
-            yield from tokens_at(data, position, row_end)
-            if head in _NAME_HEADS:
-                yield from named_secret(data, position, row_end)
+
+
+def _may_be_token(segment: Segment, positions: Positions) -> np.ndarray:
+    """Where a token may begin; each looks at it again, but only where its pattern was found."""
+    return may_begin(segment, positions) & (segment.at(positions - 1) != ord("-"))

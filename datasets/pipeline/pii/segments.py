@@ -11,9 +11,26 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SEGMENT_BYTES = 2 << 20  # what a cache holds: arrays of a segment are made and dropped many times
+SEGMENT_BYTES = 4 << 20  # what a cache holds: arrays of a segment are made and dropped many times
+PADDING = b"\n" * 64
 
 Positions = np.ndarray  # int64, in the bytes of a segment
+
+
+def byte_set(characters: bytes) -> np.ndarray:
+    """A table over all bytes: whether it is one of these."""
+    table = np.zeros(256, np.bool_)
+    table[list(characters)] = True
+    return table
+
+
+def search_of(literals: list[str]) -> pl.Expr:
+    """Up to 64 literals of at least three bytes are searched for with vector instructions.
+
+    More, or one that is shorter, would make the search several times slower.
+    """
+    assert len(literals) <= 64 and min(map(len, literals)) >= 3
+    return pl.col("").str.find_many(literals, leftmost=True)
 
 
 @dataclass(frozen=True)
@@ -21,6 +38,7 @@ class Segment:
     """Some rows, each followed by a line feed, so that nothing is found across two of them.
 
     `starts` has one more entry than there are rows: the row at place n is data[starts[n] : starts[n + 1] - 1].
+    `data` goes on with line feeds (PADDING), which are what is looked at before the first row and behind the last one.
     """
 
     first_row: int
@@ -37,28 +55,25 @@ class Segment:
         return np.searchsorted(self.starts, positions, side="right") - 1
 
     def at(self, positions: Positions) -> np.ndarray:
-        """The bytes there; beyond either end, a line feed."""
-        return self.codes[np.where((positions < 0) | (positions >= len(self.codes)), -1, positions)]
+        """The bytes there; as many places before the first row as PADDING has, line feeds."""
+        return self.codes[positions]
 
-    def positions_of(self, literals: list[str]) -> Positions:
-        """Where one of the literals begins; of literals that overlap, the leftmost.
-
-        Up to 64 literals of at least three bytes are searched for with vector instructions; more, or one that is
-        shorter, make the search several times slower.
-        """
-        found = pl.Series(pl.from_arrow(self.lines)).str.find_many(literals, leftmost=True).to_arrow()
+    def positions_of(self, literals: pl.Expr) -> Positions:
+        """Where one of the literals begins; of literals that overlap, the leftmost. See `search_of`."""
+        rows = pl.DataFrame({"": pl.from_arrow(self.lines)})
+        found = rows.select(literals).to_series().to_arrow()
         return np.repeat(self.starts[:-1], found.value_lengths().to_numpy()) + found.flatten().to_numpy()
 
     def pairs(self, pair: bytes) -> Positions:
-        """Where these two bytes stand."""
-        return np.flatnonzero((self.codes[:-1] == pair[0]) & (self.codes[1:] == pair[1]))
+        """Where these two bytes stand, of which the second is the rarer one."""
+        at = np.flatnonzero(self.codes == pair[1]) - 1
+        return at[self.at(at) == pair[0]]
 
 
 def segments(texts: pa.Array | pa.ChunkedArray) -> Iterator[Segment]:
     """The rows in their order; a null is an empty row, for nothing is found in it."""
     first_row = 0
-    for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
-        rows = pc.fill_null(chunk.cast(pa.large_string()), "")
+    for rows in map(_not_null, _chunks(texts)):
         ends = np.cumsum(pc.binary_length(rows).to_numpy())
         place = 0
         while place < len(rows):
@@ -69,10 +84,22 @@ def segments(texts: pa.Array | pa.ChunkedArray) -> Iterator[Segment]:
         first_row += len(rows)
 
 
+def _chunks(texts: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    """One, unless they are large: each segment has costs of its own."""
+    if isinstance(texts, pa.Array):
+        return [texts]
+    return [texts.combine_chunks()] if texts.nbytes <= SEGMENT_BYTES else texts.chunks
+
+
+def _not_null(texts: pa.Array) -> pa.Array:
+    rows = texts.cast(pa.large_string())
+    return pc.fill_null(rows, "") if rows.null_count else rows
+
+
 def _segment(first_row: int, rows: pa.Array) -> Segment:
     empty, feed = (pa.scalar(text, pa.large_string()) for text in ("", "\n"))
     lines = pc.binary_join_element_wise(rows, empty, feed)
     starts = np.concatenate([[0], np.cumsum(pc.binary_length(lines).to_numpy())])
     offset = int(np.frombuffer(lines.buffers()[1], np.int64)[lines.offset])
-    data = lines.buffers()[2].slice(offset, int(starts[-1])).to_pybytes()
+    data = b"".join((lines.buffers()[2].slice(offset, int(starts[-1])), PADDING))
     return Segment(first_row, lines, data, starts)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
-from datasets.pipeline.pii.placeholders import entropy, is_masked, is_placeholder
+from datasets.pipeline.pii.placeholders import is_masked, is_placeholder, is_random
 from datasets.pipeline.pii.surroundings import begins, ends
 
 LEAST_ENTROPY = 3.0  # bits a byte; hexadecimal has at most 4, words of a language have less than 3 in so few letters
@@ -40,12 +40,12 @@ class Token:
         return Hit(start, end, self.kind) if self.check(data[start:end]) else None
 
 
-def is_random(value: bytes) -> bool:
-    return entropy(value) >= LEAST_ENTROPY and not is_placeholder(value)
+def _is_key(value: bytes) -> bool:
+    return is_random(value, LEAST_ENTROPY) and not is_placeholder(value)
 
 
 def _is_bearer(value: bytes) -> bool:
-    return any(48 <= code < 58 for code in value) and is_random(value)
+    return any(48 <= code < 58 for code in value) and _is_key(value)
 
 
 def _is_jwt(value: bytes) -> bool:
@@ -69,7 +69,7 @@ def _is_basic(value: bytes) -> bool:
     )
 
 
-def _token(kind: Kind, literals: str, pattern: bytes, check: Callable[[bytes], bool] = is_random) -> Token:
+def _token(kind: Kind, literals: str, pattern: bytes, check: Callable[[bytes], bool] = _is_key) -> Token:
     return Token(kind, tuple(literals.split()), re.compile(pattern), check)
 
 
@@ -116,16 +116,3 @@ TOKENS = (
 TOKEN_LITERALS = tuple(
     dict.fromkeys(literal for token in TOKENS if token.kind is not Kind.TWILIO_KEY for literal in token.literals)
 )
-
-
-def tokens_at(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
-    for token in _BY_HEAD.get(data[position : position + _HEAD], ()):
-        if hit := token.hit(data, position, row_end):
-            yield hit
-
-
-_HEAD = 2
-_BY_HEAD: dict[bytes, tuple[Token, ...]] = {}
-for _each in TOKENS:
-    for _head in {literal[:_HEAD].encode() for literal in _each.literals}:
-        _BY_HEAD[_head] = (*_BY_HEAD.get(_head, ()), _each)
