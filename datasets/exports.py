@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from uuid import UUID
 
-from django.utils import timezone
-
 from accounts import audit
 from accounts.models import AuditEntry
 from common import blobs
@@ -88,8 +86,8 @@ def note(version: DatasetVersion, split: str | None, export_format: ExportFormat
     """
     entry = {"actor": taken_by, "action": "version.download", "target": f"version:{version.pk}"}
     details = {"format": export_format.value, "split": split or "ALL"}
+    since = audit.hold(version.organization_id).now - LIFETIME  # of two at once, one sees the other's
     lately = AuditEntry.objects.filter(organization_id=version.organization_id).order_by("-sequence")[:NOTES_LOOKED_AT]
-    since = timezone.now() - LIFETIME
     if not any(
         before.at > since
         and before.address == address()
