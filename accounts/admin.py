@@ -15,7 +15,9 @@ from unfold.decorators import action
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 import accounts.audit_admin  # noqa: F401
+from accounts import mailed_tokens
 from accounts.actions.closing import close_account, close_organization, reopen_account, reopen_organization
+from accounts.actions.passwords import RESET_PASSWORD
 from accounts.actions.users import lock_user, sign_out_everywhere, unlock_user
 from accounts.audited_admin import AuditedAdmin
 from accounts.member_forms import MemberInline, MembershipInline
@@ -67,6 +69,7 @@ class NewPasswordForm(AdminPasswordChangeForm):
     def save(self, commit: bool = True) -> User:
         user: User = super().save(commit)
         revoke_all(user)  # as where they set one themselves
+        mailed_tokens.void(RESET_PASSWORD, user.email)
         return user
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC
+from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -29,10 +30,7 @@ def record(organization_id: UUID, *, actor: str, action: str, target: str = "", 
     """Append to the organization's log, in the caller's transaction and scope. `details` are ids and words, no addresses."""
     assert connection.in_atomic_block, "an entry is committed with what it tells of"
     with transaction.atomic():
-        AuditHead.objects.bulk_create(
-            [AuditHead(organization_id=organization_id, hash=BEGINNING)], ignore_conflicts=True
-        )
-        head = AuditHead.objects.select_for_update().annotate(now=ServerClock()).get(pk=organization_id)
+        head = hold(organization_id)
         entry = AuditEntry(
             organization_id=organization_id,
             sequence=head.sequence + 1,
@@ -47,6 +45,12 @@ def record(organization_id: UUID, *, actor: str, action: str, target: str = "", 
         entry.hash = hash_of(entry)
         entry.save(force_insert=True)
         AuditHead.objects.filter(pk=organization_id).update(sequence=entry.sequence, hash=entry.hash)
+
+
+def hold(organization_id: UUID) -> Any:
+    """The end of an organization's log, and `now`: until the caller's transaction ends nobody else appends to it."""
+    AuditHead.objects.bulk_create([AuditHead(organization_id=organization_id, hash=BEGINNING)], ignore_conflicts=True)
+    return AuditHead.objects.select_for_update().annotate(now=ServerClock()).get(pk=organization_id)
 
 
 def named(user: User | None) -> str:

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from unfold.admin import ModelAdmin, StackedInline
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.actions.quotas import change_quota
 from accounts.audited_admin import acting
@@ -29,7 +30,9 @@ class QuotaInline(StackedInline):
     def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if field is not None and db_field.name in LIMITS:
-            field.widget.attrs["placeholder"] = f"{default(db_field.name):,}"
+            # not the browser's field for numbers: it sends nothing where "1e" was typed, which would be the default
+            shown = {"placeholder": f"{default(db_field.name):,}", "inputmode": "numeric"}
+            field.widget = UnfoldAdminTextInputWidget(attrs=shown)
         return field
 
 

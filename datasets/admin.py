@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path
 from unfold.decorators import display
 
+from accounts.audited_admin import acting
 from common.admin import EventAdmin, JobAdmin, ReadOnlyAdmin
 from datasets import version_page
 from datasets.card import card
@@ -106,7 +107,7 @@ class DatasetVersionAdmin(JobAdmin):
         export_format, split = request.GET.get("format", ""), request.GET.get("split") or None
         if export_format not in list(ExportFormat) or split not in (None, *SPLITS):
             raise Http404("There is no such format, or no such split.")
-        link = download_url(version, split, ExportFormat(export_format))
+        link = download_url(version, split, ExportFormat(export_format), asked_by=acting(request).name)
         if link is None:
             raise Http404("This version has no rows.")
         return HttpResponseRedirect(urlsplit(link).path)

@@ -12,7 +12,7 @@ from strawberry import relay
 from strawberry.scalars import JSON
 
 from accounts.types import OrganizationType, UserType
-from common.graphql import BigInt, KeysetConnection, ModelNode
+from common.graphql import BigInt, Info, KeysetConnection, ModelNode
 from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets import models, rows
@@ -338,12 +338,13 @@ class DatasetVersionType(ModelNode):
     )
     def download_url(
         self,
+        info: Info,
         format: Annotated[ExportFormat, strawberry.argument(description="The file's format.")],
         split: Annotated[
             SplitName | None, strawberry.argument(description="Only this part; without it all, with a column `split`.")
         ] = None,
     ) -> str | None:
-        return download_url(self, split and split.value, format)  # type: ignore[arg-type]
+        return download_url(self, split and split.value, format, asked_by=info.context.principal.name)  # type: ignore[arg-type]
 
     @strawberry_django.field(description="What has happened so far, in order; at most 5,000 at once.")
     def events(

@@ -7,8 +7,9 @@ from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import audit, tokens
+from accounts import audit, mailed_tokens, tokens
 from accounts.actions.organizations import take_what_they_gave
+from accounts.actions.passwords import RESET_PASSWORD
 from accounts.models import Membership, User
 from common.errors import Invalid
 from common.tenancy import Principal
@@ -16,11 +17,12 @@ from common.tenancy import Principal
 
 @transaction.atomic
 def lock_user(*, actor: Principal, user: User) -> None:
-    """Let nobody in as `user`, until the account is unlocked: sessions, keys, and invitations end. Raises Invalid for oneself."""
+    """Let nobody in as `user`, until the account is unlocked: sessions, keys, invitations, and resets end. Raises Invalid for oneself."""
     if actor.user_id == user.pk:
         raise Invalid("This is you: somebody else has to lock your account.", code="OWN_ACCOUNT")
     User.objects.filter(pk=user.pk).update(is_active=False)
     _end_sessions(user)
+    mailed_tokens.void(RESET_PASSWORD, user.email)
     # held, so that a key or an invitation that is just being made comes before or not at all
     for member in Membership.objects.filter(user=user).order_by("pk").select_for_update():
         take_what_they_gave(actor, member.organization_id, user.pk, None)

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from django.utils.http import content_disposition_header
 
+from common.origin import request_from
 from common.outages import AWAY
 from common.tenancy import organizations_scope
 from common.threads import in_thread
 from datasets.download.places import a_place_of
-from datasets.exports import export, file_name, named_in
+from datasets.exports import export, file_name, named_in, note
 from datasets.models import DatasetVersion
 from datasets.pipeline.export import ExportFormat
 from datasets.receive.answers import Disconnected, Message, Receive, Refusal, Send, answer
@@ -49,7 +50,7 @@ async def _respond(scope: Message, receive: Receive, send: Send) -> None:
     if scope["method"] not in ("GET", "HEAD"):
         raise Refusal(405, "METHOD_NOT_ALLOWED", "Fetch the file with GET.", [(b"allow", b"GET, HEAD")])
     token = scope["path"].removeprefix("/downloads/")
-    version, split, export_format = await _off_the_loop(lambda: _named_by(token))
+    version, split, export_format, asked_by = await _off_the_loop(lambda: _named_by(token))
     head = {
         "type": "http.response.start",
         "status": 200,
@@ -65,6 +66,8 @@ async def _respond(scope: Message, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b""})
         return
     with a_place_of(version.organization_id):
+        host = (scope.get("client") or [""])[0]
+        await _off_the_loop(lambda: _note(version, split, export_format, asked_by, host))
         pieces = _Pieces(export(version, split, export_format))
         gone = asyncio.ensure_future(_gone(receive))
         try:
@@ -122,17 +125,22 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def _named_by(token: str) -> tuple[DatasetVersion, str | None, ExportFormat]:
+def _named_by(token: str) -> tuple[DatasetVersion, str | None, ExportFormat, str]:
     """Raises Refusal."""
     named = named_in(token)
     if named is None:
         raise _not_found()
-    organization_id, version_id, split, export_format = named
+    organization_id, version_id, split, export_format, asked_by = named
     with organizations_scope([organization_id]):
         found: DatasetVersion | None = DatasetVersion.objects.select_related("dataset").filter(pk=version_id).first()
     if found is None or not found.storage_prefix:
         raise _not_found()
-    return found, split, export_format
+    return found, split, export_format, asked_by
+
+
+def _note(version: DatasetVersion, split: str | None, export_format: ExportFormat, asked_by: str, host: str) -> None:
+    with organizations_scope([version.organization_id]), request_from(host):
+        note(version, split, export_format, taken_by=asked_by)
 
 
 def _not_found() -> Refusal:

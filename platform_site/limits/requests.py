@@ -1,7 +1,8 @@
 """How many requests a minute: of a user, of an organization's API keys together, of an address where nobody is signed in.
 
-Nor all of them at once: within ten seconds a sixth of them, which is the same rate in a smaller window. Without it a program
-that asks for all it may have at once is, for as long as that takes, most of what a small machine can do.
+Nor all of them at once: within ten seconds a hundred and a sixth of them, which is the same rate in a smaller window. Without it a
+program that asks for all it may have at once is, for as long as that takes, most of what a small machine can do. Whoever is slowed
+down (pacing.py) stays below both.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from common.errors import QuotaExceeded
 from common.origin import network_of
 from common.tenancy import Principal
 from common.throttle import Rate, Standing, hit
+from platform_site.limits.pacing import AT_ONCE
 from platform_site.outage_log import SPARINGLY
 
 logger = logging.getLogger(__name__)
 
 MINUTE_S = 60
 BURST_S = 10
-SMALLEST_BURST = 100  # a page may ask for some dozens at once
 _WORDS = {MINUTE_S: ("requests_per_minute", "a minute"), BURST_S: ("requests_per_ten_seconds", "ten seconds")}
 
 
@@ -31,7 +32,7 @@ def count_request(principal: Principal, address: str) -> Standing | None:
     """Where whoever asks stands after this request; None while Redis is away, which is no reason to refuse anybody."""
     who = _who(principal, address)
     count = principal.requests_per_minute or settings.REQUESTS_PER_MINUTE
-    burst = Rate("burst", max(count * BURST_S // MINUTE_S, SMALLEST_BURST), BURST_S)
+    burst = burst_of(count)
     try:
         if burst.count < count and not (standing := hit(burst, who)).passes:
             return standing
@@ -39,6 +40,11 @@ def count_request(principal: Principal, address: str) -> Standing | None:
     except RedisError as error:
         logger.warning("Redis counts no requests: nobody is held to a limit. (%s)", error, extra=SPARINGLY)
         return None
+
+
+def burst_of(per_minute: int) -> Rate:
+    """What may come within ten seconds of so many a minute; all of it, where that is no more."""
+    return Rate("burst", AT_ONCE + per_minute * BURST_S // MINUTE_S, BURST_S)
 
 
 def _who(principal: Principal, address: str) -> str:

@@ -11,13 +11,14 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 
 from accounts import tokens
-from accounts.actions import identity, keys, organizations, users
+from accounts.actions import identity, keys, organizations, passwords, users
 from accounts.credentials import WrongCredentials
 from accounts.models import ApiKey, Invitation, Role, User
 from accounts.principals import principal_of
 from common.errors import Invalid, NotSignedIn
 from common.tenancy import Principal, operator, tenant
 from tests.accounts.locks import in_another_thread
+from tests.accounts.mailbox import mails_to, token_in
 from tests.cast import PASSWORD, Person, make_person, session_of
 
 
@@ -172,6 +173,23 @@ def test_a_password_that_an_operator_sets_ends_the_sessions(admin: Client, alice
     assert answer.status_code == 302
     assert User.objects.get(pk=alice.user.pk).check_password("another long password")
     assert (is_live(alice), is_live(bob)) == (False, True)
+
+
+@pytest.mark.parametrize("by", ["a lock", "a password"])
+def test_a_reset_that_waits_in_a_mail_ends_with_what_an_operator_does(admin: Client, alice: Person, by: str) -> None:
+    """Whoever could read the mailbox for a moment would have the account as soon as it is unlocked."""
+    passwords.request_password_reset(email=alice.user.email)
+    token = token_in(mails_to(alice.user.email)[-1])
+    if by == "a lock":
+        press(admin, "lock", alice.user)
+        press(admin, "unlock", alice.user)
+    else:
+        chosen = {"password1": "another long password", "password2": "another long password"}
+        assert admin.post(f"/admin/accounts/user/{alice.user.pk}/password/", chosen).status_code == 302
+    before = User.objects.get(pk=alice.user.pk).password
+    with pytest.raises(tokens.InvalidToken):
+        passwords.reset_password(token=token, new_password="yet another password")
+    assert User.objects.get(pk=alice.user.pk).password == before
 
 
 def test_staff_who_may_change_users_become_no_superusers(admin: Client, client: Client, alice: Person) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 from django.conf import settings as django_settings
 from django.core import signing
 
+from accounts import audit
+from accounts.models import AuditEntry
 from common import blobs
 from common.tenancy import operator
 from datasets import exports, signed_links
@@ -110,11 +113,13 @@ def test_a_link_expires_and_cannot_be_made(
     token = address.rpartition("/")[2]
     assert timedelta(minutes=10) >= signed_links.LIFETIME
     charlie = make_person("Charlie")
-    values = [str(charlie.organization.pk), str(version.pk), "JSONL", ""]
+    ours = [str(version.organization_id), str(version.pk), "JSONL", "", ada.principal.name]
     refused = [
         *(token[:-1], token + "x", "", "x", "%F0%9F", str(version.pk)),
-        signing.dumps([str(version.organization_id), str(version.pk), "JSONL", ""], salt="datasets.link.reports"),
-        signed_links.url_of(exports.PURPOSE, values).rpartition("/")[2],  # of the right maker, for another organization
+        signing.dumps(ours, salt="datasets.link.reports"),
+        signed_links.url_of(exports.PURPOSE, ours[:4]).rpartition("/")[2],
+        # of the right maker, for another organization
+        signed_links.url_of(exports.PURPOSE, [str(charlie.organization.pk), *ours[1:]]).rpartition("/")[2],
     ]
     for wrong in refused:
         answer = fetch(url, f"/downloads/{wrong}")
@@ -125,6 +130,28 @@ def test_a_link_expires_and_cannot_be_made(
         assert exports.named_in(token) is not None
         patch.setattr(signing.time, "time", lambda: later + 1)
         assert exports.named_in(token) is None
+
+
+def test_whoever_takes_the_rows_is_in_the_audit_log(ada: Person, version: DatasetVersion, url: str) -> None:
+    """Whom the link was made for, and where it was followed from: once while it lasts, also for who goes on."""
+    rows, table = link(ada, version), link(ada, version, "CSV", "TEST")
+    fetch(url, rows, "HEAD")
+    fetch(url, rows + "x")
+    assert noted(ada) == []
+    with ThreadPoolExecutor(4) as pool:
+        assert {answer.status_code for answer in pool.map(lambda _: fetch(url, rows), range(8))} == {200}
+    for address in (table, rows):
+        assert fetch(url, address).status_code == 200
+    told = (ada.principal.name, f"version:{version.pk}", "127.0.0.1")
+    assert noted(ada) == [(*told, {"format": "JSONL", "split": "ALL"}), (*told, {"format": "CSV", "split": "TEST"})]
+    with operator():
+        assert list(audit.verify(ada.organization.pk)) == []
+
+
+def noted(person: Person) -> list[tuple[str, str, str, dict[str, str]]]:
+    with operator():
+        entries = AuditEntry.objects.filter(organization_id=person.organization.pk, action="version.download")
+        return list(entries.order_by("sequence").values_list("actor", "target", "address", "details"))
 
 
 def test_nobody_else_gets_a_link(version: DatasetVersion) -> None:

@@ -16,6 +16,7 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
+from accounts.models import AuditEntry
 from common import blobs
 from common.tenancy import operator
 from datasets.management.commands import export_dataset
@@ -71,6 +72,13 @@ def test_a_version_goes_to_standard_output(version: DatasetVersion, capfdbinary:
     assert [json.loads(line) for line in output.splitlines()] == ROWS[20:]
     _, output, _ = export(capfdbinary, global_id(version), "--format", "CSV", "--output", "-")
     assert output.startswith(b'"split","prompt","completion"\r\n"TRAIN","\'=f0","c"\r\n')
+    with operator():
+        entries = AuditEntry.objects.filter(organization_id=version.organization_id, action="version.download")
+        noted = list(entries.order_by("sequence").values_list("actor", "target", "details"))
+    assert noted == [
+        ("command", f"version:{version.pk}", {"format": "JSONL", "split": "TEST"}),
+        ("command", f"version:{version.pk}", {"format": "CSV", "split": "ALL"}),
+    ]
 
 
 def test_a_dataset_is_its_newest_finished_version_and_names_the_file(

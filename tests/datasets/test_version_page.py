@@ -93,7 +93,10 @@ def test_card_and_export_are_a_click_away(operations: Client, version: DatasetVe
     answer = operations.get(exported[1].replace("&amp;", "&"))
     assert answer.status_code == 302 and answer["Location"].startswith("/downloads/")
     token = answer["Location"].removeprefix("/downloads/")
-    assert exports.named_in(token) == (version.organization_id, version.pk, "TRAIN", "JSONL")
+    named = exports.named_in(token)
+    assert named is not None
+    assert named[:4] == (version.organization_id, version.pk, "TRAIN", "JSONL")
+    assert named[4] == f"user:{User.objects.get(email='ops@example.com').pk}"
     base = reverse("admin:datasets_datasetversion_export", args=[version.pk])
     for wrong in ("", "?format=XML", "?format=CSV&split=ALL"):
         assert operations.get(base + wrong).status_code == 404

@@ -189,7 +189,7 @@ def check_files(world: World) -> None:
 def check_downloads(world: World) -> None:
     """Rows are given to a link alone, whoever brings it, and of the version and the organization that it was made for."""
     version = world.theirs.rows["DatasetVersion"]
-    values = [str(world.theirs.organization.pk), str(version.pk), "JSONL", ""]
+    values = [str(world.theirs.organization.pk), str(version.pk), "JSONL", "", "nobody"]
     right = _download_of(values)
     forged = {
         "of ours for a version of theirs": _download_of([str(world.ours.organization.pk), *values[1:]]),

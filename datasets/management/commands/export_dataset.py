@@ -19,7 +19,7 @@ from common.outages import AWAY, first_line
 from common.tenancy import operator
 from common.text import one_line
 from datasets.card import card
-from datasets.exports import SPLITS, card_name, count_rows, export, file_name
+from datasets.exports import SPLITS, card_name, count_rows, export, file_name, note
 from datasets.interrupting import sigterm_as_ctrl_c
 from datasets.lookup import finished_version_named
 from datasets.models import DatasetVersion
@@ -27,6 +27,7 @@ from datasets.pipeline.export import ExportFormat
 from datasets.whole_file import new_file
 
 STDOUT = "-"
+ACTOR = "command"
 
 
 class Command(BaseCommand):
@@ -108,6 +109,8 @@ def _write_card(version: DatasetVersion, content: bytes, output: str | None) -> 
 
 def _write(version: DatasetVersion, split: str | None, export_format: ExportFormat, file: IO[bytes]) -> int:
     """How many rows."""
+    with operator():
+        note(version, split, export_format, taken_by=ACTOR)
     total = count_rows(version, split)
     with _bar(one_line(str(version), 40), total) as advance:
         for piece in export(version, split, export_format, advance):
