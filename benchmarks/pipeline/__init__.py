@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.actor import Actor, ActorFailed
+from benchmarks.growth import slope
 from benchmarks.harness import RESULTS, Limit, Ratio, Report, alternated, told
 from benchmarks.parse import NO_SERVERS, SEED
 from benchmarks.parse.uploads import write_jsonl
@@ -27,7 +28,8 @@ TARGET = 20.0  # times the best of them
 FIRST_TRY, ROUND_S, CALL_S = 500, 6.0, 600
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 SIZE_BYTES = 200_000_000
-FEW, MANY = 100_000, 500_000  # records of a few bytes, whose difference tells what one costs
+RECORDS = (10_000, 100_000, 1_000_000)  # of a few bytes
+MAX_SLOPE = 1.1  # of the logarithms of their numbers and of the processor time
 MAX_CPU_S_PER_MB = 1 / 25
 MAX_BYTES_A_RECORD = 350
 MAX_PEAK_BYTES = 1 << 30
@@ -40,7 +42,7 @@ def run(peers: Sequence[str], size_bytes: int = SIZE_BYTES) -> Report:
     try:
         broken = write_jsonl(folder / "rows.jsonl", size_bytes, SEED).broken
         _measure(report, folder, (folder / "rows.jsonl").stat().st_size / 1e6, len(broken), peers)
-        report.limits["bytes_a_record"] = Limit(_bytes_a_record(folder), MAX_BYTES_A_RECORD)
+        _growth(report, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return report
@@ -114,16 +116,27 @@ def _rate(peer: Actor, records: int) -> float:
     return float((whole["bytes"] - half["bytes"]) / max(whole["seconds"] - half["seconds"], 1e-3) / 1e6)
 
 
-def _bytes_a_record(folder: Path) -> float:
-    """What the peak grows by with each record: fresh processes, since a heap does not shrink."""
-    peaks = []
-    for records in (FEW, MANY):
+def _growth(report: Report, folder: Path) -> None:
+    """What a record costs, and how its costs grow: fresh processes, since a heap does not shrink."""
+    cpu_s, peaks = {}, {}
+    for records in RECORDS:
         source = folder / f"{records}.jsonl"
         with source.open("w") as file:
-            file.writelines(json.dumps({"text": f"record {number}"}) + "\n" for number in range(records))
+            file.writelines(_record(number) for number in range(records))
         with _pipeline(folder) as pipeline:
-            peaks.append(pipeline.call("measure", timeout_s=600, source=str(source))["anonymous_bytes"])
-    return (peaks[1] - peaks[0]) / (MANY - FEW)
+            pipeline.call("measure", timeout_s=CALL_S, source=str(folder / f"{RECORDS[0]}.jsonl"))  # a warm-up
+            figures = pipeline.call("measure", timeout_s=CALL_S, source=str(source))
+        cpu_s[records], peaks[records] = figures["cpu_s"], figures["anonymous_bytes"]
+        told(records=records, cpu_s=cpu_s[records], peak_mib=peaks[records] / 2**20)
+    few, many = RECORDS[-2:]
+    report.limits["bytes_a_record"] = Limit((peaks[many] - peaks[few]) / (many - few), MAX_BYTES_A_RECORD)
+    report.limits["cpu_slope_of_records"] = Limit(slope(cpu_s), MAX_SLOPE)
+
+
+def _record(number: int) -> str:
+    """Of about 90 bytes, unlike all others."""
+    words = " ".join(f"w{number * 7919 % 1_000_003 + place}" for place in range(8))
+    return json.dumps({"text": f"record {number}: {words}"}) + "\n"
 
 
 def _pipeline(folder: Path) -> Actor:
