@@ -77,6 +77,7 @@ class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
         )
         self.live: lapse.LiveConnection | None = None
         self.ending: asyncio.Task[None] | None = None
+        self.is_closed = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Channels' own, without what nobody here has: a channel layer, and database connections of the socket's.
@@ -113,6 +114,17 @@ class GraphQLSocket(GraphQLWSConsumer):  # type: ignore[type-arg]
             await self.end(POLICY_VIOLATION, "More messages than can be answered")
         else:
             await super().receive(text_data, bytes_data)
+
+    async def send(self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool = False) -> None:
+        """Nothing, once it is closed: what was being answered until then is for nobody any more."""
+        if not self.is_closed:
+            await super().send(text_data, bytes_data, close)
+
+    async def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
+        """Once: of several reasons the first one counts."""
+        if not self.is_closed:
+            self.is_closed = True
+            await super().close(code, reason)
 
     async def end(self, code: int, reason: str) -> None:
         """Close without waiting for what the client still has to say: its subscriptions end first."""

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from platform_site import sockets
 from tests.cast import Person, make_person
@@ -292,6 +295,24 @@ def test_1009_a_message_that_is_too_large(url: str) -> None:
 def test_1008_more_messages_than_are_answered(url: str, ada: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "MAX_WAITING_MESSAGES", 0)
     assert closed(url, {"type": "ping"}) == (1008, "More messages than can be answered")
+
+
+@pytest.mark.parametrize("is_greeted", [False, True])
+def test_a_flood_of_pings_closes_the_socket_and_is_no_error_of_ours(
+    url: str, ada: Person, caplog: pytest.LogCaptureFixture, is_greeted: bool
+) -> None:
+    async def talk() -> tuple[int, str | None]:
+        async with socket(url) as opened:
+            if is_greeted:
+                await greet(opened, ada.token)
+            with suppress(ConnectionClosed):
+                for _ in range(20_000):
+                    await opened.send('{"type":"ping"}')
+            await opened.wait_closed()
+            return opened.close_code or 0, opened.close_reason
+
+    assert asyncio.run(talk()) == (1008, "More messages than can be answered")
+    assert [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.ERROR] == []
 
 
 # ------------------------------------------------------------------------------------------------ origins
