@@ -19,9 +19,8 @@ from datasets.pipeline.recognise import is_zip, recognise
 from datasets.pipeline.rows import Chunk, excerpt
 from datasets.pipeline.zipped_data import read_zip
 
-LARGE_FROM_BYTES = (
-    16 << 20
-)  # where compiled readers pay for their start, beside the search for near-duplicates, which is compiled, too
+# Where compiled readers pay for their start, most of which the search for near-duplicates needs, too.
+LARGE_FROM_BYTES = 16 << 20
 
 
 class Upload:

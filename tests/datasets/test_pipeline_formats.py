@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.pipeline import csv_file
+from datasets.pipeline import csv_file, csv_lines
 from tests.datasets.pipelines import lines, parquet, process, refused, zipped
 
 GOOD = {"prompt": "p", "completion": "c"}
@@ -164,7 +164,8 @@ def test_csv(tmp_path: Path, data: str | bytes, kept: list[tuple[str, str]], why
 
 
 def test_a_csv_record_beyond_the_limit_gives_its_lines_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_file, "MAX_LINE_BYTES", 1_000)
+    for module in (csv_file, csv_lines):
+        monkeypatch.setattr(module, "MAX_LINE_BYTES", 1_000)
     version = process(
         tmp_path, 'prompt,completion\np,"' + "c,d\n" * 600 + 'e"\nq,d\n', "d.csv", exact_dedup=False, near_dedup=None
     )

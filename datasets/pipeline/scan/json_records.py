@@ -32,7 +32,6 @@ from datasets.pipeline.shapes import Part, Scanned
 
 assert len(PADDING) >= WIDTH, "a vector behind the last byte"
 
-
 Statuses = np.ndarray[Any, np.dtype[np.int8]]
 
 
