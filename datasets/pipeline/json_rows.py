@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from datasets.pipeline.objects import decode_object
 from datasets.pipeline.rows import ROWS, Parsed, Rejection, Unusable, parse_rejection, unfit
 from datasets.pipeline.shapes import Part, Shapes
 
-_NO_ROWS = ROWS.empty_table()
+
+@cache
+def _no_rows() -> pa.Table:
+    return ROWS.empty_table()  # not where it is imported: the first table has Arrow look for pandas
 
 
 class JsonRecords:
@@ -63,7 +67,7 @@ class JsonRecords:
                 places.append(position)
             except Unusable as error:
                 without_row.append(unfit(line, error, fields))
-        table = pa.Table.from_pylist(rows, schema=ROWS) if rows else _NO_ROWS
+        table = pa.Table.from_pylist(rows, schema=ROWS) if rows else _no_rows()
         part = Part(np.array(places, np.int64), table)
         return part, without_row, rejections
 
@@ -74,7 +78,7 @@ def in_order(parts: Sequence[Part]) -> tuple[pa.Table, Positions]:
     if len(filled) == 1:
         return filled[0].rows, filled[0].positions
     if not filled:
-        return _NO_ROWS, np.empty(0, np.int64)
+        return _no_rows(), np.empty(0, np.int64)
     positions = np.concatenate([part.positions for part in filled])
     order = np.argsort(positions, kind="stable")
     rows = pa.concat_tables([part.rows for part in filled]).combine_chunks().take(pa.array(order))

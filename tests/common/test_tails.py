@@ -147,7 +147,7 @@ def test_watchers_share_one_tail_and_its_queries(version: DatasetVersion, pages:
         assert await asyncio.gather(*watchers) == [[2]] * 50
 
     run(scenario)
-    assert set(pages) == {1, 2} and len(pages) < 10
+    assert {2} <= set(pages) <= {1, 2} and len(pages) < 10  # what follows 1 may have been asked for just before
 
 
 def test_whoever_was_cut_off_finds_the_tail_with_what_came_meanwhile(
