@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.pipeline.compiled import PAYS_FROM_BYTES as PAYS
+from datasets.pipeline.compiled import digest_of_sources
 from datasets.pipeline.near.arithmetic import PASSES, PAYS_FROM_BYTES, Arithmetic, arithmetic_for, loops
 from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.index import Clusters, NearIndex
@@ -155,8 +155,8 @@ def test_clusters(compiled: Arithmetic, choices: NearDedup) -> None:
 
 
 def test_a_run_is_compiled_where_its_size_pays_for_it(compiled: Arithmetic) -> None:
-    assert PAYS_FROM_BYTES == PAYS
-    assert [arithmetic_for(size) for size in (0, PAYS - 1, PAYS, PAYS + 1)] == [PASSES, PASSES, compiled, compiled]
+    sizes = (0, PAYS_FROM_BYTES - 1, PAYS_FROM_BYTES, PAYS_FROM_BYTES + 1)
+    assert [arithmetic_for(size) for size in sizes] == [PASSES, PASSES, compiled, compiled]
 
 
 def test_near_copies_take_a_number_of_comparisons_that_grows_as_they_do(compiled: Arithmetic) -> None:
@@ -195,6 +195,28 @@ def test_two_processes_at_once_compile_for_an_empty_cache(tmp_path: Path) -> Non
         assert [each.communicate(timeout=120)[0] for each in both] == ["True\n", "True\n"]
         assert [each.returncode for each in both] == [0, 0]
     assert len(list(tmp_path.rglob("*.nbc"))) == 7
+
+
+def test_what_was_compiled_of_other_sources_is_not_taken(tmp_path: Path) -> None:
+    """Whichever file of them is changed, added, or renamed."""
+    pipeline, digests = tmp_path / "pipeline", set()
+
+    def write(name: str, text: str) -> None:
+        path = pipeline / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        digests.add(digest_of_sources(pipeline))
+
+    for name in ("compiled.py", "lines.py", "rows.py", "bias/loops.py", "near/sketch.py", "scan/vectors.py"):
+        write(name, "ONE = 1")
+    assert len(digests) == 6
+    for name in ("lines.py", "near/sketch.py"):
+        write(name, "ONE = 2")
+    (pipeline / "scan" / "vectors.py").rename(pipeline / "scan" / "widths.py")
+    digests.add(digest_of_sources(pipeline))
+    assert len(digests) == 9
+    write("pii/other.py", "no loop")
+    assert len(digests) == 9
 
 
 def test_no_index_is_out_of_bounds(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from datasets.pipeline.near.similarity import jaccard
 from datasets.pipeline.near.sketch import U32, Sketcher
 
 PAYS_FROM_BYTES = 8 << 20
-"""Of rows; as in compiled.py, which cannot be asked without numba. From 3 MB on, loops save what loading them takes where numba is
+"""Of rows. From 3 MB on, loops save what loading them takes where numba is
 there already, and from 40 MB on what its start takes, too."""
 
 
