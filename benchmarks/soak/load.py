@@ -6,6 +6,7 @@ beforehand (Poisson), and a request's time counts from its moment. SOAK_PLAN nam
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -23,6 +24,7 @@ with open(os.environ["SOAK_PLAN"]) as _file:
     PLAN: dict[str, Any] = json.load(_file)
 RECORDS = open(PLAN["records"], "w")  # noqa: SIM115  (closed with the process)
 REFRESH_BEFORE_S = 120.0
+AGAIN_AFTER_S = 10.0  # where it was refused
 CONNECTIONS = 300
 
 
@@ -32,7 +34,7 @@ class Client:
 
     token: str
     refresh_token: str | None = None
-    refresh_at: float = float("inf")
+    refresh_at: float = float("inf")  # drawn once the load begins
 
 
 class Load(FastHttpUser):
@@ -69,6 +71,10 @@ class TenantLoad:
         self._mix = Mix(PLAN["seed"], [Tenant(**tenant) for tenant in PLAN["tenants"]])
         self._clients = [[Client(**client) for client in clients] for clients in PLAN["clients"]]
         self._random = random.Random(PLAN["seed"])
+        self._moments = random.Random(PLAN["seed"] + 1)
+        for client in itertools.chain(*self._clients):
+            if client.refresh_token:
+                client.refresh_at = self._when_to_refresh()
 
     def __call__(self, load: Load, due: float) -> None:
         number, asked = self._mix.next()
@@ -79,11 +85,15 @@ class TenantLoad:
 
     def _refresh(self, load: Load, client: Client) -> None:
         assert client.refresh_token is not None
-        client.refresh_at = float("inf")  # the others go on with the old token meanwhile
+        client.refresh_at = time.time() + AGAIN_AFTER_S  # the others go on with the old token meanwhile
         session = load.ask(Client(""), refresh(client.refresh_token), time.time())
         if session:
             client.token, client.refresh_token = session["accessToken"], session["refreshToken"]
-            client.refresh_at = time.time() + PLAN["token_s"] - REFRESH_BEFORE_S
+            client.refresh_at = self._when_to_refresh()
+
+    def _when_to_refresh(self) -> float:
+        """People log in at any time; 400 of one address who exchange their tokens in the same seconds would be refused for that."""
+        return time.time() + (PLAN["token_s"] - REFRESH_BEFORE_S) * self._moments.uniform(0.3, 1.0)
 
 
 def _arrivals() -> Iterator[float]:

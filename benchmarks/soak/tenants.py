@@ -189,7 +189,6 @@ def _clients(principal: Principal) -> list[dict[str, Any]]:
             {
                 "token": session.access_token,
                 "refresh_token": session.refresh_token,
-                "refresh_at": session.expires_at.timestamp() - 120,
             }
             for session in sessions
         ),
