@@ -73,6 +73,7 @@ class IndexWriter:
         """Write what is not written yet; the files that there are."""
         if self._contents:
             contents = np.concatenate(self._contents)
+            self._contents.clear()  # there are two copies at a time, and not three
             np.save(self._folder / "index-contents.npy", contents[np.argsort(contents["high"], kind="stable")])
             (self._folder / "index-sources.json").write_text(json.dumps(list(self._sources), ensure_ascii=False))
         if self._sketched is not None and len(self._sketched):
