@@ -39,7 +39,8 @@ def request_password_reset(*, email: str) -> None:
     address = usable_address(email)
     throttles.mail_asked_for(address)
     with operator():
-        known = User.objects.filter(email=address, is_active=True).first()
+        # before the token, as whoever locks them does, who leaves none behind that was asked for meanwhile
+        known = tokens.hold(User.objects.filter(email=address, is_active=True))
         token = mailed_tokens.issue(RESET_PASSWORD, address)
         before = transaction.savepoint()
         mails.offer_reset(address, token)
@@ -63,10 +64,10 @@ def reset_password(*, token: str, new_password: str) -> None:
         raise tokens.InvalidToken(mailed_tokens.ASK_AGAIN)
     set_password(user, new_password, "newPassword")  # takes a quarter of a second, so that nothing is held meanwhile
     with operator():
-        mailed_tokens.use(RESET_PASSWORD, token)
         unchanged = User.objects.filter(pk=user.pk, email=address, is_active=True)
         if not unchanged.update(password=user.password, email_verified=True):
             raise tokens.InvalidToken(mailed_tokens.ASK_AGAIN)
+        mailed_tokens.use(RESET_PASSWORD, token)
         tokens.revoke_all(user)
         mails.tell_of_new_password(user)
         audit.record(audit.PLATFORM, actor=f"user:{user.pk}", action="password.reset")

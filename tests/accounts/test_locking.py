@@ -192,6 +192,35 @@ def test_a_reset_that_waits_in_a_mail_ends_with_what_an_operator_does(admin: Cli
     assert User.objects.get(pk=alice.user.pk).password == before
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_reset_that_is_asked_for_beside_a_lock_is_not_mailed() -> None:
+    alice = make_person("Alice")
+    with in_another_thread() as begin:
+        with operator():
+            users.lock_user(actor=Principal(user_id=uuid4()), user=alice.user)
+            asking = begin(lambda: passwords.request_password_reset(email=alice.user.email))
+        asking.result(timeout=10)
+    assert mails_to(alice.user.email) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_reset_beside_a_lock_comes_to_nothing() -> None:
+    """Both want the user's row first: with the token first each would wait for the other."""
+    alice = make_person("Alice")
+    passwords.request_password_reset(email=alice.user.email)
+    token = token_in(mails_to(alice.user.email)[-1])
+    before = User.objects.get(pk=alice.user.pk).password
+    with in_another_thread() as begin:
+        with operator():
+            tokens.hold(User.objects.filter(pk=alice.user.pk))
+            resetting = begin(lambda: passwords.reset_password(token=token, new_password="yet another password"))
+            users.lock_user(actor=Principal(user_id=uuid4()), user=alice.user)
+        with pytest.raises(tokens.InvalidToken):
+            resetting.result(timeout=10)
+    after = User.objects.get(pk=alice.user.pk)
+    assert (after.is_active, after.password) == (False, before)
+
+
 def test_staff_who_may_change_users_become_no_superusers(admin: Client, client: Client, alice: Person) -> None:
     staff = User.objects.create_user("staff@example.com", PASSWORD, is_staff=True)
     staff.user_permissions.add(*Permission.objects.filter(codename__in=["change_user", "view_user", "delete_user"]))
