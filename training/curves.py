@@ -23,7 +23,7 @@ CURVES = {
 _POINTS = """
 WITH logged AS (
     SELECT DISTINCT ON (name, step) name, (data ->> 'step')::int AS step, (data ->> key)::float8 AS value
-    FROM training_trainingrunevent event JOIN unnest(%(names)s, %(kinds)s, %(keys)s) AS wanted (name, kind, key)
+    FROM training_trainingrunevent event JOIN unnest(%(names)s::text[], %(kinds)s::text[], %(keys)s::text[]) AS wanted (name, kind, key)
         ON event.kind = wanted.kind
     WHERE job_id = %(run)s ORDER BY name, step, sequence DESC
 ), stretched AS (

@@ -55,6 +55,15 @@ class Allowed:
     items: int = 10
     """Items of a list that cannot be told how many, a user's memberships say. Few have more."""
 
+    curve: int = 500
+    """What a curve takes at least, in fields: of how many points those few are chosen is not known."""
+
+    points: int = 10
+    """Of a curve, that take what a field does."""
+
+    curves: int = 5
+    """Of a run, where nobody says which."""
+
     answer_fields: int = 100_000
     """In the answer as it turns out: a list that cannot be told how many may hold more than `items`, one inside the other."""
 

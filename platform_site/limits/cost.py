@@ -22,6 +22,7 @@ from graphql import (
     GraphQLSchema,
     InlineFragmentNode,
     IntValueNode,
+    ListValueNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
@@ -36,6 +37,7 @@ from platform_site.limits.allowed import Allowed
 
 PAGE_ARGUMENTS = ("first", "last")
 PAGED = frozenset({"edges", "nodes"})
+POINTS, WHICH = "maxPoints", "names"  # arguments of fields that draw curves
 LISTS_OF_INTROSPECTION = frozenset({"types", "fields", "inputFields", "interfaces", "possibleTypes"})
 META_FIELDS = {"__schema": "__Schema", "__type": "__Type"}
 
@@ -170,6 +172,8 @@ class _Scale:
             inner_fields = inner.most_fields + inner.per_item * self._page(node, definition, self.allowed.page)
         else:
             inner_fields = inner.most_fields * (1 if is_introspection else self._items(node, definition, parent))
+        if definition is not None and POINTS in definition.args:
+            inner_fields += self._points(node, definition)
         if _is_connection(parent) and name in PAGED:
             weight.per_item += 1 + inner_fields
         else:
@@ -184,6 +188,21 @@ class _Scale:
         if any(name in definition.args for name in PAGE_ARGUMENTS):
             return self._page(node, definition, self.allowed.events)
         return self.allowed.items
+
+    def _points(self, node: FieldNode, definition: GraphQLField) -> int:
+        """What the curves that are asked for take: points are cheaper than fields, but where they are few, others were read to choose them."""
+        given = {argument.name.value: argument.value for argument in node.arguments or ()}
+        most, curves = self.allowed.cost, self.allowed.curves
+        number = self._number(given[POINTS], most) if POINTS in given else None
+        if number is None:
+            number = definition.args[POINTS].default_value
+        which = given.get(WHICH)
+        if isinstance(which, VariableNode):
+            names = self.variables.get(which.name.value)
+            curves = min(curves, len(names)) if isinstance(names, list) else curves
+        elif isinstance(which, ListValueNode):
+            curves = min(curves, len(which.values))
+        return curves * min(max(number // self.allowed.points, self.allowed.curve), most)
 
     def _page(self, node: FieldNode, definition: GraphQLField | None, limit: int) -> int:
         """How many items a list is asked for; what is no number is refused later, and counted as the most."""

@@ -26,6 +26,7 @@ from platform_site.schema import schema
 from tests.cast import Person, make_person
 from tests.platform_site.hostile import HOSTILE, WRONG, numbered
 from tests.web import serving
+from training.curves import CURVES
 
 # on a busy machine, where it may be ten times what `python -m benchmarks hostile` allows: what grows without end is told
 CPU_BOUND_S = 0.5
@@ -109,6 +110,16 @@ def test_pages_multiply(document: str, variables: dict[str, Any], found: int | N
         ("{ x(first: 9) { edges { nothing } } }", 3),
         ('{ datasetVersion(id: "x") { preview { text } } }', 1 + 1 + 20),
         ('{ datasetVersion(id: "x") { events(first: 9999) { sequence at } } }', 1 + 1 + 5_000 * 2),
+        ('{ trainingRun(id: "x") { metrics { steps } } }', 1 + 1 + 10 + 5 * 500),
+        ('{ trainingRun(id: "x") { metrics(names: ["loss"], maxPoints: 8000) { steps } } }', 1 + 1 + 10 + 800),
+        (
+            '{ trainingRun(id: "x") { metrics(names: ["loss", "evalLoss"], maxPoints: 4) { steps } } }',
+            1 + 1 + 10 + 2 * 500,
+        ),
+        (
+            '{ trainingRuns(first: 9) { edges { node { metrics(names: ["loss"]) { steps } } } } }',
+            1 + 9 * (2 + 1 + 10 + 500),
+        ),
     ],
 )
 def test_the_cost_is_the_number_of_fields_in_a_full_answer(document: str, cost: int) -> None:
@@ -117,6 +128,29 @@ def test_the_cost_is_the_number_of_fields_in_a_full_answer(document: str, cost: 
         refuse_costly(schema._schema, parse(document), {}, Allowed(cost=cost - 1))
     assert refused.value.code == "TOO_COMPLEX"
     assert f"{cost:,} fields" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "cost"),
+    [
+        ({}, 5 * 500),
+        ({"names": ["loss"] * 2}, 2 * 500),
+        ({"names": ["loss"] * 90, "most": 6_000}, 5 * 600),
+        ({"names": [], "most": 6_000}, 0),
+        ({"names": None, "most": None}, 5 * 500),
+    ],
+)
+def test_curves_cost_what_their_variables_say(given: dict[str, Any], cost: int) -> None:
+    document = parse(
+        "query ($names: [String!], $most: Int) { trainingRun { metrics(names: $names, maxPoints: $most) } }"
+    )
+    refuse_costly(schema._schema, document, given, Allowed(cost=2 + cost))
+    with pytest.raises(Invalid):
+        refuse_costly(schema._schema, document, given, Allowed(cost=1 + cost))
+
+
+def test_no_more_curves_are_said_to_be_a_runs_than_there_are() -> None:
+    assert ALLOWED.curves == len(CURVES)
 
 
 def test_each_limit_names_itself_and_what_was_found() -> None:

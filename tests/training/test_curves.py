@@ -38,7 +38,11 @@ def step(number: int, loss: float | None, **more: Any) -> tuple[str, dict[str, A
 
 
 def metrics(person: Person, run: TrainingRun, *names: str, most: int = 1000) -> list[dict[str, Any]]:
-    found = person.data(METRICS, id=global_id(run), names=list(names) or None, most=most)
+    return ask(person, run, list(names) or None, most)
+
+
+def ask(person: Person, run: TrainingRun, names: list[str] | None, most: int = 1000) -> list[dict[str, Any]]:
+    found = person.data(METRICS, id=global_id(run), names=names, most=most)
     return found["trainingRun"]["metrics"]
 
 
@@ -64,6 +68,7 @@ def test_all_that_was_logged_is_shown_and_what_was_taken_twice_once(bob: Person)
     ]
     assert metrics(bob, run, "evalLoss", "loss", "loss") == [metrics(bob, run)[4], metrics(bob, run)[0]]
     assert metrics(bob, make_run(bob, run.dataset_version), "loss") == [{"name": "loss", "steps": [], "values": []}]
+    assert ask(bob, run, []) == []
 
 
 def test_of_many_points_the_ends_and_each_spike_stay(bob: Person) -> None:
