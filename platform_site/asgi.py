@@ -23,6 +23,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "platform_site.settings")
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
+from prometheus_client import Counter
 
 django_asgi = get_asgi_application()
 
@@ -32,6 +33,7 @@ from datasets.download import send_download  # noqa: E402
 from datasets.links import send_file  # noqa: E402
 from datasets.receive import receive_upload  # noqa: E402
 from platform_site import health  # noqa: E402
+from platform_site.askers import Asker, asker_of  # noqa: E402
 from platform_site.browsers import for_browsers  # noqa: E402
 from platform_site.limits.pacing import Paces, TooFast  # noqa: E402
 from platform_site.limits.refusals import Refusals  # noqa: E402
@@ -40,7 +42,7 @@ from platform_site.outage_log import SPARINGLY  # noqa: E402
 from platform_site.room import NoRoom, Room  # noqa: E402
 from platform_site.schema import schema  # noqa: E402
 from platform_site.sockets import GraphQLSocket  # noqa: E402
-from platform_site.turns import Asker, Spent  # noqa: E402
+from platform_site.turns import Spent  # noqa: E402
 from platform_site.web_threads import Answer, WebThreads  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ logger = logging.getLogger(__name__)
 threads = WebThreads(get_wsgi_application(), settings.WEB_THREADS)
 refusals = Refusals()
 paces = Paces(settings.PACES_FILE, settings.SECRET_KEY.encode())
+held_back = asyncio.Semaphore(1_000)  # requests; each may have 128 KiB of its body here
 socket = GraphQLSocket.as_asgi(schema=schema)
 
 # Sockets live long, and by default each thousand more would have all that there is looked through, half a second at a time.
@@ -61,6 +64,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 20.0
 TOO_MANY_REQUESTS = 429
+HELD_BACK = Counter("platform_requests_held_back", "Requests that came faster than their rate.", ["outcome"])
 room = Room(shared_bytes=256 << 20, free_bytes=1 << 15)  # for bodies: whose they are is not known before they are here
 CLOSE = (b"connection", b"close")  # the rest of the body is not wanted
 BUSY = Unavailable("More is being asked than can be answered now; try again in a moment.", code="BUSY", retry_after_s=2)
@@ -101,8 +105,10 @@ class _BodyTooLarge(Exception):
 
 async def _answer(scope: Message, receive: Receive, send: Send, respond: Callable[..., Awaitable[None]]) -> None:
     """Have a request answered once its body is here: whoever sends one slowly must not hold a thread meanwhile."""
-    refusal = await _slow_down(_asker(scope)) if _is_call(scope) else None  # before there is a body to hold
+    asker, found = asker_of(scope), None
     try:
+        if _is_call(scope):
+            found = await _held_back(asker)  # before there is a whole body to hold
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await _whole_body(scope, receive)
     except _Disconnected:
@@ -110,6 +116,10 @@ async def _answer(scope: Message, receive: Receive, send: Send, respond: Callabl
     except _BodyTooLarge:
         message = "A request takes at most 2 MB; files are sent to an upload ticket's url."
         await _refuse(send, 413, Invalid(message, code="BODY_TOO_LARGE"), CLOSE)
+        return
+    except Spent:
+        logger.warning("As many requests are held back as may be.", extra=SPARINGLY)
+        await _refuse(send, 503, BUSY, _retry_after(BUSY), CLOSE)
         return
     except NoRoom:
         logger.warning("As many bodies of requests are on their way as there is room for.", extra=SPARINGLY)
@@ -119,7 +129,7 @@ async def _answer(scope: Message, receive: Receive, send: Send, respond: Callabl
         message = f"The request was not complete within {BODY_TIMEOUT_S:.0f} seconds."
         await _refuse(send, 408, Invalid(message, code="BODY_TOO_SLOW"), CLOSE)
         return
-    if refusal is not None:
+    if _is_call(scope) and (refusal := refusals.of(asker) or (found and _refusal_of(found))):
         await _send(send, refusal)
         return
     # WSGI knows no body without a length, and one in chunks comes without
@@ -156,22 +166,32 @@ async def _by_asgi(scope: Message, body: bytes, receive: Receive, send: Any) -> 
     await django_asgi(scope, replay, send)  # type: ignore[arg-type]
 
 
-async def _slow_down(asker: Asker) -> Answer | None:
-    """Wait until whoever is signed in has room in their rate. The refusal, where they have none, or too many of theirs wait."""
-    if known := refusals.of(asker):
-        return known
-    if not asker[0]:
+async def _held_back(asker: Asker) -> TooFast | None:
+    """Wait until whoever is signed in has room in their rate. Returns why not, where too many wait already."""
+    credentials, _ = asker
+    if not credentials or refusals.of(asker):
         return None
     try:
-        await asyncio.sleep(paces.delay_s(asker, settings.REQUESTS_PER_MINUTE))
+        delay_s = paces.take(asker, settings.REQUESTS_PER_MINUTE)
     except TooFast as found:
-        error, headers = too_fast(found.per_minute)
-        return _refusal(TOO_MANY_REQUESTS, error, *((name.encode(), value.encode()) for name, value in headers.items()))
+        HELD_BACK.labels("refused").inc()
+        return found
+    if delay_s:
+        if held_back.locked():
+            raise Spent
+        HELD_BACK.labels("waited").inc()
+        async with held_back:
+            await asyncio.sleep(delay_s)
     return None
 
 
+def _refusal_of(found: TooFast) -> Answer:
+    error, headers = too_fast(found)
+    return _refusal(TOO_MANY_REQUESTS, error, *((name.encode(), value.encode()) for name, value in headers.items()))
+
+
 async def _in_a_thread(scope: Message, body: bytes, receive: Receive, send: Send) -> None:
-    asker = _asker(scope)
+    asker = asker_of(scope)
     try:
         answer = await threads.answer(scope, body, asker)
     except Spent:
@@ -187,12 +207,6 @@ async def _in_a_thread(scope: Message, body: bytes, receive: Receive, send: Send
 
 def _is_call(scope: Message) -> bool:
     return bool(scope["path"] == "/graphql" and scope["method"] == "POST")
-
-
-def _asker(scope: Message) -> Asker:
-    """As much as can be known before a thread looks into it: with the same of both, it is the same people who ask."""
-    client = scope.get("client")
-    return dict(scope["headers"]).get(b"authorization", b""), client[0] if client else ""
 
 
 async def _say_whether_ready(send: Send) -> None:

@@ -21,6 +21,7 @@ from common.tenancy import Principal
 from common.text import is_storable
 from common.threads import in_thread
 from common.throttle import Standing
+from platform_site.askers import credentials_in
 from platform_site.execution import DATABASE_AWAY
 from platform_site.limits.documents import ALLOWED
 from platform_site.limits.requests import count_request, headers, too_many
@@ -41,10 +42,10 @@ def principal_from(authorization: object) -> Principal:
     """Who an Authorization header speaks for; nobody without one. Raises InvalidToken."""
     if not isinstance(authorization, str) or not authorization:
         return NOBODY
-    kind, _, token = authorization.partition(" ")
-    if kind.lower() != "bearer":
+    kind, token = credentials_in(authorization)
+    if kind != "bearer":
         raise InvalidToken
-    return principal_of(token.strip())
+    return principal_of(token)
 
 
 def parsed(body: str | bytes) -> Any:

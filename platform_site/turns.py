@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict, deque
 
-Asker = tuple[bytes, str]
-"""The Authorization header, empty where nobody is signed in, and the address."""
+from platform_site.askers import Asker
 
 
 class Spent(Exception):

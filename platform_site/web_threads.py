@@ -14,8 +14,9 @@ from typing import Any
 
 from a2wsgi.wsgi import build_environ
 
+from platform_site.askers import Asker
 from platform_site.frames import with_room
-from platform_site.turns import Asker, Spent, Turns
+from platform_site.turns import Spent, Turns
 
 PATIENCE_S = 10.0
 AT_WORK = 4

@@ -1,4 +1,4 @@
-"""Whoever asks faster than they may is slowed down to what they may: a program that waits for its answers is never refused.
+"""Whoever asks faster than they may is slowed down to what they may: whoever waits for each answer is not refused.
 
 Without it a minute's requests come in its first seconds, and for so long are most of what a small machine can do.
 """
@@ -14,84 +14,97 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from platform_site.turns import Asker
+from platform_site.askers import Asker
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 100  # that come before anybody is slowed down: a page may ask for some dozens
-LATE = 20  # in a minute, that are counted up to a second after their turn, and then seem to come faster than they do
+SMALLEST_AT_ONCE = 20
+HELD_SHARE = 0.9  # of the rate, for whoever is held back: in their first minute there are those that came at once, too
 MOST_DELAY_S = 1.0
 _SLOTS = 1 << 14
-_SLOT = struct.Struct("=Qdd")  # whose it is, until when their requests reach, and how many a minute they may make
-_STALE_S = 7200.0  # nobody is ahead of their rate for so long: the clock began anew
+_WORDS = 3  # of eight bytes: whose a slot is; until when their requests reach; how many a minute they may make, 0 until that is known
 
 
 class TooFast(Exception):
-    """As many are held back as may be."""
+    """As many are held back as may be; there is room for another in `wait_s`."""
 
-    def __init__(self, per_minute: int) -> None:
-        super().__init__(per_minute)
+    def __init__(self, per_minute: int, wait_s: float) -> None:
+        super().__init__(per_minute, wait_s)
         self.per_minute = per_minute
+        self.wait_s = wait_s
 
 
-def pace(per_minute: float) -> float:
-    """How many a second whoever may make so many a minute is slowed down to.
-
-    Those that come at once are a part of the minute's: beside as many a second as the minute has of them, they would be too many.
-    Of a rate of 220 on, what is slowed down is within it; a smaller one may be used up at once, and then there is a refusal.
-    """
-    return max(min(per_minute, AT_ONCE), per_minute - AT_ONCE - LATE) / 60
+def at_once(per_minute: int) -> int:
+    """How many of a rate come before anybody is slowed down: a twelfth of a minute's, if that is neither few nor very many."""
+    return min(AT_ONCE, max(per_minute // 12, min(per_minute, SMALLEST_AT_ONCE)))
 
 
 class Paces:
-    """The generic cell rate algorithm (ITU-T I.371) for each asker, in a file that all web processes of a host share.
+    """The generic cell rate algorithm (ITU-T I.371) for each asker, in a file that all web processes of one host share.
 
-    Nothing is locked: of two requests at the same instant one may go uncounted. Where two askers share a slot, the one who came later
-    is not slowed down while the other one is; `secret` keeps anybody from seeking that.
+    Nothing is locked. Each word is written at once, but of two requests at the same instant one may go uncounted. Where two askers share a
+    slot, the one who came later is not slowed down while the other one is; `secret` keeps anybody from seeking that.
     """
 
     def __init__(self, file: Path, secret: bytes, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._secret = hashlib.sha256(secret).digest()
+        size = _SLOTS * _WORDS * 8
         try:
-            self._slots = _shared(file, _SLOTS * _SLOT.size)
+            shared = _shared(file, size)
         except OSError as error:
             logger.warning("Each web process counts for itself who asks too fast: %s: %s", file, error)
-            self._slots = mmap.mmap(-1, _SLOTS * _SLOT.size)
+            shared = mmap.mmap(-1, size)
+        self._owners, self._times = memoryview(shared).cast("Q"), memoryview(shared).cast("d")
 
-    def delay_s(self, asker: Asker, usual_per_minute: int) -> float:
-        """How long this request has to wait, which is counted. Raises TooFast, and counts nothing, where that is too long."""
-        mine, place = self._slot_of(asker)
-        owner, reaches, per_minute = _SLOT.unpack_from(self._slots, place)
-        now = self._clock()
-        if not now < reaches < now + _STALE_S:
+    def take(self, asker: Asker, usual_per_minute: int) -> float:
+        """Count one more request; returns how long it has to wait. Raises TooFast, and counts nothing, where that is too long.
+
+        Whose rate is not known yet is held back by the usual one, and never refused for it.
+        """
+        mine, slot = self._slot_of(asker)
+        known = self._times[slot + 2] if self._owners[slot] == mine else 0.0
+        per_minute = int(known) if known >= 1 else usual_per_minute
+        interval_s, now = 60 / per_minute, self._clock()
+        reaches = self._times[slot + 1]
+        # what a clock left that began anew, or another host's, holds nobody up
+        if not now < reaches <= now + _furthest_s(per_minute):
             reaches = now
-        elif owner != mine:
+        elif self._owners[slot] != mine:
             return 0.0
-        if owner != mine or not per_minute > 0:
-            per_minute = usual_per_minute
-        interval_s = 1 / pace(per_minute)
-        delay = reaches - now - (AT_ONCE - 1) * interval_s
+        delay = reaches - now - (at_once(per_minute) - 1) * interval_s
         if delay > MOST_DELAY_S:
-            raise TooFast(round(per_minute))
-        _SLOT.pack_into(self._slots, place, mine, reaches + interval_s, per_minute)
+            if known >= 1:
+                raise TooFast(per_minute, delay - MOST_DELAY_S)
+            return MOST_DELAY_S
+        self._times[slot + 2] = known
+        self._owners[slot] = mine
+        self._times[slot + 1] = reaches + (interval_s / HELD_SHARE if delay > 0 else interval_s)
         return max(0.0, delay)
 
     def learn(self, asker: Asker, per_minute: int) -> None:
-        """What they may do, as an answer said."""
-        mine, place = self._slot_of(asker)
-        owner, reaches, before = _SLOT.unpack_from(self._slots, place)
-        if owner == mine and per_minute > 0 and before > 0 and before != per_minute:
-            now = self._clock()
-            ahead = max(0.0, reaches - now) * pace(before)  # requests
-            _SLOT.pack_into(self._slots, place, mine, now + ahead / pace(per_minute), per_minute)
+        """What they may do, as an answer said, which is at least one."""
+        mine, slot = self._slot_of(asker)
+        if self._owners[slot] != mine or self._times[slot + 2] == per_minute:
+            return
+        now, before = self._clock(), self._times[slot + 2]
+        if before >= 1:
+            ahead = max(0.0, self._times[slot + 1] - now) * before / 60  # requests
+            self._times[slot + 1] = now + min(ahead * 60 / per_minute, _furthest_s(per_minute))
+        self._times[slot + 2] = per_minute
 
     def _slot_of(self, asker: Asker) -> tuple[int, int]:
-        """(whose it is, where it begins)"""
-        header, address = asker
-        digest = hashlib.blake2b(b"%b\n%b" % (header, address.encode()), digest_size=16, key=self._secret).digest()
+        """(whose it is, its first word)"""
+        credentials, network = asker
+        digest = hashlib.blake2b(b"%b\n%b" % (credentials, network.encode()), digest_size=16, key=self._secret).digest()
         mine, number = struct.unpack("=QQ", digest)
-        return mine, number % _SLOTS * _SLOT.size
+        return mine, number % _SLOTS * _WORDS
+
+
+def _furthest_s(per_minute: int) -> float:
+    """How far ahead of the present anybody's requests can reach."""
+    return MOST_DELAY_S + (at_once(per_minute) + 1 / HELD_SHARE) * 60 / per_minute
 
 
 def _shared(file: Path, size: int) -> mmap.mmap:

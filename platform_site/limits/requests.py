@@ -1,13 +1,14 @@
 """How many requests a minute: of a user, of an organization's API keys together, of an address where nobody is signed in.
 
-Nor all of them at once: within ten seconds a hundred and a sixth of them, which is the same rate in a smaller window. Without it a
-program that asks for all it may have at once is, for as long as that takes, most of what a small machine can do. Whoever is slowed
-down (pacing.py) stays below both.
+Nor all of them at once: within ten seconds those that may come at once (pacing.py), and beside them a sixth of a minute's, which is the same
+rate in a smaller window. Without it a program that asks for all it may have at once is, for as long as that takes, most of what a small
+machine can do. Whoever is slowed down and waits for each answer stays below both.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from datetime import timedelta
 
 from django.conf import settings
@@ -18,13 +19,14 @@ from common.errors import QuotaExceeded
 from common.origin import network_of
 from common.tenancy import Principal
 from common.throttle import Rate, Standing, hit
-from platform_site.limits.pacing import AT_ONCE
+from platform_site.limits.pacing import TooFast, at_once
 from platform_site.outage_log import SPARINGLY
 
 logger = logging.getLogger(__name__)
 
 MINUTE_S = 60
 BURST_S = 10
+SMALLEST_BURST = 100
 _WORDS = {MINUTE_S: ("requests_per_minute", "a minute"), BURST_S: ("requests_per_ten_seconds", "ten seconds")}
 
 
@@ -43,8 +45,10 @@ def count_request(principal: Principal, address: str) -> Standing | None:
 
 
 def burst_of(per_minute: int) -> Rate:
-    """What may come within ten seconds of so many a minute; all of it, where that is no more."""
-    return Rate("burst", AT_ONCE + per_minute * BURST_S // MINUTE_S, BURST_S)
+    """What may come within ten seconds of so many a minute."""
+    return Rate(
+        "burst", min(per_minute, max(SMALLEST_BURST, at_once(per_minute) + per_minute * BURST_S // MINUTE_S)), BURST_S
+    )
 
 
 def _who(principal: Principal, address: str) -> str:
@@ -66,17 +70,17 @@ def too_many(standing: Standing) -> QuotaExceeded:
     )
 
 
-def too_fast(per_minute: int) -> tuple[QuotaExceeded, dict[str, str]]:
-    """What whoever is slowed down is told of the requests that do not wait for the others, and the headers."""
-    standing = Standing(Rate("requests", per_minute, MINUTE_S), passes=False, remaining=0, reset_s=1)
+def too_fast(found: TooFast) -> tuple[QuotaExceeded, dict[str, str]]:
+    """What whoever is slowed down is told of a request for which there is no room to wait, and the headers."""
+    limit, reset_s = found.per_minute, math.ceil(max(1.0, found.wait_s))
     error = QuotaExceeded(
-        f"Requests come faster than {per_minute:,} a minute, and those of a second wait already: go on in a second.",
+        f"As many requests as there may be wait for their turn, at {limit:,} a minute: go on in {reset_s} seconds.",
         quota=_WORDS[MINUTE_S][0],
-        limit=per_minute,
-        used=per_minute,
-        resets_at=timezone.now() + timedelta(seconds=1),
+        limit=limit,
+        used=limit,
+        resets_at=timezone.now() + timedelta(seconds=reset_s),
     )
-    return error, headers(standing)
+    return error, headers(Standing(Rate("requests", limit, MINUTE_S), passes=False, remaining=0, reset_s=reset_s))
 
 
 def headers(standing: Standing) -> dict[str, str]:
