@@ -107,7 +107,7 @@ def _pool(url: str) -> redis.ConnectionPool:
 
 
 def bounded_pool(url: str, timeout_s: float) -> redis.ConnectionPool:
-    """Of a few connections, each for a fraction of a millisecond: whoever finds none waits for one. Each wait has this limit."""
+    """Of CONNECTIONS, each wanted for a fraction of a millisecond: whoever finds none free waits for one. That wait, and each for Redis, has this limit."""
     pool: redis.ConnectionPool = redis.BlockingConnectionPool.from_url(
         url, max_connections=CONNECTIONS, timeout=timeout_s, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
     )

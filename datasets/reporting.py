@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from django.utils import timezone
-
 from common import blobs
 from common.jobs import Lease
 from common.queues import ring
@@ -36,12 +34,14 @@ def prepare(report: VersionReport, lease: Lease, folder: Path) -> Work:
     for split in SPLITS:
         for number, part in enumerate(files_of(version, split.upper())):
             blobs.get_linked(part.key, folder / "version" / f"{split}-{number:05d}.parquet")
-    prefix, begun_at = f"{report.artefacts}/{lease.fence:04d}", timezone.now()
+    prefix = f"{report.artefacts}/{lease.fence:04d}"
+    with operator():
+        waiting = set(DatasetVersion.objects.due().values_list("pk", flat=True))
 
     def is_version_due() -> bool:
         """One that has come since: what waited before could not be begun, either."""
         with operator():
-            return DatasetVersion.objects.due().filter(created_at__gt=begun_at).exists()
+            return not waiting.issuperset(DatasetVersion.objects.due().values_list("pk", flat=True))
 
     def store(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         blobs.put_folder(prefix, folder / "report", last=REPORT)

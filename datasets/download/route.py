@@ -28,6 +28,7 @@ T = TypeVar("T")
 STALLED_S = 60.0  # whoever takes nothing for so long has gone without a word
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="downloads")  # pieces are computed: more would only take turns
+_questions = ThreadPoolExecutor(4, thread_name_prefix="downloads-asked")  # for PostgreSQL, where one may wait for a lock
 
 
 async def send_download(scope: Message, receive: Receive, send: Send) -> None:
@@ -50,7 +51,7 @@ async def _respond(scope: Message, receive: Receive, send: Send) -> None:
     if scope["method"] not in ("GET", "HEAD"):
         raise Refusal(405, "METHOD_NOT_ALLOWED", "Fetch the file with GET.", [(b"allow", b"GET, HEAD")])
     token = scope["path"].removeprefix("/downloads/")
-    version, split, export_format, asked_by = await _off_the_loop(lambda: _named_by(token))
+    version, split, export_format, asked_by = await in_thread(lambda: _named_by(token), _questions)
     head = {
         "type": "http.response.start",
         "status": 200,
@@ -67,7 +68,7 @@ async def _respond(scope: Message, receive: Receive, send: Send) -> None:
         return
     with a_place_of(version.organization_id):
         host = (scope.get("client") or [""])[0]
-        await _off_the_loop(lambda: _note(version, split, export_format, asked_by, host))
+        await in_thread(lambda: _note(version, split, export_format, asked_by, host), _questions)
         pieces = _Pieces(export(version, split, export_format))
         gone = asyncio.ensure_future(_gone(receive))
         try:

@@ -299,9 +299,9 @@ def test_1008_more_messages_than_are_answered(url: str, ada: Person, monkeypatch
 
 @pytest.mark.parametrize("is_greeted", [False, True])
 def test_a_flood_of_pings_closes_the_socket_and_is_no_error_of_ours(
-    url: str, ada: Person, caplog: pytest.LogCaptureFixture, is_greeted: bool
+    ada: Person, caplog: pytest.LogCaptureFixture, is_greeted: bool
 ) -> None:
-    async def talk() -> tuple[int, str | None]:
+    async def talk(url: str) -> tuple[int, str | None]:
         async with socket(url) as opened:
             if is_greeted:
                 await greet(opened, ada.token)
@@ -311,7 +311,9 @@ def test_a_flood_of_pings_closes_the_socket_and_is_no_error_of_ours(
             await opened.wait_closed()
             return opened.close_code or 0, opened.close_reason
 
-    assert asyncio.run(talk()) == (1008, "More messages than can be answered")
+    with serving() as site:
+        assert asyncio.run(talk(site)) == (1008, "More messages than can be answered")
+    # the server has ended, and with it all that it had begun
     assert [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.ERROR] == []
 
 
