@@ -96,7 +96,7 @@ def read(access_token: str) -> AccessClaims:
     return claims
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)  # a kilobyte each
 def _signed(access_token: str) -> tuple[AccessClaims, datetime]:
     """What a token says, and when it begins to hold, whatever the time is now: its signature stays what it is.
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TIMEOUT_S = 2.0
-CONNECTIONS = 8  # of a process
+CONNECTIONS = 4  # of a process, for each purpose: more than that do not compute at a time
 LEFT_ALONE_S = 5.0
 PULSES_LAST_S = 60
 

@@ -26,6 +26,8 @@ from training import catalogue
 
 DATABASE_PATIENCE_S = 90.0
 METRICS = "metrics"  # what each web process counts
+# By default malloc has many threads' memory in up to eight places for each core, and each keeps what its own worst moment took.
+WEB_MEMORY = {"MALLOC_ARENA_MAX": "2"}
 MANAGE = [sys.executable, str(ROOT / "manage.py")]
 
 
@@ -199,7 +201,7 @@ def processes(
             Process(
                 f"web-{number}",
                 [sys.executable, "-m", "platform_site.web", "--number", str(number), *map(str, descriptors)],
-                {**env, **counted},
+                {**env, **counted, **WEB_MEMORY},
                 ready_url=f"{web.url}/readyz",
                 stage=0,
                 stop_s=5,

@@ -39,8 +39,8 @@ class Sample:
     rss_mb: dict[str, float]
     cpu_s: dict[str, float]
     counts: dict[str, int]
-    descriptors: dict[int, int] = field(default_factory=dict)
-    """By process: whoever takes another's place has others from its start."""
+    descriptors: dict[tuple[str, int], int] = field(default_factory=dict)
+    """By process, which is a role and a number: whoever takes another's place has others from its start."""
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Gauges:
     def read(self) -> Sample:
         memory: dict[str, float] = defaultdict(float)
         cpu: dict[str, float] = defaultdict(float)
-        descriptors: dict[int, int] = {}
+        descriptors: dict[tuple[str, int], int] = {}
         counts = dict.fromkeys(COUNTS, 0)
         for process in process_table.table(self.home):
             role = role_of(process.role)
@@ -86,7 +86,7 @@ class Gauges:
                 memory[role] += int(status["VmRSS"].split()[0]) / 1024
                 cpu[role] += process.cpu_s
                 counts["threads"] += int(status["Threads"])
-                descriptors[process.pid] = len(list((proc / "fd").iterdir()))
+                descriptors[role, process.pid] = len(list((proc / "fd").iterdir()))
             except (OSError, KeyError):  # it has just ended
                 continue
         counts["connections"] = self._count(CONNECTIONS)

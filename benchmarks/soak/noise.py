@@ -1,4 +1,4 @@
-"""A tenant's program that asks for the same run again and again, as often as it may, and then far too often: `python -m benchmarks.soak.noise`.
+"""A tenant's program that asks for the same run again and again, nine tenths as often as it may, and then far too often: `python -m benchmarks.soak.noise`.
 
 SOAK_PLAN names the file that says what to do. It does as little as it can: on two cores, what a load takes is taken from the platform, and it is the platform's answers
 to this one that are to be seen in the others' times.

@@ -51,7 +51,7 @@ class Soak:
 
     @cached_property
     def promises(self) -> dict[str, Promise]:
-        parts = {name: figures for name, figures in self.parts.items() if name != "alone"}
+        parts = {name: figures for name, figures in self.parts.items() if name != "beside_quota"}
         under_load = verdict.promises(**parts, slopes=self.slopes, steady_s=self.timeline.steady_s)
         return under_load | verdict.left_behind(self.before, self.after)
 
@@ -79,6 +79,7 @@ class Soak:
             "memory_mb": {role: self.steadily[-1].rss_mb[role] for role in self.slopes},
             "memory_mb_per_hour": self.slopes,
             "cores": self._cores(),
+            "more_descriptors": verdict.more_descriptors(self.before, self.after),
             "before": self.before.counts,
             "after": self.after.counts,
             "passed": self.passed,
@@ -123,6 +124,8 @@ class Soak:
         yield line(
             f"beside what it may ask {shown(quota / alone)} times that, beside ten times as much {shown(noise / alone)}"
         )
+        for role, number in verdict.more_descriptors(self.before, self.after):
+            yield line(f"{role}: {number:+} descriptors of a process")
         for name, promise in self.promises.items():
             yield promise.line(name)
         yield f"  {'passed' if self.passed else 'NOT PASSED'}"

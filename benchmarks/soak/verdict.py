@@ -43,30 +43,33 @@ class Promise:
 def promises(
     steady: Figures,
     whole: Figures,
-    beside_quota: Figures,
+    alone: Figures,
     beside_noise: Figures,
     slopes: Mapping[str, float],
     steady_s: float,
 ) -> dict[str, Promise]:
-    """`whole` is all of the tenants' load; memory is judged by the process that grows fastest.
-
-    What a noisy tenant moves is judged by what it asks beyond its quota: what is within it is load like all others'.
-    """
+    """`whole` is all of the tenants' load, `alone` that without a neighbour; memory is judged by the process that grows fastest."""
     return {
         "requests_per_second": Promise(steady.per_second, MIN_PER_SECOND, is_floor=True),
         "p95_s": Promise(steady.p95_s, MAX_P95_S),
         "error_share": Promise(whole.error_share, MAX_ERROR_SHARE),
-        "p95_beside_a_noisy_tenant": Promise(beside_noise.p95_s / beside_quota.p95_s, MAX_NEIGHBOUR_RATIO),
+        "p95_beside_a_noisy_tenant": Promise(beside_noise.p95_s / alone.p95_s, MAX_NEIGHBOUR_RATIO),
         "memory_mb_per_hour": Promise(max(slopes.values()), MAX_MB_PER_HOUR, is_judged=steady_s >= SLOPE_NEEDS_S),
     }
 
 
 def left_behind(before: Sample, after: Sample) -> dict[str, Promise]:
     """What there was before the load, and after it, is to be the same, or less; descriptors of those that were there both times."""
-    stayed = before.descriptors.keys() & after.descriptors.keys()
-    descriptors = sum(after.descriptors[pid] - before.descriptors[pid] for pid in stayed)
+    descriptors = sum(more for _, more in more_descriptors(before, after))
     counted = {f"{name}_left": Promise(after.counts[name] - before.counts[name], 0) for name in COUNTS}
     return {"descriptors_left": Promise(descriptors, 0), **counted}
+
+
+def more_descriptors(before: Sample, after: Sample) -> list[tuple[str, int]]:
+    """(role, how many more) of those processes that have more or less than before."""
+    stayed = sorted(before.descriptors.keys() & after.descriptors.keys())
+    more = [(process[0], after.descriptors[process] - before.descriptors[process]) for process in stayed]
+    return [(role, number) for role, number in more if number]
 
 
 def slopes(samples: Sequence[Sample]) -> dict[str, float]:

@@ -28,7 +28,9 @@ T = TypeVar("T")
 STALLED_S = 60.0  # whoever takes nothing for so long has gone without a word
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="downloads")  # pieces are computed: more would only take turns
-_questions = ThreadPoolExecutor(4, thread_name_prefix="downloads-asked")  # for PostgreSQL, where one may wait for a lock
+_questions = ThreadPoolExecutor(
+    4, thread_name_prefix="downloads-asked"
+)  # for PostgreSQL, where one may wait for a lock
 
 
 async def send_download(scope: Message, receive: Receive, send: Send) -> None:

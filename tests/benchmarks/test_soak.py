@@ -93,7 +93,7 @@ def test_each_promise_is_kept_at_its_limit_and_missed_beyond() -> None:
     kept: dict[str, Any] = {
         "steady": figures(),
         "whole": figures(),
-        "beside_quota": figures(p95_s=0.2),
+        "alone": figures(p95_s=0.2),
         "beside_noise": figures(p95_s=0.25),
         "slopes": {"web": 1.0, "keeper": -5.0},
         "steady_s": 1800.0,
@@ -117,8 +117,9 @@ def test_nothing_may_be_left_behind_and_less_is_no_matter() -> None:
     found = verdict.left_behind(before, after)
     assert {name for name, promise in found.items() if not promise.is_kept} == {"keys_left"}
     assert found["threads_left"].value == -9
-    before, after = (Sample(0, {}, {}, ZERO, {1: 20, 2: held, 3 + held: 50}) for held in (7, 9))
+    before, after = (Sample(0, {}, {}, ZERO, {("web", 1): 20, ("up", 2): held, ("web", held): 50}) for held in (7, 9))
     assert verdict.left_behind(before, after)["descriptors_left"].value == 2
+    assert verdict.more_descriptors(before, after) == [("up", 2)]
     assert Promise(79, 80, is_floor=True).line("requests_per_second").split() == [
         *("MISSED", "requests_per_second", "79,", "at", "least", "80")
     ]
