@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -23,34 +22,28 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "platform_site.settings")
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
-from prometheus_client import Counter
 
 django_asgi = get_asgi_application()
 
-from common.errors import DomainError, Invalid, Unavailable  # noqa: E402
-from common.graphql import as_graphql_error  # noqa: E402  (models need the apps, which the line above has loaded)
+from common.errors import DomainError, Invalid, Unavailable  # noqa: E402  (what has models needs the apps, which the line above has loaded)
 from datasets.download import send_download  # noqa: E402
 from datasets.links import send_file  # noqa: E402
 from datasets.receive import receive_upload  # noqa: E402
 from platform_site import health  # noqa: E402
-from platform_site.askers import Asker, asker_of  # noqa: E402
+from platform_site.answers import Answer, as_json, refusal  # noqa: E402
+from platform_site.askers import asker_of  # noqa: E402
 from platform_site.browsers import for_browsers  # noqa: E402
-from platform_site.limits.pacing import Paces, TooFast  # noqa: E402
-from platform_site.limits.refusals import Refusals  # noqa: E402
-from platform_site.limits.requests import too_fast  # noqa: E402
+from platform_site.limits.excess import TOO_MANY_REQUESTS, hold_back, paces, refusals  # noqa: E402
 from platform_site.outage_log import SPARINGLY  # noqa: E402
 from platform_site.room import NoRoom, Room  # noqa: E402
 from platform_site.schema import schema  # noqa: E402
 from platform_site.sockets import GraphQLSocket  # noqa: E402
 from platform_site.turns import Spent  # noqa: E402
-from platform_site.web_threads import Answer, WebThreads  # noqa: E402
+from platform_site.web_threads import WebThreads  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 threads = WebThreads(get_wsgi_application(), settings.WEB_THREADS)
-refusals = Refusals()
-paces = Paces(settings.PACES_FILE, settings.SECRET_KEY.encode())
-held_back = asyncio.Semaphore(1_000)  # requests; each may have 128 KiB of its body here
 socket = GraphQLSocket.as_asgi(schema=schema)
 
 # Sockets live long, and by default each thousand more would have all that there is looked through, half a second at a time.
@@ -63,8 +56,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 20.0
-TOO_MANY_REQUESTS = 429
-HELD_BACK = Counter("platform_requests_held_back", "Requests that came faster than their rate.", ["outcome"])
 room = Room(shared_bytes=256 << 20, free_bytes=1 << 15)  # for bodies: whose they are is not known before they are here
 CLOSE = (b"connection", b"close")  # the rest of the body is not wanted
 BUSY = Unavailable("More is being asked than can be answered now; try again in a moment.", code="BUSY", retry_after_s=2)
@@ -105,10 +96,10 @@ class _BodyTooLarge(Exception):
 
 async def _answer(scope: Message, receive: Receive, send: Send, respond: Callable[..., Awaitable[None]]) -> None:
     """Have a request answered once its body is here: whoever sends one slowly must not hold a thread meanwhile."""
-    asker, found = asker_of(scope), None
+    asker, refused = asker_of(scope), None
     try:
         if _is_call(scope):
-            found = await _held_back(asker)  # before there is a whole body to hold
+            refused = await hold_back(asker)  # before there is a whole body to hold
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await _whole_body(scope, receive)
     except _Disconnected:
@@ -129,8 +120,8 @@ async def _answer(scope: Message, receive: Receive, send: Send, respond: Callabl
         message = f"The request was not complete within {BODY_TIMEOUT_S:.0f} seconds."
         await _refuse(send, 408, Invalid(message, code="BODY_TOO_SLOW"), CLOSE)
         return
-    if _is_call(scope) and (refusal := refusals.of(asker) or (found and _refusal_of(found))):
-        await _send(send, refusal)
+    if _is_call(scope) and (refused := refusals.of(asker) or refused):
+        await _send(send, refused)
         return
     # WSGI knows no body without a length, and one in chunks comes without
     headers = [
@@ -164,30 +155,6 @@ async def _by_asgi(scope: Message, body: bytes, receive: Receive, send: Any) -> 
         return whole.pop() if whole else await receive()
 
     await django_asgi(scope, replay, send)  # type: ignore[arg-type]
-
-
-async def _held_back(asker: Asker) -> TooFast | None:
-    """Wait until whoever is signed in has room in their rate. Returns why not, where too many wait already."""
-    credentials, _ = asker
-    if not credentials or refusals.of(asker):
-        return None
-    try:
-        delay_s = paces.take(asker, settings.REQUESTS_PER_MINUTE)
-    except TooFast as found:
-        HELD_BACK.labels("refused").inc()
-        return found
-    if delay_s:
-        if held_back.locked():
-            raise Spent
-        HELD_BACK.labels("waited").inc()
-        async with held_back:
-            await asyncio.sleep(delay_s)
-    return None
-
-
-def _refusal_of(found: TooFast) -> Answer:
-    error, headers = too_fast(found)
-    return _refusal(TOO_MANY_REQUESTS, error, *((name.encode(), value.encode()) for name, value in headers.items()))
 
 
 async def _in_a_thread(scope: Message, body: bytes, receive: Receive, send: Send) -> None:
@@ -227,25 +194,11 @@ def _retry_after(error: Unavailable) -> tuple[bytes, bytes]:
 
 
 async def _refuse(send: Send, status: int, error: DomainError, *headers: tuple[bytes, bytes]) -> None:
-    await _send(send, _refusal(status, error, *headers))
-
-
-def _refusal(status: int, error: DomainError, *headers: tuple[bytes, bytes]) -> Answer:
-    """In the shape of GraphQL's answers."""
-    shown = as_graphql_error(error)
-    content = {"data": None, "errors": [{"message": shown.message, "extensions": shown.extensions}]}
-    return _json(status, content, *headers)
+    await _send(send, refusal(status, error, *headers))
 
 
 async def _say(send: Send, status: int, content: dict[str, Any], *headers: tuple[bytes, bytes]) -> None:
-    await _send(send, _json(status, content, *headers))
-
-
-def _json(status: int, content: dict[str, Any], *headers: tuple[bytes, bytes]) -> Answer:
-    body = json.dumps(content).encode()
-    length = (b"content-length", str(len(body)).encode())
-    kind = (b"content-type", b"application/json")
-    return Answer(status, [kind, length, *headers], body)
+    await _send(send, as_json(status, content, *headers))
 
 
 async def _send(send: Send, answer: Answer) -> None:

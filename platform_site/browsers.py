@@ -5,7 +5,7 @@ Programs pay no attention to any of this; bearer tokens and scopes are what keep
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from django.conf import settings
@@ -57,7 +57,7 @@ def for_browsers(application: Application) -> Application:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": _completed(message.get("headers", ()), headers, sharing)}
+                message = {**message, "headers": _with(message.get("headers", ()), headers | sharing)}
             await send(message)
 
         if shared and b"access-control-allow-origin" in sharing and _is_preflight(scope):
@@ -74,7 +74,7 @@ def for_browsers(application: Application) -> Application:
     return answer
 
 
-def _sharing(scope: Message) -> dict[bytes, bytes]:
+def _sharing(scope: Mapping[str, Any]) -> dict[bytes, bytes]:
     """No cookies are sent along: nobody is known by them, outside of the admin."""
     origin = dict(scope["headers"]).get(b"origin", b"")
     if origin.decode("latin-1") not in settings.CORS_ORIGINS:
@@ -91,9 +91,14 @@ def _is_preflight(scope: Message) -> bool:
     return scope["method"] == "OPTIONS" and b"access-control-request-method" in dict(scope["headers"])
 
 
-def _completed(given: Any, defaults: dict[bytes, bytes], sharing: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+def completed(given: Any, scope: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer to a POST at /graphql."""
+    return _with(given, HEADERS | (_sharing(scope) if settings.CORS_ORIGINS else {}))
+
+
+def _with(given: Any, defaults: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     """What the application says itself stays as it is."""
     headers = list(given)
     said = {name.lower() for name, _ in headers}
-    headers += [(name, value) for name, value in (defaults | sharing).items() if name not in said or name == b"vary"]
+    headers += [(name, value) for name, value in defaults.items() if name not in said or name == b"vary"]
     return headers

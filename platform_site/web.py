@@ -23,6 +23,7 @@ from platform_site.protocol import BoundedProtocol
 logger = logging.getLogger(__name__)
 
 APPLICATION = "platform_site.asgi:application"
+DOOR = "platform_site.door:Door"
 TICKS_A_BEAT = 20  # of 0.1 s
 KINDS = ("counter", "histogram")  # of metrics that there are
 ROOM_BYTES = 2 << 20
@@ -50,7 +51,7 @@ def main() -> None:
         each.set_inheritable(False)
     config = uvicorn.Config(
         chosen.application,
-        http=BoundedProtocol,
+        http=DOOR if chosen.application == APPLICATION else BoundedProtocol,
         timeout_graceful_shutdown=3,  # open streams would hang a SIGTERM
         ws_per_message_deflate=False,
         ws_max_size=4_000_000,  # the most that sockets.MAX_MESSAGE_CHARACTERS can take

@@ -7,13 +7,13 @@ import contextvars
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from typing import Any
 
 from a2wsgi.wsgi import build_environ
 
+from platform_site.answers import Answer
 from platform_site.askers import Asker
 from platform_site.frames import with_room
 from platform_site.turns import Spent, Turns
@@ -21,13 +21,6 @@ from platform_site.turns import Spent, Turns
 PATIENCE_S = 10.0
 AT_WORK = 4
 LENT_S = 0.1
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
 
 
 class WebThreads:

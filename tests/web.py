@@ -25,10 +25,11 @@ from tests.processes import environment
 def serving(served: Any = None) -> Iterator[str]:
     """The URL it listens at: uvicorn with the options of `make up`, on any free port. `served` is another application."""
     from platform_site.asgi import application
+    from platform_site.door import Door
 
     config = uvicorn.Config(
         served or application,
-        http=BoundedProtocol,
+        http=BoundedProtocol if served else Door,
         log_config=None,
         lifespan="off",
         timeout_graceful_shutdown=1,

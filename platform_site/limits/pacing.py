@@ -64,24 +64,39 @@ class Paces:
         Whose rate is not known yet is held back by the usual one, and never refused for it.
         """
         mine, slot = self._slot_of(asker)
-        known = self._times[slot + 2] if self._owners[slot] == mine else 0.0
-        per_minute = int(known) if known >= 1 else usual_per_minute
+        known = self._known(mine, slot)
+        per_minute = known or usual_per_minute
         interval_s, now = 60 / per_minute, self._clock()
-        reaches = self._times[slot + 1]
-        # what a clock left that began anew, or another host's, holds nobody up
-        if not now < reaches <= now + _furthest_s(per_minute):
-            reaches = now
-        elif self._owners[slot] != mine:
+        reaches = self._reaches(slot, per_minute, now)
+        if reaches > now and self._owners[slot] != mine:
             return 0.0
         delay = reaches - now - (at_once(per_minute) - 1) * interval_s
         if delay > MOST_DELAY_S:
-            if known >= 1:
+            if known:
                 raise TooFast(per_minute, delay - MOST_DELAY_S)
             return MOST_DELAY_S
         self._times[slot + 2] = known
         self._owners[slot] = mine
         self._times[slot + 1] = reaches + (interval_s / HELD_SHARE if delay > 0 else interval_s)
         return max(0.0, delay)
+
+    def look(self, asker: Asker) -> TooFast | None:
+        """What `take` would raise now."""
+        mine, slot = self._slot_of(asker)
+        if not (per_minute := self._known(mine, slot)):
+            return None
+        now = self._clock()
+        wait_s = self._reaches(slot, per_minute, now) - now - (at_once(per_minute) - 1) * 60 / per_minute - MOST_DELAY_S
+        return TooFast(per_minute, wait_s) if wait_s > 0 else None
+
+    def _known(self, mine: int, slot: int) -> int:
+        """How many a minute they may make; 0 for not known."""
+        return int(self._times[slot + 2]) if self._owners[slot] == mine else 0
+
+    def _reaches(self, slot: int, per_minute: int, now: float) -> float:
+        """What a clock left that began anew, or another host's, holds nobody up."""
+        reaches = self._times[slot + 1]
+        return reaches if now < reaches <= now + _furthest_s(per_minute) else now
 
     def learn(self, asker: Asker, per_minute: int) -> None:
         """What they may do, as an answer said, which is at least one."""

@@ -6,8 +6,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from platform_site.answers import Answer
 from platform_site.askers import Asker
-from platform_site.web_threads import Answer
 
 HOLDS_S = 1.0
 

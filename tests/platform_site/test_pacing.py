@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from platform_site import asgi
 from platform_site.askers import Asker, asker_of
-from platform_site.limits import pacing, requests
+from platform_site.limits import excess, pacing, requests
 from platform_site.limits.pacing import AT_ONCE, HELD_SHARE, MOST_DELAY_S, Paces, TooFast, at_once
 from platform_site.limits.requests import burst_of
 from tests.cast import make_person
@@ -193,6 +193,28 @@ def test_without_room_for_the_file_each_process_has_its_own(
     assert "Each web process counts for itself who asks too fast" in caplog.text
 
 
+def taken(paces: Paces) -> TooFast | None:
+    try:
+        paces.take(ALICE, A_MINUTE)
+    except TooFast as found:
+        return found
+    return None
+
+
+def test_to_look_says_what_to_take_would_raise_and_counts_nothing(paces: Paces, clock: Clock) -> None:
+    assert paces.look(ALICE) is None  # whose rate is not known
+    knows(paces)
+    raised = 0
+    for _ in range(2 * AT_ONCE):
+        seen = [paces.look(ALICE) for _ in range(3)]
+        found = taken(paces)
+        raised += found is not None
+        assert [each and each.args for each in seen] == [found and found.args] * 3
+        clock.now += 0.001
+    assert 50 < raised < AT_ONCE
+    assert paces.look(BOB) is None
+
+
 def test_the_same_credentials_are_the_same_asker() -> None:
     def asker(authorization: bytes | None, client: tuple[str, int] | None = ("192.0.2.1", 1)) -> Asker:
         return asker_of({"headers": [(b"authorization", authorization)] if authorization else [], "client": client})
@@ -260,6 +282,6 @@ def test_no_more_are_held_back_than_may_be(quick: None, monkeypatch: pytest.Monk
     ada = make_person(f"ada-{uuid4().hex}")
     with serving() as site:
         assert [ask(site, ada.token).status_code for _ in range(5)] == [200] * 5
-        monkeypatch.setattr(asgi, "held_back", asgi.asyncio.Semaphore(0))
+        monkeypatch.setattr(excess, "_held_back", asyncio.Semaphore(0))
         answer = ask(site, ada.token)
     assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (503, "BUSY")

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from django.db import connection, transaction
 
+from platform_site.answers import Answer
 from platform_site.limits.refusals import HOLDS_S, Refusals
-from platform_site.web_threads import Answer
 from tests.cast import make_person, session_of
 from tests.web import serving
 
