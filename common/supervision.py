@@ -42,6 +42,7 @@ LOOK_EVERY_S = 0.2
 PROMPT_S = 4.0
 STOP_GRACE_S = 20.0
 STORE_PATIENCE_S = 15.0  # what is almost done may be ended before the worker leaves
+NICENESS = 5  # of a child beside its worker: where there are too few cores, requests come before jobs
 EXIT_LEASE_LOST = 76
 EXIT_HOST_BROKEN = 79
 BROKEN_PAUSE_S = 5.0
@@ -245,6 +246,8 @@ class _Attempt:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, child.pid, min(own + NICENESS, 19))
         except BaseException:
             os.close(writer)
             raise

@@ -25,7 +25,7 @@ from common.jobs import JobStatus, Lease, request_cancel
 from common.keeper import requeue_lost
 from common.leftovers import attempt_folder
 from common.presence import present
-from common.supervision import Refused, Work, work_through
+from common.supervision import NICENESS, Refused, Work, work_through
 from common.tenancy import operator
 from datasets.models import DatasetVersion
 from tests.cast import make_person
@@ -89,6 +89,11 @@ def test_a_child_that_succeeds_ends_the_job_with_its_result_and_all_its_events(v
         (7, "StatusChanged", None),
     ]
     assert not (django_settings.ATTEMPTS_ROOT / str(version.pk)).exists()
+
+
+def test_a_child_gives_way_to_whoever_answers_people(version: DatasetVersion) -> None:
+    work_through(DatasetVersion, working("priority"))
+    assert job(version).rows_kept == min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19)
 
 
 def test_a_failure_that_the_child_explains_is_the_jobs(version: DatasetVersion) -> None:
