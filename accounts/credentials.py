@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from uuid import UUID
+
 from django.contrib.auth.hashers import check_password
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 
-from accounts import throttles
+from accounts import audit, throttles
 from accounts.models import User
 from common.errors import DomainError, Invalid, NotSignedIn
-from common.tenancy import Principal
+from common.tenancy import Principal, in_scope, operator
 from common.text import is_storable
 
 # What a login for an unknown address is compared with, so that it takes as long as one for a known address: a random
@@ -32,16 +35,18 @@ def is_right(password: str, user: User | None) -> bool:
     return right and user is not None
 
 
-def confirmed(actor: Principal, password: str, field: str) -> User:
-    """The actor, who has typed their password once more.
+def confirmed(actor: Principal, password: str, field: str, *, log: UUID = audit.PLATFORM) -> User:
+    """The actor, who has typed their password once more. Whoever could not is in the log of what it was asked for.
 
-    Raises NotSignedIn for whoever is no user, WrongCredentials, and TooManyAttempts.
+    In a scope that entry is the caller's to commit. Raises NotSignedIn for whoever is no user, WrongCredentials, and TooManyAttempts.
     """
     user = User.objects.filter(pk=actor.user_id, is_active=True).first() if actor.user_id else None
     if user is None:
         raise NotSignedIn
     throttles.password_tried(user.email)
     if not is_right(password, user):
+        with nullcontext() if in_scope() else operator():
+            audit.record(log, actor=actor.name, action="password.refuse")
         raise wrong_password(field)
     return user
 

@@ -13,16 +13,17 @@ from accounts.standing import with_role_held
 from common.tenancy import Principal, operator
 
 
-@transaction.atomic
 def delete_organization(*, actor: Principal, organization: Organization, password: str) -> Organization:
     """Close it, with the actor's password: it is deleted, with all that belongs to it, once the grace period is over.
 
     Raises NotAllowed, WrongCredentials, and OrganizationClosing.
     """
     authorize(actor, Permission.DELETE_ORGANIZATION, organization.pk)
-    confirmed(actor, password, "password")  # takes a quarter of a second, so that nothing is held meanwhile
-    authorize(with_role_held(actor, organization.pk), Permission.DELETE_ORGANIZATION, organization.pk)
-    return close_organization(actor=actor, organization=organization)
+    # takes a quarter of a second, so that nothing is held meanwhile, and stays in the log when it is wrong
+    confirmed(actor, password, "password", log=organization.pk)
+    with transaction.atomic():
+        authorize(with_role_held(actor, organization.pk), Permission.DELETE_ORGANIZATION, organization.pk)
+        return close_organization(actor=actor, organization=organization)
 
 
 @transaction.atomic

@@ -61,7 +61,8 @@ def test_an_owner_restores_it_and_its_members_are_told(alice: Person, bob: Perso
 def test_the_password_is_asked_once_more(alice: Person) -> None:
     assert delete(alice, "not her password") == refusal("WRONG_CREDENTIALS", field="password")
     assert fresh(alice.organization).closes_at is None
-    assert mails_to(alice.user.email) == [] and log_of(alice.organization.pk) == []
+    assert mails_to(alice.user.email) == []
+    assert log_of(alice.organization.pk) == [("password.refuse", f"user:{alice.user.pk}", "")]
 
 
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.MEMBER, Role.VIEWER])

@@ -15,6 +15,7 @@ from accounts.models import AuditEntry, User
 from common.tenancy import operator
 from tests.accounts.mailbox import mails_to, token_in
 from tests.cast import PASSWORD, Person
+from tests.rows import global_id
 
 pytestmark = pytest.mark.django_db
 
@@ -79,3 +80,22 @@ def test_an_operator_who_comes_in_and_whoever_is_refused(alice: Person) -> None:
         ("session.refuse", "nobody", f"user:{alice.user.pk}", "192.0.2.9"),
         ("session.begin", f"user:{root.pk}", "", "192.0.2.9"),
     ]
+
+
+def test_whoever_does_not_know_the_password_that_is_asked_for_once_more(alice: Person) -> None:
+    change = "mutation ($input: ChangePasswordInput!) { changePassword(input: $input) { __typename } }"
+    account = "mutation ($input: DeleteAccountInput!) { deleteAccount(input: $input) { __typename } }"
+    organization = "mutation ($input: DeleteOrganizationInput!) { deleteOrganization(input: $input) { __typename } }"
+    hers, new = f"user:{alice.user.pk}", "another long password"
+    for document, given in [
+        (change, {"currentPassword": "wrong", "newPassword": new}),
+        (account, {"password": "wrong"}),
+        (organization, {"password": "wrong", "organizationId": global_id(alice.organization)}),
+    ]:
+        (answer,) = alice.data(document, input=given).values()
+        assert answer == {"__typename": "OperationInfo"}
+    assert [entry[:3] for entry in log()] == [("password.refuse", hers, "")] * 2
+    with operator():
+        of_hers = AuditEntry.objects.filter(organization_id=alice.organization.pk)
+        assert list(of_hers.values_list("action", "actor")) == [("password.refuse", hers)]
+        assert list(audit.verify(alice.organization.pk)) == list(audit.verify(audit.PLATFORM)) == []
