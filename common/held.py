@@ -157,6 +157,15 @@ class HeldJob:
 
         self._end(write)
 
+    def change(self, **changes: Any) -> None:
+        """Of what is the job's own, while it is ours."""
+
+        def write() -> None:
+            if not self._rows().update(**changes):
+                raise LeaseLost
+
+        self._surely(write)
+
     def ended(self) -> Any | None:
         """The job, if it has ended, whoever ended it."""
         job: Any = None

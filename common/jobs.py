@@ -158,6 +158,10 @@ class Job(models.Model):
         """The storage prefix of what its attempts store, each below its own fence."""
         raise NotImplementedError
 
+    def keeps(self) -> set[str]:
+        """Which folders below `artefacts` stay once it has ended."""
+        return {f"{self.fence:04d}"} if self.status == JobStatus.SUCCEEDED else set()
+
     def ended(self) -> None:
         """Called inside the terminal transition, whoever makes it."""
 

@@ -20,7 +20,7 @@ import psutil
 from django.conf import settings
 
 from common import blobs
-from common.jobs import Job, JobStatus
+from common.jobs import Job
 from common.tenancy import operator
 
 logger = logging.getLogger(__name__)
@@ -63,9 +63,9 @@ def kill_child(job: Job) -> None:
 
 def remove_what_it_left(job: Job) -> None:
     """Remove the work folder of a job that has ended, and what those of its attempts stored that did not make it."""
-    kept = f"{job.fence:04d}" if job.status == JobStatus.SUCCEEDED else None
+    kept = job.keeps()
     for name in blobs.folders(job.artefacts):
-        if name != kept:
+        if name not in kept:
             blobs.delete_folder(f"{job.artefacts}/{name}")
     shutil.rmtree(Path(settings.ATTEMPTS_ROOT) / str(job.pk), ignore_errors=True)
 

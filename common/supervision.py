@@ -77,6 +77,8 @@ class Work:
     store: Callable[[Path, dict[str, Any]], dict[str, Any]] = lambda folder, result: (
         result
     )  # before it, outside any transaction
+    keep: Callable[[Path], dict[str, Any]] = lambda folder: {}
+    """Called before it ends, well or badly: stores what somebody may want to go on from. Returns changes of the job's row."""
     environment: dict[str, str] = field(default_factory=dict)
     gives_way: Callable[[], bool] = lambda: False
     """Whether the worker is needed for something else: then the child is ended, and the job goes back to the queue."""
@@ -300,6 +302,9 @@ class _Attempt:
 
     def _conclude(self, code: int, result: dict[str, Any] | None) -> None:
         status = result and result["status"]
+        goes_on = self.stop or self.gives_way or status == "interrupted"
+        if status in ("succeeded", "failed") or self.cancelled or not goes_on:
+            self._keep()
         if status == "succeeded":
             with self._renewed(STORE_PATIENCE_S):
                 stored = self.work.store(self.folder, result or {})
@@ -325,6 +330,19 @@ class _Attempt:
                 self._last_words(),
             )
             self.job.try_again(f"Its process ended without a result ({_how(code)}).")
+
+    def _keep(self) -> None:
+        """How the job ends does not depend on it."""
+        try:
+            with self._renewed(STORE_PATIENCE_S):
+                changes = self.work.keep(self.folder)
+        except (*AWAY, CalledAway, LeaseLost):
+            raise
+        except Exception:
+            logger.exception("What %s %s came to could not be kept.", self.lease.model.__name__, self.lease.job_id)
+            return
+        if changes:
+            self.job.change(**changes)
 
     def _remove_what_it_stored(self) -> None:
         """Whoever has the job now knows nothing of it."""

@@ -174,6 +174,7 @@ WHITENOISE_AUTOREFRESH = not PRODUCTION
 AUTH_USER_MODEL = "accounts.User"
 LOGIN_REDIRECT_URL = "/admin/"  # who opens /admin/login/ itself names no page to go on to
 # Between the request to delete an organization or an account and its deletion.
+CHECKPOINT_DAYS = environment.number("CHECKPOINT_DAYS", 30, maximum=3650)
 CLOSING_DAYS = environment.number("CLOSING_DAYS", 7, maximum=3650)
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [

@@ -41,18 +41,65 @@ def start_run(
     base = catalogue.named(base_model) if base_model is not None else catalogue.default()
     if not base.available and base is not catalogue.default():
         raise catalogue.unavailable(base)
-    run = TrainingRun.objects.create(
-        organization_id=version.organization_id,
-        created_by_id=actor.user_id,
-        name=plain_text(name, "name", 150) if name is not None else f"{version.dataset.name[:130]} v{version.number}",
-        dataset_version=version,
-        base_model_name=base.name,
-        base_model_revision=base.revision,
-        config=config.to_json(),
+    return _queued(
+        TrainingRun(
+            organization_id=version.organization_id,
+            created_by_id=actor.user_id,
+            name=plain_text(name, "name", 150)
+            if name is not None
+            else f"{version.dataset.name[:130]} v{version.number}",
+            dataset_version=version,
+            base_model_name=base.name,
+            base_model_revision=base.revision,
+            config=config.to_json(),
+        )
     )
+
+
+@transaction.atomic
+def resume_run(*, actor: Principal, run: TrainingRun, epochs: float | None, max_steps: int | None) -> TrainingRun:
+    """Queue a run that goes on from where an ended one has stopped, with the same recipe, and a longer way if that is asked for.
+
+    Raises NotAllowed, QuotaExceeded as start_run does, ConfigError for a length that cannot be, and Invalid: RUN_NOT_ENDED, NO_CHECKPOINT,
+    NOTHING_LEFT, DATASET_DELETED, BASE_MODEL_UNAVAILABLE.
+    """
+    authorize(actor, Permission.START_RUN, run.organization_id)
+    before = TrainingRun.objects.select_for_update(no_key=True).get(pk=run.pk)  # its checkpoint stays until we name it
+    if not before.has_ended:
+        raise Invalid(
+            f"It is {before.status}, and goes on by itself: only a run that has ended is resumed.", code="RUN_NOT_ENDED"
+        )
+    if not before.checkpoint:
+        raise Invalid("It has no checkpoint to go on from, or not any more: start a new run.", code="NO_CHECKPOINT")
+    old = TrainingConfig.from_json(before.config)
+    longer = {"epochs": epochs, "max_steps": max_steps}
+    config = TrainingConfig.from_json(old.to_json() | {name: each for name, each in longer.items() if each is not None})
+    if before.status == JobStatus.SUCCEEDED and config == old:
+        raise Invalid(
+            "It has taken all its steps: ask for more epochs, or more maxSteps.", code="NOTHING_LEFT", field="epochs"
+        )
+    base = catalogue.named(before.base_model_name)
+    if not base.available and base is not catalogue.default():
+        raise catalogue.unavailable(base)
+    return _queued(
+        TrainingRun(
+            organization_id=before.organization_id,
+            created_by_id=actor.user_id,
+            name=before.name,
+            dataset_version=before.dataset_version,
+            base_model_name=before.base_model_name,
+            base_model_revision=before.base_model_revision,
+            config=config.to_json(),
+            resumed_from=before,
+        )
+    )
+
+
+def _queued(run: TrainingRun) -> TrainingRun:
+    run.save(force_insert=True)
     require_left(run.organization_id, UsageKind.TRAINING_SECONDS, UsageKind.STORAGE_BYTES)
     reserve(run.organization_id, UsageKind.RUNS, 1, key=run.usage_key)
-    hold(version, holder=run.usage_key, label=f"training run {run.name}")
+    hold(run.dataset_version, holder=run.usage_key, label=f"training run {run.name}")
     run.created()
     ring(TrainingRun.queue)
     return run

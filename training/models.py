@@ -48,6 +48,21 @@ class TrainingRun(Job):
     eval_loss = models.FloatField(null=True)
     tokens_per_second = models.FloatField(null=True)
     result = models.JSONField(null=True, help_text="What the trainer measured, and where.")
+    resumed_from = models.ForeignKey(
+        "self",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="resumed_by",
+        db_constraint=False,
+        help_text="The run whose checkpoint it began with.",
+    )
+    checkpoint = models.CharField(
+        max_length=100,
+        default="",
+        help_text="The folder below its artefacts of the state that it ended in, while that is kept.",
+    )
+    checkpoint_step = models.PositiveIntegerField(null=True)
+    checkpoint_bytes = models.BigIntegerField(null=True)
 
     queue = "training"
     event_model: ClassVar[type[JobEvent]] = TrainingRunEvent
@@ -76,12 +91,19 @@ class TrainingRun(Job):
     def how_far(self) -> str:
         return f"step {self.step}/{self.total_steps}" if self.total_steps else ""
 
+    def keeps(self) -> set[str]:
+        return super().keeps() | ({self.checkpoint} if self.checkpoint else set())
+
     def ended(self) -> None:
         """Settle what it has used, let its data go, and tell its creator, unless they ended it themselves."""
         release(self.organization_id, UsageKind.RUNS, key=self.usage_key)
         let_go(self.organization_id, holder=self.usage_key)
         if seconds := self.seconds_at_work():
             settle(self.organization_id, UsageKind.TRAINING_SECONDS, seconds, key=self.usage_key)
+        if self.checkpoint:
+            settle(
+                self.organization_id, UsageKind.STORAGE_BYTES, self.checkpoint_bytes or 0, key=self.checkpoint_usage_key
+            )
         for adapter in Adapter.objects.filter(training_run=self):
             settle(self.organization_id, UsageKind.STORAGE_BYTES, adapter.size_bytes, key=f"adapter:{adapter.pk}")
         if self.status != JobStatus.CANCELLED:
@@ -100,6 +122,10 @@ class TrainingRun(Job):
     @property
     def usage_key(self) -> str:
         return f"run:{self.pk}"
+
+    @property
+    def checkpoint_usage_key(self) -> str:
+        return f"checkpoint:{self.pk}"
 
     def operated(self, verb: str, actor: str) -> None:
         audit.record(self.organization_id, actor=actor, action=f"run.{verb}", target=f"run:{self.pk}")

@@ -41,6 +41,12 @@ CancelTrainingRunPayload = Annotated[
 ]
 
 
+ResumeTrainingRunPayload = Annotated[
+    TrainingRunType | QuotaExceededType | OperationInfo,
+    strawberry.union("ResumeTrainingRunPayload", description="The run that goes on, or why not."),
+]
+
+
 @strawberry.input(description="The QLoRA recipe. Defaults: NF4, rank 16, 2e-4, batch 4.")
 class TrainingConfigInput:
     epochs: float = strawberry.field(default=3, description="Passes over the training split.")
@@ -159,6 +165,26 @@ class TrainingMutation:
             name=input.name,
             config=config_of(input.config),
         )
+
+    @mutation(
+        "Go on from the checkpoint that an ended run has left, in a run of its own: with its recipe, and further if asked."
+    )
+    def resume_training_run(
+        self,
+        info: Info,
+        id: Id,
+        epochs: Annotated[
+            float | None, argument(description="In all, those of the old run included; null: as before.")
+        ] = None,
+        max_steps: Annotated[
+            int | None, argument(description="In all, those of the old run included; null: as before.")
+        ] = None,
+    ) -> ResumeTrainingRunPayload:
+        run = resolve(info, id, models.TrainingRun)
+        try:
+            return actions.resume_run(actor=info.context.actor, run=run, epochs=epochs, max_steps=max_steps)  # type: ignore[return-value]
+        except ConfigError as error:
+            raise Invalid(error.message, code="INVALID_CONFIG", field=error.field) from None
 
     @mutation("Stop a run, after it has saved a checkpoint.")
     def cancel_training_run(self, info: Info, id: Id) -> CancelTrainingRunPayload:

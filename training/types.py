@@ -158,6 +158,9 @@ class TrainingRunType(ModelNode):
     loss: float | None = strawberry_django.field(description="The newest step's loss.")
     eval_loss: float | None = strawberry_django.field(description="The newest validation loss.")
     tokens_per_second: float | None = strawberry_django.field(description="Unpadded tokens trained on a second.")
+    resumed_from: TrainingRunType | None = strawberry_django.field(
+        description="The run whose checkpoint it began with."
+    )
     adapter: AdapterType | None = strawberry_django.field(description="What it made, once it has succeeded.")
 
     @strawberry_django.field(description="The model that it starts from.", only=["base_model_name"])

@@ -88,6 +88,7 @@ OPERATIONS = {
     "cancelDatasetVersion": open_to(Permission.PROCESS_DATASET, id="DatasetVersion"),
     "deleteDataset": open_to(Permission.DELETE_DATASET, id="Dataset", answers="DATASET_IN_USE"),
     "startTrainingRun": open_to(Permission.START_RUN),
+    "resumeTrainingRun": open_to(Permission.START_RUN, id="TrainingRun", maxSteps=7),
     "cancelTrainingRun": open_to(Permission.CANCEL_RUN, id="TrainingRun"),
     "predict": open_to(Permission.PREDICT, answers="INFERENCE_UNAVAILABLE", prompt="def"),
     #

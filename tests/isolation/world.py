@@ -202,6 +202,9 @@ def _run(by: dict[str, Any], version: DatasetVersion, word: str) -> TrainingRun:
         config=TrainingConfig().to_json(),
         status="SUCCEEDED",
         result={"where": word},
+        checkpoint=f"{word}-checkpoint",
+        checkpoint_step=1,
+        checkpoint_bytes=1,
         **_texts_of_a_job(word),
     )
     step = {"step": 1, "total_steps": 1, "loss": 1.0, "learning_rate": 0.1}

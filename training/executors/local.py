@@ -10,12 +10,12 @@ from django.conf import settings
 from common import blobs
 from common.jobs import Lease
 from common.supervision import Refused, Work
+from common.tenancy import organizations_scope
 from datasets.files import key_of, manifest_of
 from datasets.models import DatasetVersion
-from training import catalogue
+from training import catalogue, checkpoints
 from training.models import Adapter, TrainingRun
 from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest, sha256_of
-from training.trainer.checkpoint import newest_whole
 
 TRAINER = "training.trainer"  # the module that an attempt runs as a process of its own
 
@@ -61,7 +61,7 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
             },
             "data": _fetch_splits(run.dataset_version, folder / "data"),
             "config": run.config,
-            "resume_from": _newest_checkpoint(folder),
+            "resume_from": _begin_with(run, folder),
             "device": settings.DEVICE,
             "threads": settings.TRAINER_THREADS or None,
             "adapter_name": run.name,
@@ -69,6 +69,7 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
         },
         store=store,
         succeeded=succeeded,
+        keep=lambda folder: checkpoints.keep(run, lease, folder),
     )
 
 
@@ -90,11 +91,14 @@ def _fetch_splits(version: DatasetVersion, folder: Path) -> dict[str, list[str]]
     return splits
 
 
-def _newest_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint that any earlier attempt at this job has left."""
-    found = [newest_whole(attempt / "checkpoints") for attempt in folder.parent.iterdir() if attempt != folder]
-    whole = [checkpoint for checkpoint in found if checkpoint is not None]
-    return str(max(whole, key=lambda checkpoint: checkpoint.step).folder) if whole else None
+def _begin_with(run: TrainingRun, folder: Path) -> str | None:
+    """The newest checkpoint of an earlier attempt, or else the one of the run that this one goes on from."""
+    newest = checkpoints.newest_of(folder)
+    if newest is None and run.resumed_from_id is not None:
+        with organizations_scope([run.organization_id]):
+            before = TrainingRun.objects.get(pk=run.resumed_from_id)
+        newest = checkpoints.fetch(before, folder / "resumed")
+    return str(newest.folder) if newest else None
 
 
 def _lineage(run: TrainingRun) -> dict[str, Any]:
