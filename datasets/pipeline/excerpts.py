@@ -9,9 +9,10 @@ import pyarrow as pa
 from datasets.pipeline.pii import Policy, scrub
 from datasets.pipeline.rows import MAX_EXCERPT_BYTES, Rejection, excerpt
 
-# Nothing that would be found begins here, and is cut off before it could be known.
 _LONGEST_CHARACTER_BYTES = 4
-_CUT_OFF = re.compile(r"(?:\+?\(?[0-9][0-9 .()/+-]*)?[^\s,;]*$")
+# What could be the beginning of something, read from its end: the last word, and a number before it. To look for where that begins
+# from the other side takes cubic time.
+_CUT_OFF = re.compile(r"[^\s,;]*(?:[0-9 .()/+-]*[0-9]\(?\+?)?")
 _MORE = "…"
 
 
@@ -32,6 +33,7 @@ def masked(rejections: list[Rejection], policy: Policy, key: bytes) -> list[Reje
 def _without_half_a_word(text: str) -> str:
     if len(text.encode()) <= MAX_EXCERPT_BYTES - _LONGEST_CHARACTER_BYTES:
         return text
-    cut_off = _CUT_OFF.search(text)
+    cut_off = _CUT_OFF.match(text[::-1])
     assert cut_off is not None  # if only the end itself
-    return text if cut_off[0].isalpha() or not cut_off[0] else text[: cut_off.start()] + _MORE
+    begin = len(text) - cut_off.end()
+    return text if begin == len(text) or text[begin:].isalpha() else text[:begin] + _MORE

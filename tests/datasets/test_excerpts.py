@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.pipeline.excerpts import masked
+from datasets.pipeline.excerpts import _without_half_a_word, masked
 from datasets.pipeline.pii import Action, Kind, Policy
 from datasets.pipeline.pii.placeholders import Placeholders
 from datasets.pipeline.rows import Reason, Rejection
@@ -74,6 +74,10 @@ PROSE = ("the quick brown fox jumps over the lazy dog and " * 7)[:300]
         ("call +49 30 90", "call …"),
         ("password='hun", "…"),
         ("one, two", "one, two"),
+        ("call +(49) 30-90/", "call …"),
+        ("3 times 1234", "3 times …"),
+        ("f(12 a, b) 1.5;", "f(12 a, b) 1.5;"),
+        ("1 2 3 abc", "…"),
     ],
 )
 def test_an_excerpt_that_is_cut_off_ends_before_what_could_be_half_of_something(end: str, shown: str) -> None:
@@ -81,6 +85,14 @@ def test_an_excerpt_that_is_cut_off_ends_before_what_could_be_half_of_something(
     assert of(begin + end) == begin + shown
     assert of(begin + end, Policy.nothing()) == begin + end
     assert of(begin[10:] + end) == begin[10:] + end  # it ends there by itself
+
+
+@pytest.mark.parametrize("unit", ["1", "1 ", "+(1", "a", "1a", "("])
+def test_an_end_is_looked_for_once_and_not_from_everywhere(unit: str) -> None:
+    """Steps that grew as the square of this text would be a hundred thousand million."""
+    begin = unit * (300_000 // len(unit))
+    assert _without_half_a_word(begin + ", x y zz") == begin + ", x y zz"
+    assert _without_half_a_word(begin + "; x-") == begin + "; …"
 
 
 def test_a_masked_excerpt_is_no_longer_than_others() -> None:
