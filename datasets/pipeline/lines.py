@@ -59,6 +59,9 @@ class Lines:
             np.concatenate([earlier.ends - begin, self.ends + len(kept)]),
         )
 
+    def chosen(self, numbers: Positions) -> Lines:
+        return Lines(self.data, self.starts[numbers], self.ends[numbers])
+
     def part(self, first: int, stop: int) -> Lines:
         return Lines(self.data, self.starts[first:stop], self.ends[first:stop])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -155,10 +155,19 @@ class Parsed:
     unfit: list[Rejection]  # records that make no row: a step that looks at rows tells of them
     rejections: list[Rejection]
     fields_of: Callable[[int], Mapping[str, Any]]  # a row's record as it stands in the upload, by the row's position
+    held_bytes: int = 0  # of memory that fields_of keeps: a short row may be all that a long piece of the upload has
 
     @property
     def records(self) -> int:
         return self.rows.num_rows + len(self.unfit)
+
+    def released(self) -> Parsed:
+        """The same; without a row nothing is kept that fields could be read from."""
+        return self if self.rows.num_rows else replace(self, fields_of=_no_fields, held_bytes=0)
+
+
+def _no_fields(place: int) -> Mapping[str, Any]:
+    raise IndexError(place)
 
 
 def joined(batches: list[Parsed]) -> Parsed:
@@ -176,6 +185,7 @@ def joined(batches: list[Parsed]) -> Parsed:
         [one for batch in batches for one in batch.unfit],
         [one for batch in batches for one in batch.rejections],
         fields_of,
+        sum(batch.held_bytes for batch in batches),
     )
 
 

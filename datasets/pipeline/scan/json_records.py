@@ -59,7 +59,7 @@ class Scan:
                 parts.append(Part(left[found == TAKEN], rows))
             statuses[left] = found
             left = left[found == OTHER]
-            some = Lines(lines.data, lines.starts[left], lines.ends[left])
+            some = lines.chosen(left)
         return Scanned(
             parts, np.flatnonzero(statuses == ODD), np.flatnonzero((statuses == BROKEN) | (statuses == OTHER))
         )
