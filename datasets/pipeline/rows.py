@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 1_000_000
 MAX_EXCERPT_BYTES = 300
+MAX_FIELD_BYTES = 100  # of the name of a rejection's field
 EXAMPLES = 3  # of what a step did
 BATCH_ROWS = 20_000  # a megabyte of one-letter lines is half a million rows
 
@@ -101,7 +102,7 @@ class Unusable(Exception):
 
 
 class Rejection(NamedTuple):
-    """A row that was left out, with its place. The excerpt holds at most 300 bytes."""
+    """A row that was left out, with its place. The excerpt holds at most 300 bytes, the name of the field 100."""
 
     line: int
     step: str
@@ -203,13 +204,16 @@ class Chunk(Protocol):
 def parse_rejection(
     line: int, reason: Reason, seen: bytes | str, *, source: str | None = None, field: str | None = None
 ) -> Rejection:
-    return Rejection(line, "parse", reason, excerpt(seen), field, source)
+    return Rejection(line, "parse", reason, excerpt(seen), _named(field), source)
 
 
 def unfit(line: int, error: Unusable, fields: Mapping[str, Any], source: str | None = None) -> Rejection:
     """A record that has not what a row needs, shown as its user knows it."""
-    named = excerpt(error.field, 100) if error.field is not None else None
-    return Rejection(line, "validate", error.reason, excerpt(_shown(fields)), named, source)
+    return Rejection(line, "validate", error.reason, excerpt(_shown(fields)), _named(error.field), source)
+
+
+def _named(field: str | None) -> str | None:
+    return excerpt(field, MAX_FIELD_BYTES) if field is not None else None
 
 
 def _shown(fields: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ from datasets.pipeline.lengths import Lengths
 from datasets.pipeline.near_duplicates import DropNearDuplicates
 from datasets.pipeline.near_known import KnownNear
 from datasets.pipeline.parent import DropKnown, Parent
-from datasets.pipeline.pii import Policy
+from datasets.pipeline.pii import Action, Policy
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.progress import Progress, StepReport, sorted_counts
 from datasets.pipeline.recipe import Format, PythonUnits, Recipe
@@ -190,7 +190,8 @@ class Run:
 
     def _first_pass(self, source_format: Format, columns: Columns, chunks: Iterator[Chunk]) -> None:
         recipe = self.recipe
-        clean = Clean(source_format is Format.PYTHON, self.upload.is_large).begin()
+        hidden = self.policy.of_excerpts().kinds(Action.MASK)
+        clean = Clean(source_format is Format.PYTHON, self.upload.is_large, hidden).begin()
         validate = Validate(columns, recipe.min_characters, recipe.max_characters).begin()
         validate = self.expecting.before(validate)
         dedup = (DropKnown(self.parent) if self.parent else ExactDedup()).begin() if recipe.exact_dedup else None
@@ -351,7 +352,7 @@ class Run:
         return ChildError("NO_USABLE_ROWS", f"None of the {total:,} rows can be used: {'; '.join(reasons)}.")
 
     def _example(self, reason: str) -> str:
-        first = self.first_rejections[reason]
+        [first] = excerpts.masked([self.first_rejections[reason]], self.policy, self.key)
         place = f"{excerpt(first.source, 60)}, line {first.line}" if first.source else f"line {first.line}"
         return f"first in {place}" + (f", field {first.field}" if first.field else "")
 
