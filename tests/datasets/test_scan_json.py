@@ -211,6 +211,10 @@ def test_what_is_broken_is_taken_by_nobody(raw: bytes) -> None:
     assert read([SHAPE, raw, SHAPE], PLAIN, Shapes(Scan())) == read([SHAPE, raw, SHAPE], PLAIN, Never())
 
 
+def test_a_record_shorter_than_what_is_looked_at_at_once_is_taken() -> None:
+    assert _taken([b'{"text":"a"}'], keys=frozenset({"text"})) == ([0], [])
+
+
 def test_a_group_is_text_or_an_integer_or_nothing() -> None:
     groups = [b'"g\\n"', b'""', b"null", b"0", b"-12", b"9" * 18]
     raws = [b'{"text": "a", "meta": ' + group + b"}" for group in groups]
