@@ -27,6 +27,7 @@ NEEDED, OPTIONAL, GROUP = 0, 1, 2  # text; text or null; text, null, or an integ
 MOST_DIGITS = 60  # of a number: with an exponent of two digits it is finite, and Python takes as many
 MOST_DEPTH = 32  # of a value without interest
 MOST_INNER_KEYS = 100  # of all objects around a place
+MOST_INNER_KEY_BYTES = 1_000  # each is compared with those before it
 _QUOTE, _BACKSLASH, _COLON, _COMMA, _BEGIN, _END, _FIRST_ITEM, _LAST_ITEM = b'"\\:,{}[]'
 _MINUS, _POINT, _ZERO, _NINE = b"-.09"
 _SPACE, _TAB, _NEWLINE, _RETURN = b" \t\n\r"
@@ -288,6 +289,8 @@ def _behind_inner_key(data: Any, place: int, end: int, names: Any, first: int, h
     if place < 0:
         return BROKEN
     size = place - 1 - begin
+    if size > MOST_INNER_KEY_BYTES:
+        return ODD
     for at in range(begin, begin + size):
         if data[at] == _BACKSLASH:
             return ODD
