@@ -15,18 +15,8 @@ from datasets.pipeline.columns import Columns
 from datasets.pipeline.flags import Positions
 from datasets.pipeline.lines import PADDING, Lines
 from datasets.pipeline.rows import MAX_LINE_BYTES
-from datasets.pipeline.scan.json_lines import (
-    BROKEN,
-    GROUP,
-    MOST_DEPTH,
-    MOST_INNER_KEYS,
-    NEEDED,
-    ODD,
-    OPTIONAL,
-    OTHER,
-    TAKEN,
-    scan,
-)
+from datasets.pipeline.scan.json_lines import GROUP, NEEDED, OPTIONAL, OTHER, TAKEN, scan
+from datasets.pipeline.scan.json_values import BROKEN, MOST_DEPTH, MOST_INNER_KEYS, ODD
 from datasets.pipeline.scan.vectors import WIDTH
 from datasets.pipeline.shapes import Part, Scanned
 
