@@ -37,9 +37,7 @@ def _closing(data: Any, place: int, limit: int) -> tuple[int, bool]:
     twice = False
     while place <= limit:
         plain = leading(data, place, _QUOTE, _RETURN, _TEXT)
-        if (
-            plain == WIDTH
-        ):  # not added as it was found: the processor would wait for it before it looks at the next ones
+        if plain == WIDTH:
             place += WIDTH
             continue
         place += plain

@@ -28,9 +28,7 @@ def _find(data: Any, size: int, found: Any) -> int:
     count, place = 0, 0
     while True:
         ahead = leading(data, place, _NEWLINE, _NEWLINE, _LEAST)
-        if (
-            ahead == WIDTH
-        ):  # not added as it was found: the processor would wait for it before it looks at the next ones
+        if ahead == WIDTH:
             place += WIDTH
             if place >= size:
                 return count

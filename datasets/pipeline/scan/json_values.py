@@ -99,9 +99,7 @@ def write_text(data: Any, place: int, into: Any, at: int) -> tuple[int, int]:
     while True:
         copy(data, place, into, at)
         plain = leading(data, place, QUOTE, BACKSLASH, FIRST)
-        if (
-            plain == WIDTH
-        ):  # not added as it was found: the processor would wait for it before it looks at the next ones
+        if plain == WIDTH:
             place += WIDTH
             at += WIDTH
             continue

@@ -33,9 +33,7 @@ def _find(data: Any, bounds: Any, found: Any) -> int:
         place, end = bounds[text], bounds[text + 1]
         while place < end:
             plain = leading(data, place, _DELETE, _DELETE, _SPACE)
-            if (
-                plain == WIDTH
-            ):  # not added as it was found: the processor would wait for it before it looks at the next ones
+            if plain == WIDTH:
                 place += WIDTH
                 continue
             place += plain
