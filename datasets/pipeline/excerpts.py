@@ -44,7 +44,7 @@ def are_shown(places: Sequence[tuple[str, int, int]], hidden: frozenset[Kind]) -
     """Of each text[begin:end] whether nothing of these kinds is in it, neither where that was found nor where it stands again."""
     if not hidden:
         return [True] * len(places)
-    around = [(text[max(0, begin - SEARCHED_AROUND) : end + SEARCHED_AROUND]) for text, begin, end in places]
+    around = [text[max(0, begin - SEARCHED_AROUND) : end + SEARCHED_AROUND] for text, begin, end in places]
     shown = [True] * len(places)
     for number, start, stop, _ in find(pa.array(around, pa.large_string()), hidden):
         text, begin, end = places[number]

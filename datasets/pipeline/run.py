@@ -46,9 +46,7 @@ from datasets.pipeline.upload import Upload
 SAMPLED_ROWS = 10_000
 BATCH_RECORDS, BATCH_BYTES = 1_000, 1 << 18  # smaller ones, as of small files, are joined
 HELD_BYTES = 16 << 20  # unless they keep so much of the upload for what they may have to show of it
-KEPT_UNREADABLE = (
-    10_000  # records before the first that can be read; where there are more, the upload is read once more
-)
+KEPT_UNREADABLE = 10_000  # records before the first that can be read: of more, the upload is read once more
 
 FIRST_PASS = ("parse", "clean", "validate", "dedup_exact")
 SECOND_PASS = ("dedup_near", "split", "pii", "bias", "store")

@@ -14,7 +14,7 @@ from typing import Any
 
 from datasets.pipeline.compiled import compiled, part
 from datasets.pipeline.scan.utf8 import wide
-from datasets.pipeline.scan.vectors import WIDTH, copy, leading
+from datasets.pipeline.scan.vectors import WIDTH, copy, leading, seek
 
 _QUOTE, _NEWLINE, _RETURN, _SPACE, _TAB, _LINE_TAB, _FORM_FEED = b'"\n\r \t\v\f'
 _CONTROLS = 0x20  # bytes below it
@@ -36,11 +36,7 @@ def _closing(data: Any, place: int, limit: int) -> tuple[int, bool]:
     """(the quote that closes a field, or -1; whether there are two in place of one) from the first byte behind the opening one on."""
     twice = False
     while place <= limit:
-        plain = leading(data, place, _QUOTE, _RETURN, _TEXT)
-        if plain == WIDTH:
-            place += WIDTH
-            continue
-        place += plain
+        place = seek(data, place, limit + 1, _QUOTE, _RETURN, _TEXT)
         if place > limit:
             break
         byte = data[place]
@@ -65,11 +61,7 @@ def _closing(data: Any, place: int, limit: int) -> tuple[int, bool]:
 def _border(data: Any, place: int, delimiter: int) -> int:
     """What ends the field without quotes that begins at `place`: a delimiter or the end of a line; -1 for what it may not hold."""
     while True:
-        plain = leading(data, place, delimiter, _QUOTE, _CONTROLS)
-        if plain == WIDTH:
-            place += WIDTH
-            continue
-        place += plain
+        place = seek(data, place, len(data), delimiter, _QUOTE, _CONTROLS)
         byte = data[place]
         if byte in (delimiter, _NEWLINE):
             return place

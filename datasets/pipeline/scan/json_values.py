@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.pipeline.compiled import part
 from datasets.pipeline.scan.utf8 import wide
-from datasets.pipeline.scan.vectors import WIDTH, copy, leading
+from datasets.pipeline.scan.vectors import WIDTH, copy, leading, seek
 
 BROKEN, ODD = -1, -3
 
@@ -136,11 +136,7 @@ def write_text(data: Any, place: int, into: Any, at: int) -> tuple[int, int]:
 def _behind_text(data: Any, place: int) -> int:
     """The same, without a word of what it says."""
     while True:
-        plain = leading(data, place, QUOTE, BACKSLASH, FIRST)
-        if plain == WIDTH:
-            place += WIDTH
-            continue
-        place += plain
+        place = seek(data, place, len(data), QUOTE, BACKSLASH, FIRST)
         byte = data[place]
         if byte == BACKSLASH:
             if _ESCAPED[data[place + 1]] != 0:

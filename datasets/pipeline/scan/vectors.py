@@ -1,9 +1,6 @@
 """Bytes looked at and copied 32 at a time, which the processor does in a few instructions.
 
 Neither checks bounds: from `place` on, and from `at` on, there have to be WIDTH bytes.
-
-Where `leading` has found nothing, WIDTH is added to the place, and not what it says: for that the processor would wait before it looks at
-the next bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +12,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from datasets.pipeline.compiled import part
 
 WIDTH = 32
 
@@ -39,6 +38,17 @@ def leading(_: Any, data: Any, place: Any, one: Any, other: Any, first: Any) -> 
         return builder.cttz(mask, ir.Constant(ir.IntType(1), 1))
 
     return types.int64(data, types.int64, types.int64, types.int64, types.int64), code
+
+
+@part
+def seek(data: Any, place: int, end: int, one: int, other: int, first: int) -> int:
+    """The first place from `place` on at which `leading` stops; one from `end` on where it does not before."""
+    while place < end:
+        ahead = leading(data, place, one, other, first)
+        if ahead < WIDTH:
+            return place + ahead
+        place += WIDTH  # and not `ahead`: for that the processor would wait before it looks at the next bytes
+    return place
 
 
 @intrinsic
