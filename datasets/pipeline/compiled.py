@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import re
 import shutil
 import tempfile
@@ -32,6 +33,8 @@ UNUSED_DAYS = 7
 """What was compiled of other sources, of an earlier version or of one that stands beside this one, goes if nobody has used it so long."""
 _OF_SOURCES = re.compile(r"[0-9a-f]{16}")
 _OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+_NOT_KEPT = (RuntimeError, OSError, EOFError, pickle.UnpicklingError)
+"""The folder cannot be written any more, the disk is full, or what is there is not whole."""
 
 part: Callable[[Loop], Loop] = numba.njit(**_OPTIONS)
 """Compiled into each loop that calls it, and kept with it."""
@@ -44,7 +47,7 @@ def compiled(*signatures: str) -> Callable[[Loop], Loop]:
         if _is_kept:
             try:
                 return numba.njit(list(signatures), cache=True, **_OPTIONS)(loop)
-            except (RuntimeError, OSError):  # its folder cannot be written any more, or the disk is full
+            except _NOT_KEPT:
                 pass
         return numba.njit(list(signatures), **_OPTIONS)(loop)
 
@@ -75,8 +78,8 @@ def _keep_by_sources(root: Path) -> bool:
 
 def remove_unused(root: Path, used: Path, since: float) -> None:
     """Remove what `root` holds of other sources than `used`, if nobody has used it `since` then. Who begins to just now compiles anew."""
-    for folder in root.iterdir():
-        with suppress(FileNotFoundError):  # another one removes them, too
+    with suppress(OSError):  # another one removes them, too
+        for folder in root.iterdir():
             if folder != used and _OF_SOURCES.fullmatch(folder.name) and folder.stat().st_mtime < since:
                 shutil.rmtree(folder, ignore_errors=True)
 

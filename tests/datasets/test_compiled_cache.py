@@ -58,6 +58,20 @@ def test_where_numba_finds_no_place_below_it_nothing_is_kept(tmp_path: Path) -> 
     assert _kept_beside_the_sources() == before
 
 
+def test_what_is_kept_and_not_whole_is_not_taken(tmp_path: Path) -> None:
+    _ran(tmp_path)
+    kept = [*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")]
+    assert len(kept) == 2
+    for path in kept:
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        assert _ran(tmp_path) == "[1, 3] 0\n"
+        path.write_bytes(b"")
+        assert _ran(tmp_path) == "[1, 3] 0\n"
+        path.write_bytes(content)
+    assert _ran(tmp_path) == "[1, 3] 1\n"
+
+
 def test_on_a_disk_without_room_nothing_is_kept(tmp_path: Path) -> None:
     assert _ran(tmp_path, "full") == "[1, 3] 0\n"
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size]
