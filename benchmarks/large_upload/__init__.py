@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -127,10 +127,9 @@ def _made(client: Client, version_id: str) -> dict[str, Any]:
 def _asking(url: str, token: str, run: str) -> Iterator[list[tuple[float, float, bool]]]:
     """(when it was due, how long it took from then, whether it was answered) of requests that come evenly, one connection's."""
     asked: list[tuple[float, float, bool]] = []
-    stopped = threading.Event()
     body = {"query": RUN, "variables": {"id": run}}
 
-    def ask() -> None:
+    def ask(stopped: threading.Event) -> None:
         with httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False) as client:
             due = time.monotonic()
             while not stopped.is_set():
@@ -139,29 +138,32 @@ def _asking(url: str, token: str, run: str) -> Iterator[list[tuple[float, float,
                 asked.append((due, time.monotonic() - due, answer.status_code == 200 and "errors" not in answer.json()))
                 due += 1 / REQUESTS_PER_SECOND
 
-    thread = threading.Thread(target=ask, name="asking")
-    thread.start()
-    try:
+    with _meanwhile(ask, "asking"):
         yield asked
-    finally:
-        stopped.set()
-        thread.join()
 
 
 @contextmanager
 def _web_memory(home: Path) -> Iterator[list[int]]:
     """Bytes of their own, of all web processes together, sampled from before the block until after it."""
     web = [psutil.Process(each.pid) for each in process_table.table(home) if role_of(each.role) == "web"]
-    samples, stopped = [_own_bytes(web)], threading.Event()
+    samples = [_own_bytes(web)]
 
-    def sample() -> None:
+    def sample(stopped: threading.Event) -> None:
         while not stopped.wait(SAMPLE_EVERY_S):
             samples.append(_own_bytes(web))
 
-    thread = threading.Thread(target=sample, name="memory")
+    with _meanwhile(sample, "memory"):
+        yield samples
+
+
+@contextmanager
+def _meanwhile(work: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """`work` in a thread of its own, which is told where the block ends, and waited for."""
+    stopped = threading.Event()
+    thread = threading.Thread(target=work, args=(stopped,), name=name)
     thread.start()
     try:
-        yield samples
+        yield
     finally:
         stopped.set()
         thread.join()

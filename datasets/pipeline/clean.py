@@ -17,15 +17,23 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets.pipeline.arrays import bounds_of, bytes_of
+from datasets.pipeline.excerpts import are_shown
+from datasets.pipeline.flags import Positions
+from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.rows import CONTENT, EXAMPLES, Example, Outcome, excerpt, marked
 
 EXAMPLE_CONTEXT = 20  # characters before what was changed
+EXCERPT_BYTES = 100
+LOOKED_AT = 2 * EXAMPLES  # of a batch
+MOST_OF_ONE = 3  # characters that NFC makes of one
 
 _LINE_END = re.compile(r"\r\n?")
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
@@ -57,11 +65,12 @@ def _strip_before_breaks(text: str) -> str:
 class Clean:
     """Cleans the text of rows, unless they are source code that came as such.
 
-    `is_large`: whether a compiled loop pays for its start.
+    `is_large`: whether a compiled loop pays for its start. `hidden`: what no example of a change may show.
     """
 
     is_source: bool
     is_large: bool = False
+    hidden: frozenset[Kind] = frozenset()
 
     name = "clean"
 
@@ -71,11 +80,11 @@ class Clean:
         if self.is_large:
             from datasets.pipeline.scan.suspects import suspects
 
-            return partial(_apply, suspects)
-        return partial(_apply, _suspects_among_texts)
+            return partial(_apply, suspects, _Examples(self.hidden))
+        return partial(_apply, _suspects_among_texts, _Examples(self.hidden))
 
 
-def _apply(suspects: Callable[[pa.StringArray], list[int]], rows: pa.Table) -> Outcome:
+def _apply(suspects: Callable[[pa.StringArray], list[int]], examples: _Examples, rows: pa.Table) -> Outcome:
     changed = np.zeros(rows.num_rows, np.bool_)
     before = rows
     for place, name in enumerate(CONTENT):
@@ -93,10 +102,10 @@ def _apply(suspects: Callable[[pa.StringArray], list[int]], rows: pa.Table) -> O
             rows = rows.set_column(place, rows.schema.field(name), texts)
             changed |= mask
     places = np.flatnonzero(changed)
-    examples = [_example(before, rows, place) for place in places[:EXAMPLES].tolist()]
+    shown = examples.of(before, rows, places)
     if len(places):
         rows = marked(rows, pa.array(changed), Clean.name)
-    return Outcome(rows, changed=len(places), examples=examples)
+    return Outcome(rows, changed=len(places), examples=shown)
 
 
 def _cleaned(column: pa.StringArray, clean_one: Callable[[str], str], suspects: list[int]) -> dict[int, str]:
@@ -134,10 +143,41 @@ def _suspects(column: pa.StringArray, is_json: bool) -> list[int]:
     return suspects
 
 
-def _example(before: pa.Table, after: pa.Table, place: int) -> Example:
+class _Examples:
+    """The first few changes in all, passing over those beside which something stands that must not be seen."""
+
+    def __init__(self, hidden: frozenset[Kind]) -> None:
+        self._hidden, self._left = hidden, EXAMPLES
+
+    def of(self, before: pa.Table, after: pa.Table, places: Positions) -> list[Example]:
+        if not self._left:
+            return []
+        changes = [_change(before, after, place) for place in places[:LOOKED_AT].tolist()]
+        sides = [(change.old, change.start, change.start + EXCERPT_BYTES) for change in changes]
+        # something that an invisible character had cut in two is found once it is whole
+        sides += [(change.new, change.start, change.start + MOST_OF_ONE * EXCERPT_BYTES) for change in changes]
+        shown = are_shown(sides, self._hidden)
+        fine = [old and new for old, new in zip(shown[: len(changes)], shown[len(changes) :], strict=True)]
+        examples = [change.example() for change in compress(changes, fine)][: self._left]
+        self._left -= len(examples)
+        return examples
+
+
+class _Change(NamedTuple):
+    line: int
+    source: str | None
+    old: str
+    new: str
+    start: int  # shortly before both begin to differ
+
+    def example(self) -> Example:
+        old, new = (excerpt(text[self.start :], EXCERPT_BYTES) for text in (self.old, self.new))
+        return Example(self.line, self.source, old, new)
+
+
+def _change(before: pa.Table, after: pa.Table, place: int) -> _Change:
     old, new = (table.slice(place, 1).to_pylist()[0] for table in (before, after))
     name = next(name for name in CONTENT if old[name] != new[name])
     pairs = enumerate(zip(old[name], new[name], strict=False))
     differs = next((at for at, (one, other) in pairs if one != other), min(len(old[name]), len(new[name])))
-    start = max(0, differs - EXAMPLE_CONTEXT)
-    return Example(old["line"], old["source"], excerpt(old[name][start:], 100), excerpt(new[name][start:], 100))
+    return _Change(old["line"], old["source"], old[name], new[name], max(0, differs - EXAMPLE_CONTEXT))

@@ -24,6 +24,8 @@ from datasets.pipeline.rows import (
     unfit,
 )
 
+_VALUE_BYTES = 64  # of a text of one's own, without its characters, and of the place that it is kept in
+
 
 class CsvRecords:
     """Records of a table, and what is none of its lines."""
@@ -38,6 +40,11 @@ class CsvRecords:
     @property
     def size(self) -> int:
         return len(self._lines)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of memory that the values take, roughly."""
+        return sum(_VALUE_BYTES * len(values) + sum(map(len, values)) for values in self._values)
 
     @property
     def room(self) -> int:
@@ -86,7 +93,8 @@ class CsvRecords:
         if columns.group in self.header:
             groups = self.column(columns.group)
             arrays["group"] = pc.if_else(pc.equal(groups, ""), pa.scalar(None, pa.string()), groups)
-        return Parsed(table({**arrays, "line": self.numbers()}, self.size), [], self.rejections, self._fields)
+        rows = table({**arrays, "line": self.numbers()}, self.size)
+        return Parsed(rows, [], self.rejections, self._fields, self.held_bytes)
 
     def _one_by_one(self, columns: Columns) -> Parsed:
         """Chats; and records of a zip's member that lacks what the columns of another one have."""
@@ -99,7 +107,7 @@ class CsvRecords:
             except Unusable as error:
                 without_row.append(unfit(int(line), error, fields))
         kept = pa.Table.from_pylist(rows, schema=ROWS)
-        return Parsed(kept, without_row, self.rejections, lambda row: self._fields(places[row]))
+        return Parsed(kept, without_row, self.rejections, lambda row: self._fields(places[row]), self.held_bytes)
 
     def _fields(self, place: int) -> dict[str, str]:
         return dict(zip(self.header, self.values(place), strict=True))

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,9 +75,8 @@ class Expecting:
             return then(batch)
         mask = np.zeros(size, np.bool_)
         mask[left] = True
-        rest = Parsed(
-            batch.rows.filter(pa.array(mask)), batch.unfit, batch.rejections, lambda place: batch.fields_of(left[place])
-        )
+        rows = batch.rows.filter(pa.array(mask))
+        rest = replace(batch, rows=rows, fields_of=lambda place: batch.fields_of(left[place]))
         outcome = then(rest)
         return Outcome(outcome.kept, [*rejections, *outcome.rejections], outcome.changed, outcome.examples)
 

@@ -47,7 +47,9 @@ class JsonRecords:
         parts, left = self._shapes.decode(self._records, self._numbers, columns)
         strict = self._strictly(left, columns)
         rows, positions = in_order([*parts, strict[0]])
-        return Parsed(rows, strict[1], strict[2], lambda place: decode_object(self._records[positions[place]]))
+        raw = self._records.chosen(positions)  # and not the places of all lines, which a line break may be all of
+        held = len(raw.data) + raw.starts.nbytes + raw.ends.nbytes
+        return Parsed(rows, strict[1], strict[2], lambda place: decode_object(raw[place]), held)
 
     def _strictly(self, left: Positions, columns: Columns) -> tuple[Part, list[Rejection], list[Rejection]]:
         """(rows, what makes no row, what cannot be read) of the records at these positions, one by one."""

@@ -59,6 +59,9 @@ class Lines:
             np.concatenate([earlier.ends - begin, self.ends + len(kept)]),
         )
 
+    def chosen(self, numbers: Positions) -> Lines:
+        return Lines(self.data, self.starts[numbers], self.ends[numbers])
+
     def part(self, first: int, stop: int) -> Lines:
         return Lines(self.data, self.starts[first:stop], self.ends[first:stop])
 
@@ -68,7 +71,8 @@ class Lines:
 
     @property
     def padded(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The bytes: at least PADDING stands behind the last line's end."""
+        """The bytes, of which at least as many as PADDING has stand behind the end of the last of these lines; the first of them is a line
+        feed, and the others may be whatever follows."""
         if len(self) and int(self.ends.max()) + len(PADDING) <= len(self.data):
             return self.codes
         return np.frombuffer(self.data + PADDING, np.uint8)

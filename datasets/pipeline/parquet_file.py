@@ -131,7 +131,8 @@ class ParquetRecords:
         left = np.setdiff1d(np.arange(self._batch.num_rows), quick.positions, assume_unique=True)
         slow, without_row, rejections = self._one_by_one(left, columns)
         rows, positions = in_order([quick, slow])
-        return Parsed(rows, without_row, rejections, lambda place: self._shown(int(positions[place])))
+        held = self._batch.get_total_buffer_size()
+        return Parsed(rows, without_row, rejections, lambda place: self._shown(int(positions[place])), held)
 
     def _quick(self, columns: Columns) -> Part:
         """The rows of plain text, all at once: those with nothing about them that needs a closer look."""

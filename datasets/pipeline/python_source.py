@@ -55,7 +55,8 @@ class Pieces:
         return [self._fields(place) for place in range(min(most, len(self._columns["line"])))]
 
     def parsed(self, _: Columns) -> Parsed:
-        return Parsed(table(self._columns, len(self._columns["line"])), [], self._rejections, self._fields)
+        rows = table(self._columns, len(self._columns["line"]))
+        return Parsed(rows, [], self._rejections, self._fields, rows.nbytes)
 
     def _fields(self, place: int) -> dict[str, Any]:
         return {name: self._columns[name][place] for name in (*self._contents, "group")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 1_000_000
 MAX_EXCERPT_BYTES = 300
+MAX_FIELD_BYTES = 100  # of the name of a rejection's field
 EXAMPLES = 3  # of what a step did
 BATCH_ROWS = 20_000  # a megabyte of one-letter lines is half a million rows
 
@@ -101,7 +102,7 @@ class Unusable(Exception):
 
 
 class Rejection(NamedTuple):
-    """A row that was left out, with its place. The excerpt holds at most 300 bytes."""
+    """A row that was left out, with its place. The excerpt holds at most 300 bytes, the name of the field 100."""
 
     line: int
     step: str
@@ -155,10 +156,19 @@ class Parsed:
     unfit: list[Rejection]  # records that make no row: a step that looks at rows tells of them
     rejections: list[Rejection]
     fields_of: Callable[[int], Mapping[str, Any]]  # a row's record as it stands in the upload, by the row's position
+    held_bytes: int = 0  # of memory that fields_of keeps: a short row may be all that a long piece of the upload has
 
     @property
     def records(self) -> int:
         return self.rows.num_rows + len(self.unfit)
+
+    def released(self) -> Parsed:
+        """The same; without a row nothing is kept that fields could be read from."""
+        return self if self.rows.num_rows else replace(self, fields_of=_no_fields, held_bytes=0)
+
+
+def _no_fields(place: int) -> Mapping[str, Any]:
+    raise IndexError(place)
 
 
 def joined(batches: list[Parsed]) -> Parsed:
@@ -176,6 +186,7 @@ def joined(batches: list[Parsed]) -> Parsed:
         [one for batch in batches for one in batch.unfit],
         [one for batch in batches for one in batch.rejections],
         fields_of,
+        sum(batch.held_bytes for batch in batches),
     )
 
 
@@ -193,13 +204,16 @@ class Chunk(Protocol):
 def parse_rejection(
     line: int, reason: Reason, seen: bytes | str, *, source: str | None = None, field: str | None = None
 ) -> Rejection:
-    return Rejection(line, "parse", reason, excerpt(seen), field, source)
+    return Rejection(line, "parse", reason, excerpt(seen), _named(field), source)
 
 
 def unfit(line: int, error: Unusable, fields: Mapping[str, Any], source: str | None = None) -> Rejection:
     """A record that has not what a row needs, shown as its user knows it."""
-    named = excerpt(error.field, 100) if error.field is not None else None
-    return Rejection(line, "validate", error.reason, excerpt(_shown(fields)), named, source)
+    return Rejection(line, "validate", error.reason, excerpt(_shown(fields)), _named(error.field), source)
+
+
+def _named(field: str | None) -> str | None:
+    return excerpt(field, MAX_FIELD_BYTES) if field is not None else None
 
 
 def _shown(fields: Mapping[str, Any]) -> str:

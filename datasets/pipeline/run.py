@@ -30,7 +30,7 @@ from datasets.pipeline.lengths import Lengths
 from datasets.pipeline.near_duplicates import DropNearDuplicates
 from datasets.pipeline.near_known import KnownNear
 from datasets.pipeline.parent import DropKnown, Parent
-from datasets.pipeline.pii import Policy
+from datasets.pipeline.pii import Action, Policy
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.progress import Progress, StepReport, sorted_counts
 from datasets.pipeline.recipe import Format, PythonUnits, Recipe
@@ -45,6 +45,8 @@ from datasets.pipeline.upload import Upload
 
 SAMPLED_ROWS = 10_000
 BATCH_RECORDS, BATCH_BYTES = 1_000, 1 << 18  # smaller ones, as of small files, are joined
+HELD_BYTES = 16 << 20  # unless they keep so much of the upload for what they may have to show of it
+KEPT_UNREADABLE = 10_000  # records before the first that can be read: of more, the upload is read once more
 
 FIRST_PASS = ("parse", "clean", "validate", "dedup_exact")
 SECOND_PASS = ("dedup_near", "split", "pii", "bias", "store")
@@ -87,13 +89,13 @@ class Run:
         self.progress.start(self.reports["parse"])
         with self._timed("parse"):
             source_format, chunks = self.upload.open()
-            columns, read = self._columns(source_format, chunks)
+            columns, chunks = self._columns(source_format, chunks)
         with self.upload.path.open("rb") as file:
             source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         parent = self.parent.fingerprint if self.parent else None
         writer = VersionWriter(self.attempt.folder / "version", source_sha256)
         try:
-            self._first_pass(source_format, columns, chain(read, chunks))
+            self._first_pass(source_format, columns, chunks)
             index = self._second_pass(writer)
         finally:
             clear(self.attempt.folder)
@@ -160,26 +162,34 @@ class Run:
                 "rows of its own, it need not borrow theirs."
             )
 
-    def _columns(self, source_format: Format, chunks: Iterator[Chunk]) -> tuple[Columns, list[Chunk]]:
-        """The columns, by the first chunk that has records, and what was read until then."""
-        read: list[Chunk] = []
+    def _columns(self, source_format: Format, chunks: Iterator[Chunk]) -> tuple[Columns, Iterator[Chunk]]:
+        """The columns, by the first chunk that has records, and all chunks."""
         if source_format is Format.PYTHON:
             if self.recipe.python_units is PythonUnits.MODULES:
-                return Columns(text="text", group="group"), read
-            return Columns(prompt="prompt", completion="completion", group="group"), read
+                return Columns(text="text", group="group"), chunks
+            return Columns(prompt="prompt", completion="completion", group="group"), chunks
+        read: list[Chunk] = []
+        kept = 0
         for chunk in chunks:
+            self.attempt.check_stop()
             sample = chunk.sample(SAMPLED_ROWS)
             if sample:
                 columns = resolve_columns(self.recipe.columns, sample)
                 chosen = ", ".join(f"{role} from '{excerpt(name, 60)}'" for role, name in columns.to_json().items())
                 self.attempt.events.log(f"Columns: {chosen}.")
-                return columns, [*read, chunk]
-            read.append(_Unreadable(chunk))
-        return Columns(), read
+                return columns, self.upload.again() if kept > KEPT_UNREADABLE else chain(read, [chunk], chunks)
+            if kept <= KEPT_UNREADABLE:
+                unreadable = _Unreadable(chunk)
+                read.append(unreadable)
+                kept += 1 + unreadable.size
+                if kept > KEPT_UNREADABLE:
+                    read.clear()
+        return Columns(), self.upload.again() if kept > KEPT_UNREADABLE else iter(read)
 
     def _first_pass(self, source_format: Format, columns: Columns, chunks: Iterator[Chunk]) -> None:
         recipe = self.recipe
-        clean = Clean(source_format is Format.PYTHON, self.upload.is_large).begin()
+        hidden = self.policy.of_excerpts().kinds(Action.MASK)
+        clean = Clean(source_format is Format.PYTHON, self.upload.is_large, hidden).begin()
         validate = Validate(columns, recipe.min_characters, recipe.max_characters).begin()
         validate = self.expecting.before(validate)
         dedup = (DropKnown(self.parent) if self.parent else ExactDedup()).begin() if recipe.exact_dedup else None
@@ -261,15 +271,16 @@ class Run:
     def _batches(self, columns: Columns, chunks: Iterator[Chunk]) -> Iterator[Parsed]:
         """What was parsed, in batches that are worth a step's while."""
         waiting: list[Parsed] = []
-        records = size = 0
+        records = size = held = 0
         share = 0.0
         for batch, share in self._parsed(columns, chunks):
             waiting.append(batch)
             records += batch.records + len(batch.rejections)
             size += batch.rows.nbytes
-            if records >= BATCH_RECORDS or size >= BATCH_BYTES:
+            held += batch.held_bytes
+            if records >= BATCH_RECORDS or size >= BATCH_BYTES or held >= HELD_BYTES:
                 yield joined(waiting)
-                waiting, records, size = [], 0, 0
+                waiting, records, size, held = [], 0, 0, 0
             self.progress.advance(share)
         if waiting:
             yield joined(waiting)
@@ -281,7 +292,7 @@ class Run:
                 chunk = next(chunks, None)
                 if chunk is None:
                     return
-                batch = chunk.parsed(columns)
+                batch = chunk.parsed(columns).released()
             self.reports["parse"].count(batch.records + len(batch.rejections), batch.records, batch.rejections)
             yield batch, chunk.progress
 
@@ -339,7 +350,7 @@ class Run:
         return ChildError("NO_USABLE_ROWS", f"None of the {total:,} rows can be used: {'; '.join(reasons)}.")
 
     def _example(self, reason: str) -> str:
-        first = self.first_rejections[reason]
+        [first] = excerpts.masked([self.first_rejections[reason]], self.policy, self.key)
         place = f"{excerpt(first.source, 60)}, line {first.line}" if first.source else f"line {first.line}"
         return f"first in {place}" + (f", field {first.field}" if first.field else "")
 
@@ -357,7 +368,11 @@ class _Unreadable:
 
     def __init__(self, chunk: Chunk) -> None:
         self.progress = chunk.progress
-        self._parsed = chunk.parsed(Columns())
+        self._parsed = chunk.parsed(Columns()).released()
+
+    @property
+    def size(self) -> int:
+        return len(self._parsed.rejections)
 
     def sample(self, _: int) -> list[Mapping[str, Any]]:
         return []

@@ -35,6 +35,7 @@ from datasets.pipeline.rows import MAX_LINE_BYTES, Unusable
 
 MAX_SHAPES = 8
 MAX_KEYS = 100
+MAX_KEY_BYTES = 10_000  # of all of them: a compiled loop compares each one that stands in a record with those that may
 MAX_DEPTH = 50
 MAX_RUN = 16  # lines decoded in one call: of those before a broken one half are decoded in vain
 
@@ -284,7 +285,9 @@ def _groups(columns: Columns, values: Mapping[str, list[Any]], fine: Flags) -> l
 
 
 def _is_plain(keys: frozenset[str]) -> bool:
-    """Whether msgspec takes such keys, and each is written with two quotes."""
-    return 0 < len(keys) <= MAX_KEYS and all(
-        key and "\\" not in key and '"' not in key and key.isprintable() for key in keys
+    """Whether msgspec takes such keys, each is written with two quotes, and to compare them costs no more than to read a record."""
+    return (
+        0 < len(keys) <= MAX_KEYS
+        and all(key and "\\" not in key and '"' not in key and key.isprintable() for key in keys)
+        and sum(len(key.encode()) for key in keys) <= MAX_KEY_BYTES
     )

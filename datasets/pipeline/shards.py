@@ -1,6 +1,6 @@
 """Writes a version: zstd Parquet for each split and for the rejections, and manifest.json last.
 
-The same rows give the same bytes, on every attempt. A folder without a manifest is not a version.
+The same upload gives the same bytes, on every attempt. A folder without a manifest is not a version.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SAMPLES = "samples.json"
 
 
 class Shard:
-    """One Parquet file, written in row groups whose bounds depend on the rows alone."""
+    """One Parquet file. Its row groups end where a batch does: the same rows in the same batches give the same bytes."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.rows = 0

@@ -43,7 +43,12 @@ class Upload:
         self._attempt.events.log(f"Reading {excerpt(self._name, 100)} as {found}.")
         if found is Format.PYTHON and self._recipe.columns != ColumnMapping():
             raise ChildError("COLUMN_UNKNOWN", "Python source has no columns to map. Leave the columns out.")
-        return found, self._chunks(content, found)
+        self._opened = content, found
+        return found, self.again()
+
+    def again(self) -> Iterator[Chunk]:
+        """Its chunks from the first one on, once it is open."""
+        return self._chunks(*self._opened)
 
     def clear(self) -> None:
         """Remove what was unpacked."""

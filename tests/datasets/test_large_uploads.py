@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from datasets.pipeline import upload
 from platform_site.engines.place import ROOT
+from tests.datasets.again import pass_again
 from tests.datasets.pipelines import Version, order, process, zipped
 
-HERE = Path(__file__).parent
 ROWS = [
     *({"prompt": f"def f{number}():\n", "completion": f"    return {number} # she\n"} for number in range(40)),
     {"prompt": "caf\u00e9 \U0001f600", "completion": 'say "a"\t\\n'},
@@ -104,12 +102,6 @@ def test_two_processes_at_once_compile_for_an_empty_cache(tmp_path: Path) -> Non
 
 def test_no_index_is_out_of_bounds(tmp_path: Path) -> None:
     """Compiled once more, with each index checked, the tests of the loops pass: none is read or written beside an array."""
-    env: dict[str, Any] = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    files = [
-        str(HERE / name) for name in ("test_scan_json.py", "test_scan_csv.py", "test_bias_loops.py", "test_clean.py")
-    ]
-    others = "not each_byte and not each_escape and not generated_records"  # which take a minute
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", others]
-    ran = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert ran.returncode == 0, ran.stdout
-    assert "113 passed" in ran.stdout
+    files = ["test_scan_json.py", "test_scan_csv.py", "test_bias_loops.py", "test_clean.py"]
+    others = ["each_byte", "each_escape", "generated_records"]  # which take a minute
+    pass_again(files, others, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from datasets.pipeline.columns import Columns
 from datasets.pipeline.lines import Lines
 from datasets.pipeline.rows import MAX_LINE_BYTES
-from datasets.pipeline.scan.json_lines import MOST_DEPTH, MOST_INNER_KEYS
 from datasets.pipeline.scan.json_records import Scan
-from datasets.pipeline.shapes import Shapes
+from datasets.pipeline.scan.json_values import MOST_DEPTH, MOST_INNER_KEY_BYTES, MOST_INNER_KEYS
+from datasets.pipeline.shapes import MAX_KEY_BYTES, Shapes
 from tests.datasets.test_fast_and_strict import CHAT, PAIR, TEXT, Never, line, read
 
 KEYS = frozenset({"text", "meta"})
@@ -140,6 +140,7 @@ def test_each_escape_ends_as_it_does_strictly() -> None:
         b'{"a": {"a": 1}, "b": {"a": 1}, "": 2, "\xc3\xa9": [{"a": 1}, {"a": 2}]}',
         b"[" * MOST_DEPTH + b"0" + b"]" * MOST_DEPTH,
         b'{' + b",".join(b'"k%d":%d' % (number, number) for number in range(MOST_INNER_KEYS)) + b"}",
+        b'{"' + b"k" * MOST_INNER_KEY_BYTES + b'": 1}',
     ],
 )  # fmt: skip
 def test_what_is_common_is_taken(value: bytes) -> None:
@@ -155,6 +156,7 @@ def test_what_is_common_is_taken(value: bytes) -> None:
         b"[" * (MOST_DEPTH + 1) + b"0" + b"]" * (MOST_DEPTH + 1),
         b'{"\\u0061": 1}',
         b"{" + b",".join(b'"k%d":%d' % (number, number) for number in range(MOST_INNER_KEYS + 1)) + b"}",
+        b'{"' + b"k" * (MOST_INNER_KEY_BYTES + 1) + b'": 1}',
     ],
 )
 def test_what_it_does_not_understand_is_left_to_a_decoder(value: bytes) -> None:
@@ -209,6 +211,26 @@ def test_what_it_does_not_understand_is_left_to_a_decoder(value: bytes) -> None:
 def test_what_is_broken_is_taken_by_nobody(raw: bytes) -> None:
     assert _taken([SHAPE, raw, SHAPE]) == ([0, 2], [])
     assert read([SHAPE, raw, SHAPE], PLAIN, Shapes(Scan())) == read([SHAPE, raw, SHAPE], PLAIN, Never())
+
+
+def test_a_shape_with_long_keys_is_left_to_the_strict_decoder() -> None:
+    """Of a hundred keys that differ in their last byte each would be compared with all of the others, in each record."""
+    asked: list[frozenset[str]] = []
+
+    def noting(lines: Lines, numbers: Any, columns: Columns, shapes: Any) -> None:
+        asked.extend(shapes)
+
+    shapes = Shapes(noting)
+    shapes.learn({"text": "a", "k" * (MAX_KEY_BYTES - 4): 1})
+    shapes.learn({"text": "a", "k" * (MAX_KEY_BYTES - 3): 1})
+    shapes.learn({"text": "a", "\u00e9" * (MAX_KEY_BYTES // 2 - 2): 1})
+    shapes.learn({"text": "a", "\u00e9" * (MAX_KEY_BYTES // 2 - 1): 1})
+    shapes.decode(Lines.of([SHAPE]), np.arange(1), PLAIN)
+    assert [sorted(len(key.encode()) for key in keys) for keys in asked] == [[4, MAX_KEY_BYTES - 4]] * 2
+
+
+def test_a_record_shorter_than_what_is_looked_at_at_once_is_taken() -> None:
+    assert _taken([b'{"text":"a"}'], keys=frozenset({"text"})) == ([0], [])
 
 
 def test_a_group_is_text_or_an_integer_or_nothing() -> None:

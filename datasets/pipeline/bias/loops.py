@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import pyarrow as pa
 
 from datasets.pipeline.bias.lexicon import Lexicon
-from datasets.pipeline.compiled import compiled
+from datasets.pipeline.compiled import compiled, part
 
 _SLOTS = 1 << 12  # more than ten for each word, so that few are asked for
 _FACTOR, _MASK = 16_777_619, (1 << 32) - 1  # FNV-1a of 32 bits, in numbers of 64
@@ -21,8 +20,6 @@ _SPACE, _HYPHEN = b" -"
 _LOWER = np.zeros(256, np.uint8)  # of what words are made of; 0 for all else
 for _byte in b"abcdefghijklmnopqrstuvwxyz0123456789_":
     _LOWER[_byte] = _LOWER[ord(chr(_byte).upper())] = _byte
-
-_part = numba.njit(nogil=True, boundscheck=False, error_model="numpy")  # of the loop below, and kept with it
 
 
 class Terms:
@@ -60,7 +57,7 @@ class Terms:
         return places[meanings >= 0], meanings[meanings >= 0]
 
 
-@_part
+@part
 def _slot(hashes: Any, key: int) -> int:
     """Where this hash is, or would be: there are far more slots than hashes."""
     slot = key & (_SLOTS - 1)
@@ -76,7 +73,7 @@ def _hash(word: bytes) -> int:
     return found
 
 
-@_part
+@part
 def _stands_there(data: Any, place: int, end: int, letters: Any, begin: int, stop: int) -> bool:
     size = stop - begin
     if place + size > end or (place + size < end and _LOWER[data[place + size]] != 0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -16,6 +16,7 @@ from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.pii.masking import mask_row, replacement
 from datasets.pipeline.pii.placeholders import Placeholders
 from datasets.pipeline.pii.preview import AROUND_CHARACTERS
+from datasets.pipeline.pii.standing import Values
 
 
 @dataclass(frozen=True)
@@ -43,23 +44,26 @@ def masked_places(
     chosen[wanted] = True
     placeholders, found = Placeholders(key), []
     for row, group in groupby(findings.of_rows(chosen), lambda one: one.row):
-        for place in _places(texts[row].as_py(), row, list(group), placeholders):
-            if room[place.kind] > 0:
-                room[place.kind] -= 1
-                found.append(place)
+        for place in _places(texts[row].as_py(), row, list(group), placeholders, room):
+            room[place.kind] -= 1
+            found.append(place)
         if not any(left > 0 for left in room.values()):
             break
     return found
 
 
-def _places(text: str, row: int, found: list[Finding], placeholders: Placeholders) -> Iterator[MaskedPlace]:
+def _places(
+    text: str, row: int, found: list[Finding], placeholders: Placeholders, room: Mapping[Kind, int]
+) -> Iterator[MaskedPlace]:
     masked = mask_row(text, found, placeholders)
-    values = {text[each.start : each.end] for each in found}
+    values = Values(text[each.start : each.end] for each in found)
     for finding, (start, end, kind) in zip(found, masked.places, strict=True):
+        if room.get(kind, 0) <= 0:
+            continue
         sign, _, closing = replacement(text, finding, placeholders)  # what of the value stays around its placeholder
         head, tail = masked.text[max(0, start - AROUND_CHARACTERS) : start], masked.text[end : end + AROUND_CHARACTERS]
         shown = hint(kind, text[finding.start : finding.end])
         before = f"{head.removesuffix(sign)}{shown}{tail.removeprefix(closing)}"
         after = f"{head}{masked.text[start:end]}{tail}"
-        if not any(value in before or value in after for value in values):
+        if not (values.stand_in(before) or values.stand_in(after)):
             yield MaskedPlace(row, kind, before, after)

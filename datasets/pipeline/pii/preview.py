@@ -12,6 +12,7 @@ from datasets.pipeline.pii.findings import Findings
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.pii.masking import mask_row
 from datasets.pipeline.pii.placeholders import Placeholders
+from datasets.pipeline.pii.standing import Values
 
 AROUND_CHARACTERS = 40
 
@@ -40,8 +41,8 @@ def _previews(
     for row, group in groupby(findings, lambda one: one.row):
         found, text = list(group), texts[row].as_py()
         masked = mask_row(text, found, placeholders)
-        values = {text[each.start : each.end] for each in found}
+        values = Values(text[each.start : each.end] for each in found)
         for start, end, kind in masked.places:
             excerpt = masked.text[max(0, start - around) : end + around]
-            if not any(value in excerpt for value in values):
+            if not values.stand_in(excerpt):
                 yield Preview(row, kind, excerpt)

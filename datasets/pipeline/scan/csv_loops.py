@@ -6,28 +6,23 @@ single records.
 
 Indices. A line is data[start:stop], and data[stop] is a line feed, behind the last one, too. So a field without quotes ends there at
 the latest; within quotes no place behind the last line's end is used. WIDTH bytes are there from wherever that may have gone.
-
-All loops are in this one file: what is kept of compiled code is dropped where its file changes, whatever it calls.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numba
-
-from datasets.pipeline.compiled import compiled
-from datasets.pipeline.scan.vectors import WIDTH, copy, leading
+from datasets.pipeline.compiled import compiled, part
+from datasets.pipeline.scan.utf8 import wide
+from datasets.pipeline.scan.vectors import WIDTH, copy, leading, seek
 
 _QUOTE, _NEWLINE, _RETURN, _SPACE, _TAB, _LINE_TAB, _FORM_FEED = b'"\n\r \t\v\f'
 _CONTROLS = 0x20  # bytes below it
 _TEXT = 1  # all but NUL
 _LEAST = -128  # no byte is less
 
-_part = numba.njit(nogil=True, boundscheck=False, error_model="numpy")  # of a loop below, and kept with it
 
-
-@_part
+@part
 def _is_blank(data: Any, place: int, stop: int) -> bool:
     while place < stop:
         if data[place] not in (_SPACE, _TAB, _RETURN, _NEWLINE, _LINE_TAB, _FORM_FEED):
@@ -36,42 +31,12 @@ def _is_blank(data: Any, place: int, stop: int) -> bool:
     return True
 
 
-@_part
-def _is_continuation(byte: int) -> bool:
-    return 0x80 <= byte <= 0xBF
-
-
-@_part
-def _wide(data: Any, place: int) -> int:
-    """How many bytes the character at `place` has, which is none of ASCII; 0 where it is no UTF-8 (RFC 3629, section 4)."""
-    first, second = data[place], data[place + 1]
-    if first < 0xC2 or first > 0xF4 or not _is_continuation(second):
-        return 0
-    if first < 0xE0:
-        return 2
-    if (first == 0xE0 and second < 0xA0) or (first == 0xED and second > 0x9F):
-        return 0
-    if not _is_continuation(data[place + 2]):
-        return 0
-    if first < 0xF0:
-        return 3
-    if (first == 0xF0 and second < 0x90) or (first == 0xF4 and second > 0x8F):
-        return 0
-    return 4 if _is_continuation(data[place + 3]) else 0
-
-
-@_part
+@part
 def _closing(data: Any, place: int, limit: int) -> tuple[int, bool]:
     """(the quote that closes a field, or -1; whether there are two in place of one) from the first byte behind the opening one on."""
     twice = False
     while place <= limit:
-        plain = leading(data, place, _QUOTE, _RETURN, _TEXT)
-        if (
-            plain == WIDTH
-        ):  # not added as it was found: the processor would wait for it before it looks at the next ones
-            place += WIDTH
-            continue
-        place += plain
+        place = seek(data, place, limit + 1, _QUOTE, _RETURN, _TEXT)
         if place > limit:
             break
         byte = data[place]
@@ -85,22 +50,18 @@ def _closing(data: Any, place: int, limit: int) -> tuple[int, bool]:
                 break
             place += 2
         else:
-            size = _wide(data, place)
+            size = wide(data, place)
             if size == 0:
                 break
             place += size
     return -1, twice
 
 
-@_part
+@part
 def _border(data: Any, place: int, delimiter: int) -> int:
     """What ends the field without quotes that begins at `place`: a delimiter or the end of a line; -1 for what it may not hold."""
     while True:
-        plain = leading(data, place, delimiter, _QUOTE, _CONTROLS)
-        if plain == WIDTH:
-            place += WIDTH
-            continue
-        place += plain
+        place = seek(data, place, len(data), delimiter, _QUOTE, _CONTROLS)
         byte = data[place]
         if byte in (delimiter, _NEWLINE):
             return place
@@ -111,13 +72,13 @@ def _border(data: Any, place: int, delimiter: int) -> int:
         if byte < 0x80:
             place += 1
         else:
-            size = _wide(data, place)
+            size = wide(data, place)
             if size == 0:
                 return -1
             place += size
 
 
-@_part
+@part
 def _record(
     data: Any, place: int, limit: int, delimiter: int, columns: int, begins: Any, ends: Any, twice: Any, at: int
 ) -> tuple[int, int]:

@@ -37,6 +37,12 @@ class ScannedRecords(CsvRecords):
     def size(self) -> int:
         return int(self._counts[0])
 
+    @property
+    def held_bytes(self) -> int:
+        return sum(
+            each.nbytes for each in (self._data, self._begins, self._ends, self._twice, self._firsts, self._wrong)
+        )
+
     def take_stretch(self, unread: Unread, dialect: Dialect) -> None:
         if not self._data.size:
             self._begin(unread)

@@ -9,7 +9,7 @@ import numpy as np
 from datasets.pipeline.compiled import compiled
 from datasets.pipeline.flags import Positions
 from datasets.pipeline.lines import PADDING
-from datasets.pipeline.scan.vectors import WIDTH, leading
+from datasets.pipeline.scan.vectors import seek
 
 _NEWLINE = 0x0A
 _LEAST = -128  # no byte is less
@@ -27,15 +27,7 @@ def _find(data: Any, size: int, found: Any) -> int:
     """How many of data[:size] are line feeds; `found` says where. Behind them there are WIDTH bytes more."""
     count, place = 0, 0
     while True:
-        ahead = leading(data, place, _NEWLINE, _NEWLINE, _LEAST)
-        if (
-            ahead == WIDTH
-        ):  # not added as it was found: the processor would wait for it before it looks at the next ones
-            place += WIDTH
-            if place >= size:
-                return count
-            continue
-        place += ahead
+        place = seek(data, place, size, _NEWLINE, _NEWLINE, _LEAST)
         if place >= size:
             return count
         found[count] = place

@@ -15,18 +15,8 @@ from datasets.pipeline.columns import Columns
 from datasets.pipeline.flags import Positions
 from datasets.pipeline.lines import PADDING, Lines
 from datasets.pipeline.rows import MAX_LINE_BYTES
-from datasets.pipeline.scan.json_lines import (
-    BROKEN,
-    GROUP,
-    MOST_DEPTH,
-    MOST_INNER_KEYS,
-    NEEDED,
-    ODD,
-    OPTIONAL,
-    OTHER,
-    TAKEN,
-    scan,
-)
+from datasets.pipeline.scan.json_lines import GROUP, NEEDED, OPTIONAL, OTHER, TAKEN, scan
+from datasets.pipeline.scan.json_values import BROKEN, MOST_DEPTH, MOST_INNER_KEYS, ODD
 from datasets.pipeline.scan.vectors import WIDTH
 from datasets.pipeline.shapes import Part, Scanned
 
@@ -59,7 +49,7 @@ class Scan:
                 parts.append(Part(left[found == TAKEN], rows))
             statuses[left] = found
             left = left[found == OTHER]
-            some = Lines(lines.data, lines.starts[left], lines.ends[left])
+            some = lines.chosen(left)
         return Scanned(
             parts, np.flatnonzero(statuses == ODD), np.flatnonzero((statuses == BROKEN) | (statuses == OTHER))
         )

@@ -10,7 +10,7 @@ import pyarrow as pa
 from datasets.pipeline.arrays import bounds_of, bytes_of
 from datasets.pipeline.compiled import compiled
 from datasets.pipeline.lines import PADDING
-from datasets.pipeline.scan.vectors import WIDTH, leading
+from datasets.pipeline.scan.vectors import seek
 
 _TAB, _NEWLINE, _SPACE, _DELETE = b"\t\n \x7f"
 _COMPOSES, _CONTROLS, _CONTROLS_END = 0xCC, 0xC2, 0xA0  # as clean.py has them
@@ -32,13 +32,7 @@ def _find(data: Any, bounds: Any, found: Any) -> int:
     for text in range(len(bounds) - 1):
         place, end = bounds[text], bounds[text + 1]
         while place < end:
-            plain = leading(data, place, _DELETE, _DELETE, _SPACE)
-            if (
-                plain == WIDTH
-            ):  # not added as it was found: the processor would wait for it before it looks at the next ones
-                place += WIDTH
-                continue
-            place += plain
+            place = seek(data, place, end, _DELETE, _DELETE, _SPACE)
             if place >= end:
                 break
             byte = data[place]

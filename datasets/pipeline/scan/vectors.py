@@ -1,8 +1,6 @@
 """Bytes looked at and copied 32 at a time, which the processor does in a few instructions.
 
 Neither checks bounds: from `place` on, and from `at` on, there have to be WIDTH bytes.
-
-numba drops what it keeps of a loop where the loop's own file changes, and knows nothing of this one: whoever changes this changes those.
 """
 
 from __future__ import annotations
@@ -15,6 +13,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from datasets.pipeline.compiled import part
+
 WIDTH = 32
 
 _BYTE, _PLACE = ir.IntType(8), ir.IntType(64)
@@ -25,18 +25,30 @@ Code = tuple[Any, Callable[..., Any]]
 @intrinsic
 def leading(_: Any, data: Any, place: Any, one: Any, other: Any, first: Any) -> Code:
     """leading(data, place, one, other, first): how many of the WIDTH bytes from data[place] on stand before the first that is `one`,
-    `other`, less than `first`, or not ASCII."""
+    `other`, or less than `first`, where a byte beyond ASCII counts as what it is less 256: a `first` from 0 on is above all of these, and
+    -128 above none."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         seen = builder.load(_vector_at(context, builder, signature, arguments, 0), align=1)
         one, other, first = (_everywhere(builder, argument) for argument in arguments[2:])
         found = builder.or_(builder.icmp_unsigned("==", seen, one), builder.icmp_unsigned("==", seen, other))
-        found = builder.or_(found, builder.icmp_signed("<", seen, first))  # beyond ASCII a byte is less than 0
+        found = builder.or_(found, builder.icmp_signed("<", seen, first))
         mask = builder.zext(builder.bitcast(found, _MASK), _PLACE)
         mask = builder.or_(mask, ir.Constant(_PLACE, 1 << WIDTH))
         return builder.cttz(mask, ir.Constant(ir.IntType(1), 1))
 
     return types.int64(data, types.int64, types.int64, types.int64, types.int64), code
+
+
+@part
+def seek(data: Any, place: int, end: int, one: int, other: int, first: int) -> int:
+    """The first place from `place` on at which `leading` stops; one from `end` on where it does not before."""
+    while place < end:
+        ahead = leading(data, place, one, other, first)
+        if ahead < WIDTH:
+            return place + ahead
+        place += WIDTH  # and not `ahead`: for that the processor would wait before it looks at the next bytes
+    return place
 
 
 @intrinsic
@@ -58,6 +70,7 @@ def _vector_at(context: Any, builder: Any, signature: Any, arguments: Any, numbe
 
 
 def _everywhere(builder: Any, byte: Any) -> Any:
+    """A vector of the lowest eight bits of a number, WIDTH times."""
     single = builder.insert_element(
         ir.Constant(_VECTOR, ir.Undefined), builder.trunc(byte, _BYTE), ir.Constant(ir.IntType(32), 0)
     )
