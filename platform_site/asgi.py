@@ -108,10 +108,6 @@ async def _answer(scope: Message, receive: Receive, send: Send, respond: Callabl
         message = "A request takes at most 2 MB; files are sent to an upload ticket's url."
         await _refuse(send, 413, Invalid(message, code="BODY_TOO_LARGE"), CLOSE)
         return
-    except Spent:
-        logger.warning("As many requests are held back as may be.", extra=SPARINGLY)
-        await _refuse(send, 503, BUSY, _retry_after(BUSY), CLOSE)
-        return
     except NoRoom:
         logger.warning("As many bodies of requests are on their way as there is room for.", extra=SPARINGLY)
         await _refuse(send, 503, BUSY, _retry_after(BUSY), CLOSE)

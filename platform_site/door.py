@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from django.conf import settings
+
 import platform_site.asgi  # noqa: F401  (what comes next needs what it has loaded)
 from platform_site.answers import Answer
 from platform_site.askers import asker_of
@@ -22,9 +24,15 @@ UNREAD_BYTES = 1 << 16  # whoever does not take their answers waits like everybo
 class Door(BoundedProtocol):
     _refusal: Answer | None = None
     """Of the request whose body is on its way."""
+    _thrown_away = 0
+    """Bytes of that body."""
+
+    def on_message_begin(self) -> None:
+        self._unset_keepalive_if_required()  # it came with the same bytes as one that was refused
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._refusal = self._refused()
+        self._refusal, self._thrown_away = self._refused(), 0
         if self._refusal is None:
             super().on_headers_complete()
         else:
@@ -33,8 +41,11 @@ class Door(BoundedProtocol):
     def on_body(self, body: bytes) -> None:
         if self._refusal is None:
             super().on_body(body)
-        else:
-            self._loose_bytes = 0
+            return
+        self._loose_bytes = 0
+        self._thrown_away += len(body)
+        if self._thrown_away > settings.MAX_BODY_BYTES:
+            self.transport.abort()
 
     def on_message_complete(self) -> None:
         if self._refusal is None:
@@ -51,6 +62,8 @@ class Door(BoundedProtocol):
 
     def _refused(self) -> Answer | None:
         """Where it is a plain call, and the next to be answered."""
+        if self.parser.get_http_version() != "1.1":
+            return None
         if self.url != b"/graphql" or self.parser.get_method() != b"POST" or not self.parser.should_keep_alive():
             return None
         if self.expect_100_continue or self.parser.should_upgrade():
@@ -59,5 +72,8 @@ class Door(BoundedProtocol):
             return None
         if self.transport.get_write_buffer_size() > UNREAD_BYTES:
             return None
+        length = dict(self.headers).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > settings.MAX_BODY_BYTES:
+            return None
         asker = asker_of(self.scope)
-        return refusal_of(asker) if asker[0] else None
+        return refusal_of(asker) if asker[0] else None  # where strangers come from a proxy says, and ASGI reads that

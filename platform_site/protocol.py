@@ -68,8 +68,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_stalled()
 
     def _is_idle(self) -> bool:
-        is_between = self.cycle is not None and self.cycle.response_complete
-        return is_between and self._deadline is None and self.timeout_keep_alive_task is None
+        """Nothing is under way, and nothing ends it: uvicorn's patience, say, which any byte ends."""
+        is_between = self.cycle is None or self.cycle.response_complete
+        is_ours = self.transport.get_protocol() is self  # and no websocket by now
+        return is_ours and is_between and self._deadline is None and self.timeout_keep_alive_task is None
 
     def _expect_head(self) -> None:
         self._rest()

@@ -12,7 +12,6 @@ from platform_site.askers import Asker
 from platform_site.limits.pacing import Paces, TooFast
 from platform_site.limits.refusals import Refusals
 from platform_site.limits.requests import too_fast
-from platform_site.turns import Spent
 
 TOO_MANY_REQUESTS = 429
 MOST_HELD_BACK = 1_000  # requests; each may have 128 KiB of its body here
@@ -27,30 +26,29 @@ def refusal_of(asker: Asker) -> Answer | None:
     """What they are told at once, if it can be known that there is no room for another request of theirs."""
     if known := refusals.of(asker):
         return known
-    return _refused(asker, found) if asker[0] and (found := paces.look(asker)) else None
+    found = paces.look(asker)  # nothing is known of whoever has no credentials
+    return _refused(found) if found else None
 
 
 async def hold_back(asker: Asker) -> Answer | None:
     """Wait until whoever is signed in has room in their rate. Returns the refusal where too many of theirs wait.
 
-    Raises Spent where too many of all wait.
+    Where too many of all wait nobody else is held back: turns and Redis see to the rest.
     """
     if not asker[0] or refusals.of(asker):
         return None
     try:
         delay_s = paces.take(asker, settings.REQUESTS_PER_MINUTE)
     except TooFast as found:
-        return _refused(asker, found)
-    if delay_s:
-        if _held_back.locked():
-            raise Spent
+        return _refused(found)
+    if delay_s and not _held_back.locked():
         HELD_BACK.labels("waited").inc()
         async with _held_back:
             await asyncio.sleep(delay_s)
     return None
 
 
-def _refused(asker: Asker, found: TooFast) -> Answer:
+def _refused(found: TooFast) -> Answer:
     HELD_BACK.labels("refused").inc()
     error, headers = too_fast(found)
     encoded = ((name.encode(), value.encode()) for name, value in headers.items())

@@ -67,7 +67,7 @@ class Paces:
         known = self._known(mine, slot)
         per_minute = known or usual_per_minute
         interval_s, now = 60 / per_minute, self._clock()
-        reaches = self._reaches(slot, per_minute, now)
+        reaches = self._reaches(slot, usual_per_minute, now)
         if reaches > now and self._owners[slot] != mine:
             return 0.0
         delay = reaches - now - (at_once(per_minute) - 1) * interval_s
@@ -93,9 +93,9 @@ class Paces:
         """How many a minute they may make; 0 for not known."""
         return int(self._times[slot + 2]) if self._owners[slot] == mine else 0
 
-    def _reaches(self, slot: int, per_minute: int, now: float) -> float:
-        """What a clock left that began anew, or another host's, holds nobody up."""
-        reaches = self._times[slot + 1]
+    def _reaches(self, slot: int, usual_per_minute: int, now: float) -> float:
+        """Of whoever's it is. What a clock left that began anew, or another host's, holds nobody up."""
+        reaches, per_minute = self._times[slot + 1], int(self._times[slot + 2]) or usual_per_minute
         return reaches if now < reaches <= now + _furthest_s(per_minute) else now
 
     def learn(self, asker: Asker, per_minute: int) -> None:

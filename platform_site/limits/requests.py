@@ -2,7 +2,7 @@
 
 Nor all of them at once: within ten seconds those that may come at once (pacing.py), and beside them a sixth of a minute's, which is the same
 rate in a smaller window. Without it a program that asks for all it may have at once is, for as long as that takes, most of what a small
-machine can do. Whoever is slowed down and waits for each answer stays below both.
+machine can do. Whoever is slowed down and waits for each answer stays below both, from 240 a minute on.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def count_request(principal: Principal, address: str) -> Standing | None:
             return standing
         return hit(Rate("requests", count, MINUTE_S), who)
     except RedisError as error:
-        logger.warning("Redis counts no requests: nobody is held to a limit. (%s)", error, extra=SPARINGLY)
+        logger.warning(
+            "Redis counts no requests: each host slows down by itself whoever is too fast. (%s)", error, extra=SPARINGLY
+        )
         return None
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
 import pytest
+from django.db import connection as database
+from django.db import transaction
 
 from platform_site import door, protocol
 from platform_site.door import Door
@@ -142,16 +145,110 @@ def test_whoever_waits_to_be_told_to_go_on_is_refused_as_ever(site: str, token: 
     assert refused[-2:] == [False, False]
 
 
-@pytest.mark.parametrize("ends_it", [lambda token: call(token), lambda token: call(token, length=10**9) + BODY])
 def test_a_refused_body_that_does_not_come_is_not_waited_for(
-    site: str, token: str, monkeypatch: pytest.MonkeyPatch, ends_it: Callable[[str], bytes]
+    site: str, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_WITHIN_S", 1.0)
     with closing(connect(site)) as connection:
-        connection.sendall(ends_it(token))
+        connection.sendall(call(token) + BODY[:5])
         begun = time.monotonic()
         assert connection.recv(1) == b""  # the end, and no answer before the body was here
         assert time.monotonic() - begun < 10
+
+
+def test_no_more_of_a_refused_body_is_taken_than_of_any_other(site: str, token: str, refused: list[bool]) -> None:
+    with closing(connect(site)) as connection:
+        connection.sendall(call(token, length=10**9) + BODY)
+        ((status, headers, _),) = answers(connection, 1)
+        assert (status, headers["connection"], refused[-1]) == (413, "close", False)
+    head = call(token, "Transfer-Encoding: chunked").replace(f"Content-Length: {len(BODY)}\r\n".encode(), b"")
+    with closing(connect(site)) as connection:
+        connection.sendall(head)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            send_chunks(connection, 600)  # 40 MB, what the kernel holds of it included
+    assert refused[-1] is True
+
+
+def send_chunks(connection: socket.socket, count: int) -> None:
+    for _ in range(count):
+        connection.sendall(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+
+
+def test_what_comes_with_a_refusal_is_not_cut_off_by_what_ends_idle_connections(
+    site: str, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvicorn's patience with an idle connection begins where the refusal ends."""
+    ben, patience_s = make_person(f"ben-{uuid4().hex}").token, 0.2
+    real = Door.__init__
+
+    def made(self: Door, *given: Any, **named: Any) -> None:
+        real(self, *given, **named)
+        self.timeout_keep_alive = patience_s  # type: ignore[assignment]
+
+    monkeypatch.setattr(Door, "__init__", made)
+    with closing(connect(site)) as connection, nobody_is_told_apart(4 * patience_s):
+        connection.sendall(call(token) + BODY + call(ben) + BODY)
+        assert [status for status, *_ in answers(connection, 2)] == [429, 200]
+
+
+@contextmanager
+def nobody_is_told_apart(seconds: float) -> Iterator[None]:
+    """Requests that are not refused at the door take so long."""
+    locked = threading.Event()
+
+    def lock() -> None:
+        try:
+            with transaction.atomic(), database.cursor() as cursor:
+                cursor.execute("LOCK TABLE accounts_membership IN ACCESS EXCLUSIVE MODE")
+                locked.set()
+                time.sleep(seconds)
+        finally:
+            database.close()
+
+    thread = threading.Thread(target=lock)
+    thread.start()
+    locked.wait(10)
+    yield
+    thread.join()
+
+
+@pytest.mark.parametrize("begun", [b"\r\n", b"POST /graphql HT"])
+def test_a_connection_on_which_there_were_only_refusals_does_not_wait_for_ever(
+    site: str, token: str, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_WITHIN_S", 1.0)
+    with closing(connect(site)) as connection:
+        connection.sendall(call(token) + BODY)
+        assert [status for status, *_ in answers(connection, 1)] == [429]
+        connection.sendall(begun)
+        started = time.monotonic()
+        assert connection.recv(1) == b""
+        assert time.monotonic() - started < 4  # and not uvicorn's five seconds
+
+
+def test_a_socket_that_comes_after_calls_stays_open(site: str, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_WITHIN_S", 0.5)
+    ben = make_person(f"ben-{uuid4().hex}").token
+    upgrade = (
+        b"GET /graphql HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+    )
+    for before in (token, ben):
+        with closing(connect(site)) as connection:
+            connection.sendall(call(before) + BODY)
+            answers(connection, 1)
+            connection.sendall(upgrade)
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 101 ")
+            connection.settimeout(1.5)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+
+
+def test_old_http_is_refused_as_ever(site: str, token: str, refused: list[bool]) -> None:
+    with closing(connect(site)) as connection:
+        connection.sendall((call(token, "Connection: keep-alive") + BODY).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        ((status, headers, _),) = answers(connection, 1)
+        assert (status, headers["connection"], refused[-1]) == (429, "close", False)
 
 
 def test_whoever_leaves_refusals_unread_is_not_written_more(
