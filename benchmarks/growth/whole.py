@@ -27,8 +27,10 @@ def whole_runs(records: Sequence[int], rounds: int) -> tuple[Runs, str]:
     found: Runs = defaultdict(list)
     with _uploads(records) as (folder, uploads), ExitStack() as stack:
         pipelines = {count: stack.enter_context(_pipeline(folder)) for count in records}
-        for pipeline in pipelines.values():
-            pipeline.call("measure", timeout_s=CALL_S, source=str(uploads[min(records)]))  # a warm-up
+        for count, pipeline in pipelines.items():
+            pipeline.call(
+                "measure", timeout_s=CALL_S, source=str(uploads[count])
+            )  # loops are compiled for what is large
         for number, count in alternated(records, rounds):
             found[count].append(pipelines[count].call("measure", timeout_s=CALL_S, source=str(uploads[count])))
             told(round=number + 1, records=count, cpu_s=found[count][-1]["cpu_s"])
