@@ -35,8 +35,8 @@ SHOWN_WITHIN = 40_000  # what is masked of it is known as far as this: nothing f
 
 
 class Samples:
-    def __init__(self, recipe: Recipe, key: bytes) -> None:
-        self._policy, self._key = Policy(recipe.pii, recipe.secrets), key
+    def __init__(self, recipe: Recipe, policy: Policy, key: bytes) -> None:
+        self._policy, self._key = policy, key
         self._near = recipe.near_dedup
         self._clusters: list[dict[str, Any]] = []
         self._places: list[dict[str, Any]] = []
