@@ -22,7 +22,9 @@ LOOKED_AT = 1_000  # characters of a line, to tell what it is
 
 _STRINGS = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?', re.DOTALL)
 _ESCAPES = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|.)", re.DOTALL)
-_ESCAPES_OF_JSON = re.compile(r"\\(?:\\[\\abfnrtv]?|u[0-9A-Fa-f]{4}|.)", re.DOTALL)  # and code's own within it
+_ESCAPES_OF_JSON = re.compile(
+    r"""(?:\\")+|\\(?:\\(?:\\"|[abfnrtv'])?|u[0-9A-Fa-f]{4}|.)""", re.DOTALL
+)  # and code's in it
 _OURS = re.compile(OURS.pattern.decode())
 _FENCE = re.compile(r"[ >]{0,8}(?:```|~~~)")
 _INLINE = re.compile(
@@ -146,8 +148,11 @@ def _is_json(text: str) -> bool:
 
 
 def _unescaped(escape: re.Match[str]) -> str:
-    """As long as it was: the end of a line, or spaces."""
-    return " \n" if escape[0] == "\\n" else _spaces(escape)
+    """As long as it was: the end of a line, quotes, of which three in a row stay so, or spaces."""
+    if escape[0] == "\\n":
+        return " \n"
+    quotes = len(escape[0]) // 2 if escape[0].startswith('\\"') else 0
+    return '"' * quotes + " " * (len(escape[0]) - quotes)
 
 
 def _spaces(found: re.Match[str]) -> str:
