@@ -245,7 +245,7 @@ def _recipe(path: Path | None) -> Recipe:
         raise Invalid(f"{path} is no JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
     try:
         value = _snake_case(value)
-        wanted = _taken_out(value, "names")  # as the API has it; a manifest has the model
+        wanted = _names_wanted(value)
         recipe = with_names(Recipe.from_json(value), wanted)
     except (RecipeError, TypeError) as error:
         raise Invalid(f"{path}: {error}.") from None
@@ -254,14 +254,17 @@ def _recipe(path: Path | None) -> Recipe:
     return recipe
 
 
-def _taken_out(recipe: Any, name: str) -> bool | None:
-    """A choice that is true, false, or null, and not the recipe's own. Raises RecipeError for one that is neither."""
-    if not isinstance(recipe, dict) or isinstance(recipe.get(name), dict):
+def _names_wanted(recipe: Any) -> bool | None:
+    """What the API's field says, which is taken out; a manifest has a model, which stays, or null where it did without.
+
+    Raises RecipeError for what is neither.
+    """
+    if not isinstance(recipe, dict) or "names" not in recipe or isinstance(recipe["names"], dict):
         return None
-    chosen = recipe.pop(name, None)
-    if chosen is not None and not isinstance(chosen, bool):
-        raise RecipeError(name, "must be true, false, or null")
-    return chosen
+    wanted = recipe.pop("names")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise RecipeError("names", "must be true or false, or a manifest's model or null")
+    return bool(wanted)
 
 
 def _snake_case(value: Any) -> Any:
