@@ -40,7 +40,7 @@ class SpacyNames:
     def __init__(self, nlp: Any, between: Callable[[], None] = lambda: None) -> None:
         self._nlp, self._between = nlp, between
         self._most = min(int(nlp.max_length), PIECE_CHARACTERS)
-        self._found: dict[str, Spans] = {}  # of the texts of the last call: they may be asked for once more
+        self._found: dict[str, Spans] = {}  # of the texts of the last call with new ones: they may be asked for again
 
     @classmethod
     def of(cls, setting: str, asked: NamesModel, between: Callable[[], None] = lambda: None) -> SpacyNames:
@@ -61,8 +61,9 @@ class SpacyNames:
 
     def __call__(self, texts: Sequence[str]) -> list[Spans]:
         new = [text for text in dict.fromkeys(texts) if text not in self._found]
-        found = dict(zip(new, self._look(list(map(prose, new))), strict=True))
-        self._found = {text: self._found[text] if text in self._found else found[text] for text in dict.fromkeys(texts)}
+        if new:
+            known = self._found | dict(zip(new, self._look(list(map(prose, new))), strict=True))
+            self._found = {text: known[text] for text in texts}
         return [self._found[text] for text in texts]
 
     def _look(self, shown: list[str]) -> list[Spans]:
