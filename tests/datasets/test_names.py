@@ -302,6 +302,9 @@ def test_a_model_is_known_by_its_files_alone(tmp_path: Path, model: Path) -> Non
     assert installed(str(model)) == first
     shutil.copytree(model, tmp_path / "moved")
     assert installed(str(tmp_path / "moved")) == first
+    (model / "entity_ruler").rename(tmp_path / "elsewhere")
+    (model / "entity_ruler").symlink_to(tmp_path / "elsewhere")
+    assert installed(str(model)) == first
     patterns = model / "entity_ruler" / "patterns.jsonl"
     patterns.write_text(patterns.read_text().replace("Ada", "Eda"))  # as long as before
     second = installed(str(model))
@@ -326,6 +329,7 @@ def test_a_package_is_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         ({"lang": None}, "NAMES_MODEL_MISSING", "does not say which one it is"),
         ({"labels": {"entity_ruler": ["ORG"]}}, "NAMES_MODEL_UNUSABLE", "has no label for people"),
+        ({"labels": ["PERSON"]}, "NAMES_MODEL_UNUSABLE", "has no label for people"),
         ({"version": "1\n2"}, "NAMES_MODEL_MISSING", "version must be a text"),
     ],
 )

@@ -87,8 +87,7 @@ def located(setting: str) -> Place:
     data = data if data.is_dir() else folder
     if not (data / "config.cfg").is_file():
         raise _no_model(setting, "it has no config.cfg")
-    labels = {label for each in meta.get("labels", {}).values() for label in each}
-    if not labels & PERSON_LABELS:
+    if not _labels(meta) & PERSON_LABELS:
         raise NamesUnavailable(
             "NAMES_MODEL_UNUSABLE",
             f"The model {name} of PII_NAMES_MODEL has no label for people.",
@@ -151,6 +150,13 @@ def _meta(folder: Path, setting: str) -> dict[str, Any]:
     return dict(meta)
 
 
+def _labels(meta: dict[str, Any]) -> set[str]:
+    try:
+        return {label for each in meta["labels"].values() for label in each}
+    except (KeyError, AttributeError, TypeError):
+        return set()
+
+
 def _no_model(setting: str, why: str) -> NamesUnavailable:
     return NamesUnavailable(
         "NAMES_MODEL_MISSING",
@@ -165,7 +171,7 @@ _State = tuple[tuple[str, int, int], ...]
 def _state(folder: Path) -> _State:
     """Of each file its name, size, and time: what is compiled beside them is none of the model's."""
     found = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if name != "__pycache__"]
         for name in names:
             path = Path(place, name)

@@ -49,13 +49,12 @@ _CODE_LINE = re.compile(
     re.VERBOSE,
 )
 
-# What is passed over in code, and what of it is read: comments, and strings of three quotes.
+# What is passed over in code, and what of it is read: comments, and strings of three quotes. Of escapes none is left here.
 _READ = re.compile(
     r"""
       \"{3}(?P<double>.*?)(?:\"{3}|\Z) | '{3}(?P<single>.*?)(?:'{3}|\Z)
     | /\*(?P<block>.*?)(?:\*/|\Z) | <!--(?P<markup>.*?)(?:-->|\Z)
-    | \\.
-    | "(?:[^"\\\n]|\\.)*+"? | '(?:[^'\\\n]|\\.)*+'?
+    | "[^"\n]*+"? | '[^'\n]*+'?
     | (?<![^\s;{})])(?:\#+|//+|--)(?=[\s\w!*])(?P<line>[^\n]*)
     | (?m:^)[ \t]*(?:;+|%+)[ \t](?P<lone>[^\n]*)
     """,
@@ -90,23 +89,22 @@ def _within_json(text: str) -> Kept:
                 yield string.start(1) + start, said
 
 
-def _within(text: str, begin: int = 0) -> Kept:
-    """Of one text, in its order; `begin` is where it stands in another one."""
-    is_code = _is_code(text)
-    is_fenced, at = False, begin
-    code_from = begin  # the first of the lines that are code, and are looked at together, for a comment may span them
+def _within(text: str) -> Kept:
+    """Of one text, in its order. Lines of code that follow one another are looked at together: a comment may span them."""
+    is_code, is_fenced = _is_code(text), False
+    at = code_from = 0
     for line in text.splitlines(keepends=True):
         is_fence = _FENCE.match(line) is not None
         is_prose = not (is_fenced or is_fence or is_code or _looks_like_code(line))
         if is_prose:
-            yield from _of_code(text[code_from - begin : at - begin], code_from)
+            yield from _of_code(text[code_from:at], code_from)
             yield at, _INLINE.sub(_spaces, line)
             code_from = at + len(line)
         elif is_fence:
-            yield from _of_code(text[code_from - begin : at - begin], code_from)
+            yield from _of_code(text[code_from:at], code_from)
             code_from, is_fenced = at + len(line), not is_fenced
         at += len(line)
-    yield from _of_code(text[code_from - begin :], code_from)
+    yield from _of_code(text[code_from:], code_from)
 
 
 def _of_code(text: str, begin: int) -> Kept:
