@@ -25,6 +25,7 @@ from datasets.appending import latest, lineage, require_finished, same_recipe
 from datasets.deletion import forget, is_needed
 from datasets.holds import DatasetDeleted
 from datasets.models import Dataset, DatasetVersion, Hold, Upload, UploadStatus
+from datasets.naming import require_model
 from datasets.pipeline.fingerprint import fingerprint
 from datasets.pipeline.recipe import Recipe
 
@@ -231,6 +232,7 @@ def _queue_version(
     parent: DatasetVersion | None = None,
 ) -> DatasetVersion:
     require_left(dataset.organization_id, UsageKind.STORAGE_BYTES)
+    require_model(recipe)
     if not Upload.objects.select_for_update().get(pk=upload.pk).storage_key:  # whoever removes its bytes waits
         message = "The bytes of this upload were deleted; send the file again."
         raise Invalid(message, code="UPLOAD_DELETED", field="uploadId")

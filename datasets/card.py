@@ -174,10 +174,16 @@ def _limits(recipe: dict[str, Any]) -> Iterator[str]:
         limits.append(
             "Near-duplicates are found by shared wording, about 99 of 100 at the threshold, not by meaning: paraphrases stay."
         )
-    limits.append(
-        "Secrets and personal data are found by form and check digit. Names of people, postal addresses, and what has no form "
-        "are not found, and what is found may be none."
-    )
+    if recipe.get("names"):
+        limits.append(
+            "Secrets and personal data are found by form and check digit. Names of people are found by a model, in what is no code: it "
+            "passes over some, and takes other words for names. Postal addresses, and what has no form, are not found."
+        )
+    else:
+        limits.append(
+            "Secrets and personal data are found by form and check digit. Names of people, postal addresses, and what has no form "
+            "are not found, and what is found may be none."
+        )
     for name, what in (("pii", "personal data"), ("secrets", "secrets")):
         if recipe.get(name) == "KEEP":
             limits.append(f"What was found of {what} is still in the rows.")

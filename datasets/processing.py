@@ -56,6 +56,7 @@ def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
             "source": str(source),
             "file_name": version.upload.file_name,
             "recipe": version.recipe,
+            "names_model": settings.PII_NAMES_MODEL,
             "pii_key": placeholder_key(version.organization_id),
             "parent": parent,
         },

@@ -32,6 +32,7 @@ from common.text import is_storable
 from datasets import actions, models
 from datasets.comparing import compare
 from datasets.diff_types import DatasetVersionDiff
+from datasets.naming import with_names
 from datasets.pipeline.expectation import Check, OnFailure
 from datasets.pipeline.recipe import Action, Format, PythonUnits, Recipe, RecipeError
 from datasets.types import DatasetType, DatasetVersionType
@@ -141,6 +142,11 @@ class RecipeInput:
     )
     pii: Action = strawberry.field(default=Action.MASK, description="What becomes of personal data.")
     secrets: Action = strawberry.field(default=Action.MASK, description="What becomes of keys, tokens, and passwords.")
+    names: bool | None = strawberry.field(
+        default=None,
+        description="Whether names of people are looked for, which are personal data, too: by a model, in what is no code. null: "
+        "where this platform has such a model, and personal data is not kept.",
+    )
     bias: bool = strawberry.field(default=True, description="Count of whom rows speak, and how.")
     split: SplitInput | None = strawberry.field(default=None, description="How rows are divided.")
 
@@ -194,11 +200,13 @@ def recipe_of(chosen: RecipeInput | None) -> Recipe:
             if not all(is_storable(text) for text in texts or [] if text is not None):
                 field = camel_case(f"recipe.expectations.{place}.{name}")
                 raise Invalid(f"{field} must be text that can be stored.", code="INVALID_RECIPE", field=field)
+    wanted = values.pop("names", None)
     try:
-        return Recipe.from_json({name: value for name, value in values.items() if value is not None or name in OFF})
+        recipe = Recipe.from_json({name: value for name, value in values.items() if value is not None or name in OFF})
     except RecipeError as error:
         field = f"recipe.{error.field}"
         raise Invalid(f"{camel_case(field)} {error.message}.", code="INVALID_RECIPE", field=field) from None
+    return with_names(recipe, wanted)
 
 
 @strawberry.type

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -14,6 +15,13 @@ from common.tenancy import operator
 from datasets.files import manifest_of
 from datasets.models import DatasetVersion, Upload
 from datasets.processing import placeholder_key
+from datasets.rows import samples
+
+if TYPE_CHECKING:
+    from datasets.pipeline.tracing import Wanted
+
+BESIDE = ("rejections", "examples")
+"""Where something stands that may be in no row of the version."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class FoundRow:
     version: str
     """Its dataset's name, and its number."""
     split: str
-    """Or "rejections"."""
+    """Or "rejections", or "examples": what is shown beside a version, of a row in which it is not found itself."""
     upload: str
     """Its id and name, as far as they are known."""
     line: int
@@ -50,7 +58,7 @@ def organizations_with_versions() -> list[UUID]:
 
 def trace(organization_id: UUID, literal: str) -> Traced:
     """Each file is looked into once, whichever versions share it. Storage is read outside of any transaction."""
-    from datasets.pipeline.tracing import Wanted, traces
+    from datasets.pipeline.tracing import Wanted
 
     with operator():
         versions = list(_made().filter(organization_id=organization_id).select_related("dataset", "upload"))
@@ -60,22 +68,16 @@ def trace(organization_id: UUID, literal: str) -> Traced:
         }
     wanted = Wanted.of(literal, bytes.fromhex(placeholder_key(organization_id)))
     found = Traced(organization_id)
+    manifests: dict[UUID | None, dict[str, Any]] = {None: {"steps": []}}
     for version in versions:
-        own = f"{version.upload.pk} {version.upload.file_name}"
-        rows: list[FoundRow] = []
         try:
-            for split, key in _own_files(version):
-                with blobs.open_read(key) as file:
-                    for one in traces(file, wanted):  # type: ignore[arg-type]
-                        upload = uploads.get(one.upload_sha256, own)
-                        rows.append(FoundRow(version.pk, str(version), split, upload, one.line, one.source, one.masked))
+            manifests[version.pk] = manifest_of(version)
+            found.rows.extend(_found_in(version, manifests, wanted, uploads))
         except FileNotFoundError:
             with operator():
                 if _made().filter(pk=version.pk).exists():
                     raise  # nobody has deleted it: it is lost
-            continue
-        found.rows.extend(rows)
-    having = {row.version_id for row in found.rows if row.split != "rejections"}  # what was left out is in none
+    having = {row.version_id for row in found.rows if row.split not in BESIDE}  # what was left out is in none
     for version in sorted(versions, key=lambda each: each.number):  # a parent has the lower number
         if version.parent_id in having:
             having.add(version.pk)
@@ -83,12 +85,38 @@ def trace(organization_id: UUID, literal: str) -> Traced:
     return found
 
 
+def _found_in(
+    version: DatasetVersion,
+    manifests: dict[UUID | None, dict[str, Any]],
+    wanted: Wanted,
+    uploads: dict[str | None, str],
+) -> list[FoundRow]:
+    """In its own files, and of what it shows beside them what is not found there."""
+    from datasets.pipeline.tracing import traces, traces_in_examples
+
+    own = f"{version.upload.pk} {version.upload.file_name}"
+    manifest, before = (manifests.get(each, manifests[None]) for each in (version.pk, version.parent_id))
+    rows: list[FoundRow] = []
+    for split, key in _own_files(version, manifest):
+        with blobs.open_read(key) as file:
+            for one in traces(file, wanted):  # type: ignore[arg-type]
+                upload = uploads.get(one.upload_sha256, own)
+                rows.append(FoundRow(version.pk, str(version), split, upload, one.line, one.source, one.masked))
+    known = {(row.line, row.source, row.masked) for row in rows}
+    shown = traces_in_examples(samples(version), manifest["steps"], wanted, before["steps"])
+    return rows + [
+        FoundRow(version.pk, str(version), "examples", own, one.line, one.source, one.masked)
+        for one in shown
+        if (one.line, one.source, one.masked) not in known
+    ]
+
+
 def _made() -> QuerySet[DatasetVersion]:
     made = DatasetVersion.objects.filter(status=JobStatus.SUCCEEDED, dataset__deleted_at=None)
     return made.exclude(storage_prefix="").order_by("dataset_id", "number")
 
 
-def _own_files(version: DatasetVersion) -> Iterator[tuple[str, str]]:
-    for entry in manifest_of(version)["files"]:
+def _own_files(version: DatasetVersion, manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for entry in manifest["files"]:
         if "key" not in entry:
             yield entry["split"], f"{version.storage_prefix}/{entry['name']}"

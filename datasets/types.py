@@ -98,6 +98,13 @@ class NearDedupType:
     shingle_tokens: int = strawberry.field(description="How many successive tokens make a shingle.")
 
 
+@strawberry.type(name="NamesModel", description="The model by which names of people are found.")
+class NamesModelType:
+    name: str = strawberry.field(description="What its makers call it.")
+    version: str = strawberry.field(description="Its release.")
+    sha256: str = strawberry.field(description="Digest of its files.")
+
+
 @strawberry.type(
     name="Recipe",
     description="The recipe that a version was made with: RecipeInput's fields, with every default filled in.",
@@ -115,6 +122,8 @@ class RecipeType:
     )
     pii: Action = strawberry.field(description="What became of personal data.")
     secrets: Action = strawberry.field(description="What became of keys, tokens, and passwords.")
+    names: bool = strawberry.field(description="Whether names of people were looked for, as personal data.")
+    names_model: NamesModelType | None = strawberry.field(description="By which model; null: they were not.")
     bias: bool = strawberry.field(description="Whether it was counted of whom rows speak, and how.")
     split: SplitShares = strawberry.field(description="How rows were divided.")
 
@@ -132,6 +141,8 @@ class RecipeType:
             near_dedup=NearDedupType(**near) if (near := recipe.get("near_dedup")) else None,
             pii=Action(recipe.get("pii", Action.KEEP)),
             secrets=Action(recipe.get("secrets", Action.KEEP)),
+            names=recipe.get("names") is not None,
+            names_model=NamesModelType(**model) if (model := recipe.get("names")) else None,
             bias=recipe.get("bias", False),
             split=SplitShares(**recipe["split"]),
         )

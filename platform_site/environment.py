@@ -58,6 +58,12 @@ def folder(name: str, default: Path) -> Path:
     return Path(text(name, str(default))).expanduser().resolve()
 
 
+def package_or_folder(name: str) -> str:
+    """The name of a package, or the whole path of a folder, which has a slash in it; empty where none is named."""
+    value = text(name).strip()
+    return str(folder(name, Path())) if "/" in value else value
+
+
 def database(name: str) -> dict[str, Any]:
     """A PostgreSQL connection for DATABASES from a URL; a percent-encoded folder as host is a unix socket."""
     value = text(name)

@@ -159,6 +159,8 @@ INCOMING_ROOT = HOME / "incoming"
 CACHED_ADAPTERS_ROOT = HOME / "cache" / "adapters"
 COMPILED_ROOT = HOME / "cache" / "compiled"
 PACES_FILE = HOME / "cache" / "paces"
+# A model of spaCy's that finds names of people, to be masked: an installed package, or a folder. None is shipped.
+PII_NAMES_MODEL = environment.package_or_folder("PII_NAMES_MODEL")
 MAX_UPLOAD_BYTES = environment.number("MAX_UPLOAD_BYTES", 10 * 2**30, minimum=1)
 UPLOAD_LIFETIME = timedelta(hours=24)
 UNUSED_UPLOAD_LIFETIME = timedelta(days=7)  # once it has arrived, and until a dataset is made from it

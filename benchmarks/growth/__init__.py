@@ -8,6 +8,7 @@ from math import log
 from statistics import linear_regression, median
 
 from benchmarks.actor import Actor
+from benchmarks.growth.whole import Runs, bytes_a_record, whole_runs
 from benchmarks.harness import Limit, Report, alternated, median_interval, told
 from benchmarks.parse import NO_SERVERS
 
@@ -44,7 +45,32 @@ def run(peers: Sequence[str], records: Sequence[int] = RECORDS, copies: Sequence
     report.checks["all near-copies but one are left out"] = all(
         one["left_out"] == count - 1 for count, rounds in found.items() for one in rounds
     )
+    runs, report.commands["pipeline"] = whole_runs(records, report.rounds)
+    judge_whole(report, runs)
     return report
+
+
+def judge_whole(report: Report, runs: Runs) -> None:
+    """By processor time, from an upload to what is stored, and by memory."""
+    found = {count: [{"seconds": one["cpu_s"]} for one in rounds] for count, rounds in runs.items()}
+    _tell(report, "pipeline", found)
+    _judge(report, "pipeline", found)
+    large = {count: found[count] for count in found if count >= LARGE}
+    if len(large) > 1:
+        _judge(report, f"pipeline_from_{LARGE}", large)
+    report.ours |= {
+        f"pipeline_peak_mib_of_{count}": max(one["anonymous_bytes"] for one in rounds) / 2**20
+        for count, rounds in sorted(runs.items())
+    }
+    report.limits["pipeline_bytes_a_record"] = Limit(bytes_a_record(runs), MAX_BYTES_A_RECORD)
+    report.checks["every run over the same records stores the same bytes"] = all(
+        len({one["digest"] for one in rounds}) == 1 for rounds in runs.values()
+    )
+    shares = {count: 1 - rounds[0]["rows_kept"] / count for count, rounds in runs.items()}
+    report.ours |= {f"pipeline_left_out_share_of_{count}": share for count, share in sorted(shares.items())}
+    report.checks["of each size a tenth and more, and no more than a fifth, is left out"] = all(
+        0.1 <= share <= 0.2 for share in shares.values()
+    )
 
 
 def slope(values: Mapping[int, float]) -> float:

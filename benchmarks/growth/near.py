@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import random
 import tracemalloc
-from collections.abc import Iterator
 from itertools import islice
 
 import pyarrow as pa
 
+from benchmarks.growth.documents import copies, mixed
 from datasets.pipeline.memory import keep_freed_memory
 from datasets.pipeline.near.arithmetic import loops
 from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.index import Clusters, NearIndex
 
-SEED = 23
-WORDS = [f"w{number}" for number in range(50_000)]
-WORDS_A_DOCUMENT = (20, 60)
-SIMILAR_SHARE = 0.2  # of documents that are an earlier one with another word in it
 BATCH = 10_000
 
 
@@ -27,7 +22,7 @@ class Documents:
 
     def __init__(self, kind: str, most: str) -> None:
         keep_freed_memory()
-        made = _mixed() if kind == "mixed" else _copies()
+        made = mixed() if kind == "mixed" else copies()
         self._texts = pa.array(islice(made, int(most)), pa.large_string())
         self._arithmetic = loops()
 
@@ -53,25 +48,3 @@ class Documents:
         for begin in range(0, documents, BATCH):
             index.add(texts[begin : begin + BATCH])
         return index.clusters(lambda rows: texts.take(pa.array(rows)))
-
-
-def _mixed() -> Iterator[str]:
-    chance = random.Random(SEED)
-    recent: list[list[str]] = [["first"]]
-    while True:
-        if chance.random() < SIMILAR_SHARE:
-            words = [*chance.choice(recent)]
-            words[chance.randrange(len(words))] = chance.choice(WORDS)
-        else:
-            words = chance.choices(WORDS, k=chance.randint(*WORDS_A_DOCUMENT))
-            recent = [*recent[-99:], words]
-        yield " ".join(words)
-
-
-def _copies() -> Iterator[str]:
-    """Any two have a similarity of .69 to .84."""
-    words, number = WORDS[:60], 0
-    while True:
-        place = number % len(words)
-        yield " ".join([*words[:place], f"x{number}", *words[place + 1 :]])
-        number += 1

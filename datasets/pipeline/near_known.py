@@ -8,7 +8,7 @@ stored: where it was masked, so is the new one before.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -172,9 +172,8 @@ class KnownNear:
 
     def _masked(self, rows: pa.Table) -> pa.Table:
         """As they would be stored; no row is left out."""
-        policy = Policy(
-            *(Action.KEEP if each is Action.DROP else each for each in (self.policy.pii, self.policy.secrets))
-        )
+        pii, secrets = (Action.KEEP if each is Action.DROP else each for each in (self.policy.pii, self.policy.secrets))
+        policy = replace(self.policy, pii=pii, secrets=secrets)
         columns = {name: rows[name] for name in SEARCHED if rows[name].null_count < rows.num_rows}
         for name, column in scrub(columns, policy, self.key).columns.items():
             rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)

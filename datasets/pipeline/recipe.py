@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from datasets.pipeline.expectation import MAX_EXPECTATIONS, Expectation, Unclear
+from datasets.pipeline.names.model import NamesModel
 from datasets.pipeline.near.choices import NearDedup
 
 SHARES_TOLERANCE = 1e-6
@@ -110,6 +111,7 @@ class Recipe:
     exact_dedup     drops rows whose content occurred before
     near_dedup      drops rows that are much like another; null: does not
     pii, secrets    what becomes of personal data, and of keys, tokens, and passwords
+    names           the model that finds names of people, which are personal data then; null: they are not looked for
     bias            counts of whom rows speak, and how
     split           shares and seed
     """
@@ -124,6 +126,7 @@ class Recipe:
     near_dedup: NearDedup | None = field(default_factory=NearDedup)
     pii: Action = Action.MASK
     secrets: Action = Action.MASK
+    names: NamesModel | None = None
     bias: bool = True
     split: Split = field(default_factory=Split)
 
@@ -166,6 +169,8 @@ class Recipe:
             chosen["expectations"] = _expectations(chosen["expectations"])
         if chosen.get("near_dedup") is not None:
             chosen["near_dedup"] = _near_dedup(_known(NearDedup, chosen["near_dedup"], "near_dedup."))
+        if chosen.get("names") is not None:
+            chosen["names"] = _names(_known(NamesModel, chosen["names"], "names."))
         if "split" in chosen:
             chosen["split"] = Split(**_known(Split, chosen["split"], "split."))
         return cls(**chosen)
@@ -199,6 +204,17 @@ def _near_dedup(chosen: dict[str, Any]) -> NearDedup:
     except ValueError as error:
         name, _, message = str(error).partition(" ")
         raise RecipeError(f"near_dedup.{name}", message) from None
+
+
+def _names(chosen: dict[str, Any]) -> NamesModel:
+    for one in fields(NamesModel):
+        if one.name not in chosen:
+            raise RecipeError(f"names.{one.name}", "must be given")
+    try:
+        return NamesModel(**chosen)
+    except ValueError as error:
+        name, _, message = str(error).partition(" ")
+        raise RecipeError(f"names.{name}", message) from None
 
 
 def _known(cls: type[Any], value: Any, prefix: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from datasets.pipeline.expecting import Expecting
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
 from datasets.pipeline.index import IndexWriter
 from datasets.pipeline.lengths import Lengths
+from datasets.pipeline.naming import names_of
 from datasets.pipeline.near_duplicates import DropNearDuplicates
 from datasets.pipeline.near_known import KnownNear
 from datasets.pipeline.parent import DropKnown, Parent
@@ -60,7 +61,7 @@ class Run:
         self.recipe = Recipe.from_json(attempt.orders["recipe"])
         self.upload = Upload(attempt, self.recipe)
         self.key = bytes.fromhex(attempt.orders["pii_key"])
-        self.policy = Policy(self.recipe.pii, self.recipe.secrets)
+        self.policy = Policy(self.recipe.pii, self.recipe.secrets, names_of(self.recipe, attempt))
         self.parent = Parent.of(attempt.orders.get("parent"))
         self._part = 0.0, 1.0  # of a step's work, which going over all rows once is
         self.found: Counter[Kind] = Counter()
@@ -68,7 +69,7 @@ class Run:
         before = self.parent.manifest if self.parent else {}
         lengths = before.get("length_histograms", ()), before.get("length_totals")
         self.bias = Bias(before.get("bias_counts")) if self.recipe.bias else None
-        self.samples, self.lengths = Samples(self.recipe, self.key), Lengths(*lengths)
+        self.samples, self.lengths = Samples(self.recipe, self.policy, self.key), Lengths(*lengths)
         self.first_rejections: dict[str, Rejection] = {}
         self.reports = {name: StepReport(name) for name in (*FIRST_PASS, *SECOND_PASS)}
         self.progress = Progress(attempt.events, list(self.reports.values()))

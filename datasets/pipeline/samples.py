@@ -6,6 +6,9 @@ They lie beside the shards, as samples.json. What the recipe masks or drops is m
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,12 +30,13 @@ MEMBERS = 5  # of each, beside the row that is kept: those that are least sure t
 PLACES = 20  # of each kind
 BEFORE_DIFFERENCE = 60  # characters that an excerpt shows before two rows differ
 SEARCHED_CHARACTERS = 50_000  # of a row
+MASKED_AT_ONCE = 1_000_000  # characters
 SHOWN_WITHIN = 40_000  # what is masked of it is known as far as this: nothing found reaches from here beyond the rest
 
 
 class Samples:
-    def __init__(self, recipe: Recipe, key: bytes) -> None:
-        self._policy, self._key = Policy(recipe.pii, recipe.secrets), key
+    def __init__(self, recipe: Recipe, policy: Policy, key: bytes) -> None:
+        self._policy, self._key = policy, key
         self._near = recipe.near_dedup
         self._clusters: list[dict[str, Any]] = []
         self._places: list[dict[str, Any]] = []
@@ -44,6 +48,22 @@ class Samples:
     # ------------------------------------------------------------------------------------------ clusters
 
     def take_clusters(self, clusters: Clusters, everything: Spooled) -> None:
+        """The largest, of each the row that is kept, and after it some of those that are not.
+
+        Masked are those of many clusters at once: a search costs as much as some hundred kilobytes of text, before it has seen any.
+        """
+        waiting: list[_Cluster] = []
+        characters = 0
+        for cluster in self._largest(clusters, everything):
+            waiting.append(cluster)
+            characters += sum(map(len, cluster.begun))
+            if characters >= MASKED_AT_ONCE:
+                self._add(waiting)
+                waiting, characters = [], 0
+        if waiting:
+            self._add(waiting)
+
+    def _largest(self, clusters: Clusters, everything: Spooled) -> Iterator[_Cluster]:
         assert self._near is not None
         kept, counts = np.unique(clusters.kept, return_counts=True)
         for place in np.lexsort((kept, -counts))[:CLUSTERS].tolist():
@@ -51,31 +71,18 @@ class Samples:
             doubtful = members[np.lexsort((clusters.member[members], clusters.similarity[members]))[:MEMBERS]]
             dropped = np.sort(clusters.member[doubtful])
             rows = everything.take([int(kept[place]), *dropped.tolist()])
-            self._clusters.append(self._cluster(rows, int(counts[place]) + 1, self._near))
+            said = texts(rows)
+            yield _Cluster(
+                size=int(counts[place]) + 1,
+                places=list(zip(rows["line"].to_pylist(), rows["source"].to_pylist(), strict=True)),
+                similarity=_with_the_first(said, self._near),
+                begun=[text[:SEARCHED_CHARACTERS] for text in said.to_pylist()],
+            )
 
-    def _cluster(self, rows: pa.Table, size: int, near: NearDedup) -> dict[str, Any]:
-        """Of the row that is kept, and after it some of those that are not."""
-        said = texts(rows)
-        similarity = _with_the_first(said, near)
-        kept, *others = self._masked(said)
-        places = list(zip(rows["line"].to_pylist(), rows["source"].to_pylist(), strict=True))
-        (line, source), *rest = places
-        dropped = [
-            {"line": line, "source": source, "similarity": round(alike, 4), **_beside(text, kept)}
-            for (line, source), alike, text in zip(rest, similarity, others, strict=True)
-        ]
-        return {
-            "line": line,
-            "source": source,
-            "excerpt": excerpt(kept[:SHOWN_WITHIN]),
-            "size": size,
-            "dropped": dropped,
-        }
-
-    def _masked(self, said: pa.ChunkedArray) -> list[str]:
-        begun = pa.array([text[:SEARCHED_CHARACTERS] for text in said.to_pylist()], pa.string())
-        masked: list[str] = scrub({"text": begun}, self._policy.of_excerpts(), self._key).columns["text"].to_pylist()
-        return masked
+    def _add(self, clusters: list[_Cluster]) -> None:
+        begun = pa.array([text for cluster in clusters for text in cluster.begun], pa.string())
+        masked = iter(scrub({"text": begun}, self._policy.of_excerpts(), self._key).columns["text"].to_pylist())
+        self._clusters += [cluster.shown(list(islice(masked, len(cluster.begun)))) for cluster in clusters]
 
     # ------------------------------------------------------------------------------------------ masked places
 
@@ -90,6 +97,31 @@ class Samples:
                 line, source = (rows[column][place.row].as_py() for column in ("line", "source"))
                 where = {"kind": place.kind.value, "line": line, "source": source, "field": name}
                 self._places.append({**where, "before": place.before, "after": place.after})
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """A row that is kept, and after it some of those that are not; `begun` is what is searched of each."""
+
+    size: int
+    places: list[tuple[int, str | None]]
+    similarity: list[float]
+    begun: list[str]
+
+    def shown(self, masked: list[str]) -> dict[str, Any]:
+        kept, *others = masked
+        (line, source), *rest = self.places
+        dropped = [
+            {"line": line, "source": source, "similarity": round(alike, 4), **_beside(text, kept)}
+            for (line, source), alike, text in zip(rest, self.similarity, others, strict=True)
+        ]
+        return {
+            "line": line,
+            "source": source,
+            "excerpt": excerpt(kept[:SHOWN_WITHIN]),
+            "size": self.size,
+            "dropped": dropped,
+        }
 
 
 def _with_the_first(said: pa.ChunkedArray, near: NearDedup) -> list[float]:

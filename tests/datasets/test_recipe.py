@@ -26,6 +26,7 @@ def test_defaults_are_filled_in() -> None:
         "near_dedup": {"threshold": 0.7, "permutations": 256, "shingle_tokens": 5},
         "pii": "MASK",
         "secrets": "MASK",
+        "names": None,
         "bias": True,
         "split": {"train": 0.8, "validation": 0.1, "test": 0.1, "seed": 17},
     }

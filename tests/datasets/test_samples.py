@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,26 @@ def test_the_same_rows_give_the_same_samples(tmp_path: Path) -> None:
     first, second = (process(tmp_path / name, data).folder / "samples.json" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert len(first.read_bytes()) < 1_000_000
+
+
+@pytest.mark.parametrize("at_once", [1, 3_000])
+def test_clusters_that_are_masked_together_show_what_each_would_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    mails = [f"user{number}@navy.mil" for number in range(9)]
+    rows = [
+        {"text": f"{text().replace('word', f'{place}-')} {mail} end{copy}"}
+        for place, mail in enumerate(mails)
+        for copy in range(2 + place % 3)
+    ]
+    together = sampled(process(tmp_path / "together", lines(*rows)))
+    monkeypatch.setattr(samples, "MASKED_AT_ONCE", at_once)
+    assert sampled(process(tmp_path / "in parts", lines(*rows))) == together
+    masks = []
+    for cluster in together["duplicate_clusters"]:
+        (mask,) = {re.findall("EMAIL_[a-p]{12}", one[name])[0] for one in cluster["dropped"] for name in ("excerpt", "kept_excerpt")}  # fmt: skip
+        masks.append(mask)
+    assert len(set(masks)) == len(mails)
 
 
 def test_of_rows_that_are_like_a_stored_one_none_is_shown_as_kept(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from django.core.management import CommandError, call_command
 
 from accounts.models import AuditEntry
 from common.tenancy import operator
-from datasets.pipeline.tracing import Trace, Wanted, traces
+from datasets.pipeline.pii.kinds import Kind
+from datasets.pipeline.pii.placeholders import Placeholders
+from datasets.pipeline.tracing import Trace, Wanted, traces, traces_in_examples
 from tests.cast import make_person
 from tests.datasets.test_append_api import append, made, upload, versions
 from tests.datasets.test_dataset_api import PROCESS
@@ -122,3 +124,63 @@ def test_what_was_left_out_is_shown_and_is_in_no_version(capsys: pytest.CaptureF
     (report,) = found(capsys, MAIL)
     assert [(row["split"], row["line"], row["masked"]) for row in report["rows"]] == [("rejections", 1, True)]
     assert (report["versions"], report["runs"], report["adapters"]) == ([], [], [])
+
+
+def test_what_is_shown_beside_a_version_is_looked_into() -> None:
+    mask = Placeholders(KEY).word(Kind.EMAIL, MAIL)
+    samples = {
+        "duplicate_clusters": [
+            {
+                "line": 3,
+                "source": None,
+                "excerpt": "nothing",
+                "size": 3,
+                "dropped": [
+                    {
+                        "line": 1,
+                        "source": "a",
+                        "similarity": 0.9,
+                        "excerpt": f"by {MAIL}",
+                        "kept_excerpt": f"by {mask}",
+                    },
+                    {"line": 1, "source": "b", "similarity": 0.9, "excerpt": "by others", "kept_excerpt": "by others"},
+                ],
+            }
+        ],
+        "masked_places": [
+            {"kind": "EMAIL", "line": 7, "source": None, "field": "text", "before": "gr…@n….mil", "after": mask}
+        ],
+    }
+    steps = [
+        {"name": "clean", "examples": [{"line": 7, "source": None, "before": MAIL.upper(), "after": "x"}]},
+        {"name": "parse"},
+    ]
+    found = traces_in_examples(samples, steps, Wanted.of(MAIL, KEY))
+    assert found == [
+        Trace(3, None, None, masked=True),
+        Trace(1, "a", None, masked=False),
+        Trace(7, None, None, masked=False),  # once, and as it is
+    ]
+    none: dict[str, Any] = {"duplicate_clusters": [], "masked_places": []}
+    assert traces_in_examples(none, [], Wanted.of(MAIL, KEY)) == []
+    added = {
+        "name": "clean",
+        "examples": [*steps[0]["examples"], {"line": 8, "source": None, "before": MAIL, "after": "x"}],
+    }
+    assert traces_in_examples(none, [added], Wanted.of(MAIL, KEY), before=steps) == [Trace(8, None, None, masked=False)]
+
+
+def test_what_only_an_example_shows_is_found_there(capsys: pytest.CaptureFixture[str]) -> None:
+    ada = make_person("Ada")
+    words = " ".join(
+        f"word{number}" for number in range(60)
+    )  # its excerpt among those left out ends before the address
+    rows = [{"text": f"{words} of {MAIL}"}, {"text": f"{words} of others, and of more than one of them"}]
+    _, version = made(ada, rows)
+    (report,) = found(capsys, MAIL)
+    assert [(row["split"], row["line"], row["masked"], row["upload"]) for row in report["rows"]] == [
+        ("examples", 1, True, f"{version.upload.pk} rows.jsonl")
+    ]
+    assert (report["versions"], report["runs"], report["adapters"]) == ([], [], [])
+    call_command("find_rows", MAIL)
+    assert capsys.readouterr().out.splitlines()[2].split()[2:5] == ["example", "1", "masked"]

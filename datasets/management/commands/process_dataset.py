@@ -32,6 +32,7 @@ from datasets.interrupting import sigterm_as_ctrl_c
 from datasets.lookup import dataset_named
 from datasets.making_screen import MakingScreen, Steps
 from datasets.models import Dataset, DatasetVersion
+from datasets.naming import with_names
 from datasets.pipeline.fingerprint import fingerprint
 from datasets.pipeline.recipe import Recipe, RecipeError
 from datasets.sending import AtTheShell, send_file, sha256_of, upload_of
@@ -235,7 +236,7 @@ def _organization_of_id(text: str) -> Organization | None:
 def _recipe(path: Path | None) -> Recipe:
     """Of a file as the API takes it, or as a manifest has it. Raises Invalid with the place of what is wrong."""
     if path is None:
-        return Recipe()
+        return with_names(Recipe(), None)
     try:
         value = json.loads(_usable(path).read_text())
     except UnicodeDecodeError:
@@ -243,12 +244,27 @@ def _recipe(path: Path | None) -> Recipe:
     except json.JSONDecodeError as error:
         raise Invalid(f"{path} is no JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
     try:
-        recipe = Recipe.from_json(_snake_case(value))
+        value = _snake_case(value)
+        wanted = _names_wanted(value)
+        recipe = with_names(Recipe.from_json(value), wanted)
     except (RecipeError, TypeError) as error:
         raise Invalid(f"{path}: {error}.") from None
     if not is_storable(json.dumps(recipe.to_json(), ensure_ascii=False).replace("\\u0000", "\0")):
         raise Invalid(f"{path}: no name, pattern, or value can have NUL or half a surrogate pair in it.")
     return recipe
+
+
+def _names_wanted(recipe: Any) -> bool | None:
+    """What the API's field says, which is taken out; a manifest has a model, which stays, or null where it did without.
+
+    Raises RecipeError for what is neither.
+    """
+    if not isinstance(recipe, dict) or "names" not in recipe or isinstance(recipe["names"], dict):
+        return None
+    wanted = recipe.pop("names")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise RecipeError("names", "must be true or false, or a manifest's model or null")
+    return bool(wanted)
 
 
 def _snake_case(value: Any) -> Any:

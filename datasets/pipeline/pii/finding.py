@@ -61,7 +61,8 @@ def _hits(segment: Segment, kinds: frozenset[Kind]) -> Iterator[Hit]:
 def _named(segment: Segment, names: NameFinder) -> Iterator[Hit]:
     texts = [text[:-1] for text in segment.lines.to_pylist()]
     for begin, text, spans in zip(segment.starts[:-1].tolist(), texts, names(texts), strict=True):
-        for start, end in spans:
-            if 0 <= start < end <= len(text):
-                first, length = (len(text[a:b].encode()) for a, b in ((0, start), (start, end)))
-                yield Hit(begin + first, begin + first + length, Kind.PERSON_NAME)
+        done, at = 0, begin  # the same place, in characters and in bytes
+        for start, end in sorted(spans):
+            if done <= start < end <= len(text):
+                done, at = start, at + len(text[done:start].encode())
+                yield Hit(at, at + len(text[start:end].encode()), Kind.PERSON_NAME)

@@ -99,9 +99,11 @@ class Placeholders:
 
 
 def _same(kind: Kind, value: str) -> str:
-    """Spellings of one value as one: an address in capitals, a number with other separators."""
+    """Spellings of one value as one: an address or a name in capitals, a number with other separators."""
     if kind is Kind.EMAIL:
         return value.lower()
+    if kind is Kind.PERSON_NAME:
+        return " ".join(value.lower().split())
     return value.translate(_NO_SEPARATORS) if kind in _NUMBERED else value
 
 

@@ -22,8 +22,11 @@ Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 @dataclass(frozen=True)
 class Policy:
+    """What becomes of either; `names` finds people's, which without it nobody looks for."""
+
     pii: Action = Action.MASK
     secrets: Action = Action.MASK
+    names: NameFinder | None = field(default=None, compare=False, repr=False)
 
     def kinds(self, action: Action) -> frozenset[Kind]:
         return (PERSONAL if self.pii is action else frozenset()) | (SECRETS if self.secrets is action else frozenset())
@@ -35,7 +38,8 @@ class Policy:
 
     def of_excerpts(self) -> Policy:
         """For what is shown beside a version: what rows are left out for does not show there, either."""
-        return Policy(*(Action.KEEP if each is Action.KEEP else Action.MASK for each in (self.pii, self.secrets)))
+        pii, secrets = (Action.KEEP if each is Action.KEEP else Action.MASK for each in (self.pii, self.secrets))
+        return replace(self, pii=pii, secrets=secrets)
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,12 @@ def scrub(
     key: bytes,
     *,
     preview_limit: int = 0,
-    names: NameFinder | None = None,
 ) -> Scrubbed:
     """Columns of equal length, each searched by itself, and the same value masked alike in all of them.
 
     Counts are of all that was found, also in rows that are dropped. Raises ValueError for a key of fewer than 16 bytes.
     """
-    found = _found(columns, ALL, names)
+    found = _found(columns, ALL, policy.names)
     rows = max((len(texts) for texts in columns.values()), default=0)
     counts: Counter[Kind] = Counter()
     shown: list[Preview] = []
@@ -75,7 +78,7 @@ def scrub(
     to_mask = policy.kinds(Action.MASK)
     masked, is_masked = {}, np.zeros(rows, np.bool_)
     for name, findings in found.items():
-        hidden = findings if to_mask == ALL else _of_these_alone(columns[name], findings, to_mask, names)
+        hidden = findings if to_mask == ALL else _of_these_alone(columns[name], findings, to_mask, policy.names)
         masked[name] = mask(columns[name], hidden, key)
         is_masked[hidden.row] = True
     dropped = _dropped(found.values(), policy.kinds(Action.DROP), rows)

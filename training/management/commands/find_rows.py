@@ -23,6 +23,7 @@ EXIT_UNKNOWN = 2
 FEWEST_CHARACTERS = 5
 LISTED = 100
 SHOWN = 120  # characters of a name
+SHOWN_AS = {"rejections": "left out", "examples": "example"}
 
 
 class Command(BaseCommand):
@@ -95,7 +96,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         *(
             (
                 row["version"],
-                "left out" if row["split"] == "rejections" else row["split"].lower(),
+                SHOWN_AS.get(row["split"], row["split"].lower()),
                 f"{row['line']:,}",
                 "masked" if row["masked"] else "it is",
                 " ".join(filter(None, [row["upload"], row["source"]])),
