@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from datasets.pipeline.arrays import bounds_of, bytes_of
 from datasets.pipeline.excerpts import are_shown
 from datasets.pipeline.flags import Positions
-from datasets.pipeline.pii.kinds import Kind
+from datasets.pipeline.pii import Kind, NameFinder
 from datasets.pipeline.rows import CONTENT, EXAMPLES, Example, Outcome, excerpt, marked
 
 EXAMPLE_CONTEXT = 20  # characters before what was changed
@@ -71,6 +71,7 @@ class Clean:
     is_source: bool
     is_large: bool = False
     hidden: frozenset[Kind] = frozenset()
+    names: NameFinder | None = None
 
     name = "clean"
 
@@ -80,8 +81,8 @@ class Clean:
         if self.is_large:
             from datasets.pipeline.scan.suspects import suspects
 
-            return partial(_apply, suspects, _Examples(self.hidden))
-        return partial(_apply, _suspects_among_texts, _Examples(self.hidden))
+            return partial(_apply, suspects, _Examples(self.hidden, self.names))
+        return partial(_apply, _suspects_among_texts, _Examples(self.hidden, self.names))
 
 
 def _apply(suspects: Callable[[pa.StringArray], list[int]], examples: _Examples, rows: pa.Table) -> Outcome:
@@ -146,8 +147,8 @@ def _suspects(column: pa.StringArray, is_json: bool) -> list[int]:
 class _Examples:
     """The first few changes in all, passing over those beside which something stands that must not be seen."""
 
-    def __init__(self, hidden: frozenset[Kind]) -> None:
-        self._hidden, self._left = hidden, EXAMPLES
+    def __init__(self, hidden: frozenset[Kind], names: NameFinder | None = None) -> None:
+        self._hidden, self._names, self._left = hidden, names, EXAMPLES
 
     def of(self, before: pa.Table, after: pa.Table, places: Positions) -> list[Example]:
         if not self._left:
@@ -156,7 +157,7 @@ class _Examples:
         sides = [(change.old, change.start, change.start + EXCERPT_BYTES) for change in changes]
         # something that an invisible character had cut in two is found once it is whole
         sides += [(change.new, change.start, change.start + MOST_OF_ONE * EXCERPT_BYTES) for change in changes]
-        shown = are_shown(sides, self._hidden)
+        shown = are_shown(sides, self._hidden, self._names)
         fine = [old and new for old, new in zip(shown[: len(changes)], shown[len(changes) :], strict=True)]
         examples = [change.example() for change in compress(changes, fine)][: self._left]
         self._left -= len(examples)

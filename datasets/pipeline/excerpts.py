@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from datasets.pipeline.pii import Kind, Policy, find, scrub
+from datasets.pipeline.pii import Kind, NameFinder, Policy, find, scrub
 from datasets.pipeline.rows import MAX_EXCERPT_BYTES, MAX_FIELD_BYTES, Rejection, excerpt
 
 _LONGEST_CHARACTER_BYTES = 4
@@ -40,13 +40,15 @@ def masked(rejections: list[Rejection], policy: Policy, key: bytes) -> list[Reje
     ]
 
 
-def are_shown(places: Sequence[tuple[str, int, int]], hidden: frozenset[Kind]) -> list[bool]:
+def are_shown(
+    places: Sequence[tuple[str, int, int]], hidden: frozenset[Kind], names: NameFinder | None = None
+) -> list[bool]:
     """Of each text[begin:end] whether nothing of these kinds is in it, neither where that was found nor where it stands again."""
     if not hidden:
         return [True] * len(places)
     around = [text[max(0, begin - SEARCHED_AROUND) : end + SEARCHED_AROUND] for text, begin, end in places]
     shown = [True] * len(places)
-    for number, start, stop, _ in find(pa.array(around, pa.large_string()), hidden):
+    for number, start, stop, _ in find(pa.array(around, pa.large_string()), hidden, names):
         text, begin, end = places[number]
         skipped = max(0, begin - SEARCHED_AROUND)
         overlaps = start + skipped < end and begin < stop + skipped

@@ -190,7 +190,7 @@ class Run:
     def _first_pass(self, source_format: Format, columns: Columns, chunks: Iterator[Chunk]) -> None:
         recipe = self.recipe
         hidden = self.policy.of_excerpts().kinds(Action.MASK)
-        clean = Clean(source_format is Format.PYTHON, self.upload.is_large, hidden).begin()
+        clean = Clean(source_format is Format.PYTHON, self.upload.is_large, hidden, self.policy.names).begin()
         validate = Validate(columns, recipe.min_characters, recipe.max_characters).begin()
         validate = self.expecting.before(validate)
         dedup = (DropKnown(self.parent) if self.parent else ExactDedup()).begin() if recipe.exact_dedup else None

@@ -419,3 +419,11 @@ def test_the_pipelines_process_loads_the_model(tmp_path: Path, model: Path) -> N
     assert (ended.returncode, result["status"]) == (0, "succeeded"), ended.stderr
     assert result["pii_findings"] == [{"key": "PERSON_NAME", "count": 1}]
     assert f"Names of people are found by {installed(str(model))}." in (folder / "events.jsonl").read_text()
+
+
+def test_examples_of_cleaning_show_no_name(tmp_path: Path, model: Path) -> None:
+    rows = [{"text": "by Ada Lovelace \nand others"}, {"text": "of nobody \nelse"}]
+    version = process(tmp_path / "run", lines(*rows), model)
+    steps = {step["name"]: step for step in version.manifest["steps"]}
+    assert [example["line"] for example in steps["clean"]["examples"]] == [2]
+    assert "Lovelace" not in json.dumps(version.manifest)
