@@ -27,8 +27,8 @@ from datasets.pipeline.rows import texts
 from datasets.pipeline.scrubbing import SEARCHED
 from datasets.pipeline.spool import Spooled
 
-FILTER_BITS = 20
-PASSED_AT_ONCE = 1 << 20  # stored keys
+MAX_FILTER_BITS = 24  # of a key
+PASSED_AT_ONCE = 1 << 17  # stored keys
 OF_A_KEY = 64  # stored rows that share one key in one band: of more, the first
 COMPARED = 8  # stored rows that a new one is compared with: those nearest by their bits
 COMPARED_BYTES = 16 << 20  # of text at a time
@@ -186,12 +186,16 @@ def _sharing(ours: U32, theirs: U32) -> tuple[Ints, Ints]:
     order = np.argsort(ours, kind="stable")
     keys, first = np.unique(ours[order], return_index=True)
     counts = np.diff(np.append(first, len(ours)))
-    there = np.zeros(1 << FILTER_BITS, np.bool_)
-    there[keys >> np.uint32(32 - FILTER_BITS)] = True
+    bits = min(
+        (128 * len(keys)).bit_length(), MAX_FILTER_BITS
+    )  # one of a hundred is set, and all are near the processor
+    shift = np.uint32(32 - bits)
+    there = np.zeros(1 << bits, np.bool_)
+    there[keys >> shift] = True
     stored, groups = [], []
     for begin in range(0, max(len(theirs), 1), PASSED_AT_ONCE):
         passing = theirs[begin : begin + PASSED_AT_ONCE]
-        maybe = np.flatnonzero(there[passing >> np.uint32(32 - FILTER_BITS)])
+        maybe = np.flatnonzero(there.take(passing >> shift, mode="clip"))  # none is clipped, nor looked at for it
         group = np.minimum(np.searchsorted(keys, passing[maybe]), len(keys) - 1)
         same = keys[group] == passing[maybe]
         stored.append(begin + maybe[same])
