@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from datasets.pipeline.digests import digest_halves
 from datasets.pipeline.near.index import NearIndex
 from datasets.pipeline.near.shingles import Ints
 from datasets.pipeline.pages import PAGES, pages_of
@@ -127,10 +128,3 @@ class Index:
     def _array(self, name: str, empty: npt.NDArray) -> npt.NDArray:
         path = self._folder / f"index-{name}.npy"
         return np.load(path, mmap_mode="r") if path.exists() else empty  # type: ignore[no-any-return]
-
-
-def digest_halves(rows: pa.Table) -> npt.NDArray:
-    """The digests of rows as (rows, 2) numbers of 64 bits."""
-    column = rows["digest"].combine_chunks()
-    data = column.buffers()[1] or b""
-    return np.frombuffer(data, "<u8", 2 * len(column), 16 * column.offset).reshape(-1, 2)

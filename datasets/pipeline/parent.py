@@ -19,7 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.pipeline.index import Index, digest_halves
+from datasets.pipeline.digests import digest_halves
+from datasets.pipeline.index import Index
 from datasets.pipeline.near.shingles import Ints
 from datasets.pipeline.pages import COLUMNS, take
 from datasets.pipeline.progress import sorted_counts
