@@ -47,5 +47,5 @@ def test_what_is_kept_of_a_row_is_what_it_says() -> None:
     rows, chance = FirstRows(), np.random.default_rng(1)
     for _ in range(100):
         rows.of(chance.integers(0, 2**64, (1_000, 2), np.uint64))
-    assert rows._halves[: rows._rows].nbytes == 16 * 100_000
+    assert (rows._high[: rows._rows].nbytes, rows._low[: rows._rows].nbytes) == (800_000, 800_000)
     assert 8 * 100_000 <= rows._slots.nbytes <= 16 * 100_000 * 1.1
