@@ -59,7 +59,7 @@ class NearIndex:
     """
 
     def __init__(self, choices: NearDedup, arithmetic: Arithmetic = PASSES, documents: int = 0) -> None:
-        """`documents` is for how many there is room without anything being copied, where somebody knows."""
+        """For `documents` there is room from the beginning; more than that are copied to a larger one, now and then."""
         self.choices, self.arithmetic = choices, arithmetic
         self._sketcher = Sketcher(choices)
         self.rows = 0
