@@ -187,8 +187,10 @@ def _different(columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _sharing(ours: U32, theirs: U32) -> tuple[Ints, Ints]:
     """Pairs of places with the same key; of the stored rows with one key the first OF_A_KEY."""
-    order = np.argsort(ours, kind="stable")
-    keys, first = np.unique(ours[order], return_index=True)
+    order = np.argsort(ours)
+    keys = ours[order]
+    first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    keys = keys[first]
     counts = np.diff(np.append(first, len(ours)))
     bits = min((128 * len(keys)).bit_length(), MAX_FILTER_BITS)  # of so many values one of a hundred is there
     shift = np.uint32(32 - bits)

@@ -95,7 +95,8 @@ class Run:
         writer = VersionWriter(self.attempt.folder / "version", source_sha256)
         try:
             self._first_pass(source_format, columns, chain(read, chunks))
-            give_back_freed_memory()
+            if self.upload.is_large:
+                give_back_freed_memory()
             index = self._second_pass(writer)
         finally:
             clear(self.attempt.folder)
