@@ -44,7 +44,7 @@ class Documents:
 
     def _clusters(self, documents: int) -> Clusters:
         texts = self._texts[:documents]
-        index = NearIndex(NearDedup(), self._arithmetic)
+        index = NearIndex(NearDedup(), self._arithmetic, documents)
         for begin in range(0, documents, BATCH):
             index.add(texts[begin : begin + BATCH])
         return index.clusters(lambda rows: texts.take(pa.array(rows)))

@@ -61,7 +61,7 @@ class Platform:
     def _index(self) -> Any:
         from datasets.pipeline.near.index import NearIndex
 
-        index = NearIndex(self._choices, self._arithmetic)
+        index = NearIndex(self._choices, self._arithmetic, len(self._table))
         for begin in range(0, len(self._table), BATCH):
             index.add(self._table[begin : begin + BATCH])
         return index

@@ -17,8 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.pipeline.digests import DIGEST_BYTES
-from datasets.pipeline.index import digest_halves
+from datasets.pipeline.digests import DIGEST_BYTES, digest_halves
 from datasets.pipeline.near.shingles import Ints
 from datasets.pipeline.steps import SPLITS
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -44,3 +46,10 @@ def keys_of(rows: pa.Table) -> list[bytes]:
     first = column.offset * DIGEST_BYTES
     data = bytes(column.buffers()[1] or b"")[first : first + len(column) * DIGEST_BYTES]
     return [data[place : place + DIGEST_BYTES] for place in range(0, len(data), DIGEST_BYTES)]
+
+
+def digest_halves(rows: pa.Table) -> npt.NDArray[np.uint64]:
+    """The digests of rows as (rows, 2) numbers of 64 bits."""
+    column = rows["digest"].combine_chunks()
+    data = column.buffers()[1] or b""
+    return np.frombuffer(data, "<u8", 2 * len(column), 16 * column.offset).reshape(-1, 2)

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 FIELDS = ("prompt", "completion", "text", "messages")
 SPLIT = "split"
@@ -87,21 +88,25 @@ def rows_in(parts: Iterable[Part], split: str | None) -> int:
 
 
 def _fields(parts: list[Part]) -> list[str]:
-    """Those that a row has, by what the shards say of themselves; all where there is no row."""
+    """Those that a row has; all where there is no row."""
     import pyarrow.parquet as pq
 
     found: set[str] = set()
     for part in parts:
-        with part.open() as file:
-            metadata = pq.read_metadata(file)
-        for place in range(metadata.num_row_groups):
-            group = metadata.row_group(place)
-            for number in range(group.num_columns):
-                column = group.column(number)
-                told = column.statistics
-                if group.num_rows and not (told and told.has_null_count and told.null_count == group.num_rows):
-                    found.add(column.path_in_schema)
-    return [name for name in FIELDS if name in found or found.isdisjoint(FIELDS)]
+        with part.open() as file, pq.ParquetFile(file) as parquet:
+            for group in range(parquet.num_row_groups):
+                found |= {name for name in FIELDS if name not in found and _has_values(parquet, group, name)}
+    return [name for name in FIELDS if name in found or not found]
+
+
+def _has_values(parquet: pq.ParquetFile, group: int, name: str) -> bool:
+    """By what the file says of a column, which is nothing of texts: one without any is soon read."""
+    about = parquet.metadata.row_group(group)
+    told = about.column(parquet.schema_arrow.get_field_index(name)).statistics
+    if told and told.has_null_count:
+        return bool(told.null_count < about.num_rows)
+    column = parquet.read_row_group(group, columns=[name])[name]
+    return bool(column.null_count < about.num_rows)
 
 
 def _rows(parts: list[Part], fields: list[str], *, with_split: bool) -> Iterator[pa.RecordBatch]:

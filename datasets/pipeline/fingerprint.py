@@ -8,7 +8,7 @@ import json
 from datasets.pipeline.recipe import Recipe
 
 # Raised whenever the same bytes and recipe would give other rows than before.
-PIPELINE_VERSION = 5
+PIPELINE_VERSION = 6
 
 
 def fingerprint(input_sha256: str, recipe: Recipe, parent: str | None = None) -> str:

@@ -8,6 +8,7 @@ for a worker alone:
     index-keys.npy      band keys, (bands, rows), of the rows that are stored, or were until secrets were looked for
     index-bits.npy      their bits, (rows, words)
     index-places.npy    their sizes, and where they are stored
+    index-pages.npy     where the pages of the shards lie
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from datasets.pipeline.digests import digest_halves
 from datasets.pipeline.near.index import NearIndex
 from datasets.pipeline.near.shingles import Ints
+from datasets.pipeline.pages import PAGES, pages_of
+from datasets.pipeline.shards import shard_name
+from datasets.pipeline.steps import SPLITS
 
 CONTENTS = np.dtype([("high", "<u8"), ("low", "<u8"), ("line", "<i8"), ("source", "<i4")])
 PLACES = np.dtype([("size", "<u4"), ("split", "i1"), ("row", "<i8")])
@@ -70,7 +75,7 @@ class IndexWriter:
         self._places["split"][numbers], self._places["row"][numbers] = splits, rows
 
     def close(self) -> list[Path]:
-        """Write what is not written yet; the files that there are."""
+        """Write what is not written yet, once the shards are; the files that there are."""
         if self._contents:
             contents = np.concatenate(self._contents)
             self._contents.clear()  # there are two copies at a time, and not three
@@ -78,6 +83,8 @@ class IndexWriter:
             (self._folder / "index-sources.json").write_text(json.dumps(list(self._sources), ensure_ascii=False))
         if self._sketched is not None and len(self._sketched):
             np.save(self._folder / "index-places.npy", self._places[self._sketched])
+            shards = [pages_of(self._folder / shard_name(split), number) for number, split in enumerate(SPLITS)]
+            np.save(self._folder / "index-pages.npy", np.concatenate(shards))
         return sorted(self._folder.glob("index-*"))
 
     def _mapped(self, name: str, kind: str, shape: tuple[int, ...]) -> npt.NDArray:
@@ -93,6 +100,7 @@ class Index:
         self.keys = self._array("keys", np.zeros((0, 0), np.uint32))
         self.bits = self._array("bits", np.zeros((0, 1), np.uint64))
         self.places = self._array("places", np.zeros(0, PLACES))
+        self.pages = self._array("pages", np.zeros(0, PAGES))
         self._high = np.ascontiguousarray(self.contents["high"])
 
     def find(self, halves: npt.NDArray) -> Ints:
@@ -119,11 +127,6 @@ class Index:
 
     def _array(self, name: str, empty: npt.NDArray) -> npt.NDArray:
         path = self._folder / f"index-{name}.npy"
-        return np.load(path, mmap_mode="r") if path.exists() else empty  # type: ignore[no-any-return]
-
-
-def digest_halves(rows: pa.Table) -> npt.NDArray:
-    """The digests of rows as (rows, 2) numbers of 64 bits."""
-    column = rows["digest"].combine_chunks()
-    data = column.buffers()[1] or b""
-    return np.frombuffer(data, "<u8", 2 * len(column), 16 * column.offset).reshape(-1, 2)
+        return (
+            np.asarray(np.load(path, mmap_mode="r")) if path.exists() else empty
+        )  # whose slices cost less than a memmap's

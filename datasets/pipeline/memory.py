@@ -1,4 +1,4 @@
-"""Memory that a step frees stays with the process: the next batch asks for as much again."""
+"""Memory that a step frees stays with the process, as the next batch asks for as much again, until a pass has ended."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """All pages of which nothing is in use, wherever they lie: what a pass has known of each row is nothing to the next one."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

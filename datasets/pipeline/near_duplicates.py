@@ -38,7 +38,7 @@ class DropNearDuplicates:
         self, everything: Spooled, keep: Callable[[NearIndex, Ints], None] = lambda *_: None
     ) -> Callable[[pa.Table], Outcome]:
         """`keep` is given the index, and the rows that are left out."""
-        index = NearIndex(self.choices, arithmetic_for(everything.size_bytes))
+        index = NearIndex(self.choices, arithmetic_for(everything.size_bytes), everything.num_rows)
         for rows in everything.batches():
             index.add(texts(rows))
 

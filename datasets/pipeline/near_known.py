@@ -27,8 +27,8 @@ from datasets.pipeline.rows import texts
 from datasets.pipeline.scrubbing import SEARCHED
 from datasets.pipeline.spool import Spooled
 
-FILTER_BITS = 20
-PASSED_AT_ONCE = 1 << 20  # stored keys
+MAX_FILTER_BITS = 24  # of a key
+PASSED_AT_ONCE = 1 << 17  # stored keys
 OF_A_KEY = 64  # stored rows that share one key in one band: of more, the first
 COMPARED = 8  # stored rows that a new one is compared with: those nearest by their bits
 COMPARED_BYTES = 16 << 20  # of text at a time
@@ -152,9 +152,7 @@ class KnownNear:
                 found.append(np.stack([new[some][alike], apart[alike], old[some][alike]]))
         if not found:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        new, apart, old = np.unique(
-            np.concatenate(found, axis=1), axis=1
-        )  # ordered by the first, the second, the third
+        new, apart, old = _different(np.concatenate(found, axis=1))
         nearest = np.arange(len(new)) - np.searchsorted(new, new) < COMPARED
         return new[nearest], old[nearest]
 
@@ -180,17 +178,27 @@ class KnownNear:
         return rows
 
 
+def _different(columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Each column once, ordered by the first number, the second, the third. (What np.unique does along an axis, in a fifth of its time.)"""
+    columns = columns[:, np.lexsort(columns[::-1])]
+    return columns[:, np.append(True, np.any(columns[:, 1:] != columns[:, :-1], axis=0))[: columns.shape[1]]]
+
+
 def _sharing(ours: U32, theirs: U32) -> tuple[Ints, Ints]:
     """Pairs of places with the same key; of the stored rows with one key the first OF_A_KEY."""
-    order = np.argsort(ours, kind="stable")
-    keys, first = np.unique(ours[order], return_index=True)
+    order = np.argsort(ours)
+    keys = ours[order]
+    first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    keys = keys[first]
     counts = np.diff(np.append(first, len(ours)))
-    there = np.zeros(1 << FILTER_BITS, np.bool_)
-    there[keys >> np.uint32(32 - FILTER_BITS)] = True
+    bits = min((128 * len(keys)).bit_length(), MAX_FILTER_BITS)  # of so many values one of a hundred is there
+    shift = np.uint32(32 - bits)
+    there = np.zeros(1 << bits, np.bool_)
+    there[keys >> shift] = True
     stored, groups = [], []
     for begin in range(0, max(len(theirs), 1), PASSED_AT_ONCE):
         passing = theirs[begin : begin + PASSED_AT_ONCE]
-        maybe = np.flatnonzero(there[passing >> np.uint32(32 - FILTER_BITS)])
+        maybe = np.flatnonzero(there.take(passing >> shift, mode="clip"))  # none is clipped, nor looked at for it
         group = np.minimum(np.searchsorted(keys, passing[maybe]), len(keys) - 1)
         same = keys[group] == passing[maybe]
         stored.append(begin + maybe[same])

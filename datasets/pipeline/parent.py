@@ -19,10 +19,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.pipeline.index import Index, digest_halves
+from datasets.pipeline.digests import digest_halves
+from datasets.pipeline.index import Index
 from datasets.pipeline.near.shingles import Ints
+from datasets.pipeline.pages import COLUMNS, take
 from datasets.pipeline.progress import sorted_counts
-from datasets.pipeline.rows import CONTENT, EXAMPLES, Outcome
+from datasets.pipeline.rows import EXAMPLES, Outcome
 from datasets.pipeline.steps import SPLITS, ExactDedup, duplicates
 
 SPLIT_NAMES = tuple(name.upper() for name in SPLITS)
@@ -53,15 +55,23 @@ class Segment:
         """Rows of one of its shards by their places there, which ascend: what they say, and where they stood."""
         own = [entry for entry in self.manifest["files"] if "key" not in entry]
         name = next(entry["name"] for entry in own if entry.get("drawn") == SPLIT_NAMES[split])
-        with pq.ParquetFile(self.folder / name, memory_map=True) as shard:
-            ends = np.cumsum([shard.metadata.row_group(each).num_rows for each in range(shard.num_row_groups)])
-            groups = np.searchsorted(ends, places, "right")
-            tables = []
-            for group in np.unique(groups):
-                table = shard.read_row_group(int(group), columns=[*CONTENT, "source", "line"])
-                start = int(ends[group - 1]) if group else 0
-                tables.append(table.take(pa.array(places[groups == group] - start)))
-        return pa.concat_tables(tables)
+        pages = self.index.pages[self.index.pages["split"] == SPLITS.index(name.partition("-")[0])]
+        if len(pages):
+            return take(self.folder / name, pages, places)
+        return _of_row_groups(self.folder / name, places)
+
+
+def _of_row_groups(path: Path, places: Ints) -> pa.Table:
+    """The same of a version that an earlier release made."""
+    with pq.ParquetFile(path, memory_map=True) as shard:
+        ends = np.cumsum([shard.metadata.row_group(each).num_rows for each in range(shard.num_row_groups)])
+        groups = np.searchsorted(ends, places, "right")
+        tables = []
+        for group in np.unique(groups):
+            table = shard.read_row_group(int(group), columns=list(COLUMNS), use_threads=False)
+            start = int(ends[group - 1]) if group else 0
+            tables.append(table.take(pa.array(places[groups == group] - start)))
+    return pa.concat_tables(tables)
 
 
 @dataclass(frozen=True)

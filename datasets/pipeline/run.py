@@ -27,6 +27,7 @@ from datasets.pipeline.expecting import Expecting
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
 from datasets.pipeline.index import IndexWriter
 from datasets.pipeline.lengths import Lengths
+from datasets.pipeline.memory import give_back_freed_memory
 from datasets.pipeline.naming import names_of
 from datasets.pipeline.near_duplicates import DropNearDuplicates
 from datasets.pipeline.near_known import KnownNear
@@ -97,6 +98,8 @@ class Run:
         writer = VersionWriter(self.attempt.folder / "version", source_sha256)
         try:
             self._first_pass(source_format, columns, chunks)
+            if self.upload.is_large:
+                give_back_freed_memory()
             index = self._second_pass(writer)
         finally:
             clear(self.attempt.folder)

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets.pipeline.columns import Columns
-from datasets.pipeline.digests import DIGEST_BYTES, digests, keys_of
+from datasets.pipeline.digests import DIGEST_BYTES, digest_halves, digests, keys_of
+from datasets.pipeline.first_rows import FirstRows
 from datasets.pipeline.recipe import Split
 from datasets.pipeline.rows import CONTENT, ROWS, Outcome, Parsed, Reason, Rejection, Unusable, excerpt, unfit
 
@@ -116,20 +117,19 @@ class ExactDedup:
 
 
 class _FirstPlaces:
-    """For each content the number of the first row that has it, and where that stands: under 200 bytes a row."""
+    """For each content the number of the first row that has it, and where that stands: some 40 bytes a row."""
 
     def __init__(self) -> None:
-        self._first: dict[bytes, int] = {}
+        self._first = FirstRows()
         self._lines, self._sources = array("q"), array("i")  # of all rows, by their numbers
         self._names: dict[str | None, int] = {}
 
     def apply(self, rows: pa.Table) -> Outcome:
         start = len(self._lines)
-        numbers = range(start, start + rows.num_rows)
         self._lines.frombytes(rows["line"].to_numpy().tobytes())
         self._sources.extend(self._names.setdefault(name, len(self._names)) for name in _values(rows, "source"))
-        first = list(map(self._first.setdefault, keys_of(rows), numbers))
-        keep = np.fromiter(first, np.int64, len(first)) == np.arange(start, start + rows.num_rows)
+        first = self._first.of(digest_halves(rows))
+        keep = first == np.arange(start, start + rows.num_rows)
         if keep.all():
             return Outcome(rows)
         places, names = np.flatnonzero(~keep).tolist(), list(self._names)

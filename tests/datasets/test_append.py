@@ -70,6 +70,16 @@ def test_it_equals_what_all_rows_give_from_scratch(tmp_path: Path) -> None:
     assert (version.manifest["added"]["rows_kept"], version.manifest["moved"]) == (42, 0)
 
 
+def test_a_parent_that_has_no_places_of_pages_is_read_by_row_groups(tmp_path: Path) -> None:
+    data = lines(*NEW, *({"text": changed(OLD[number]["text"])} for number in (7, 99, 250)))
+    first = process(tmp_path / "old", lines(*OLD))
+    by_pages = append(tmp_path / "pages", [first], data)
+    (first.folder / "index-pages.npy").unlink()
+    by_row_groups = append(tmp_path / "groups", [first], data)
+    assert [one[1] for one in why(by_pages, 3)] == ["NEAR_DUPLICATE"] * 3
+    assert _digests(by_row_groups.folder) == _digests(by_pages.folder)
+
+
 def test_the_parents_rows_are_not_written_again(tmp_path: Path) -> None:
     first = process(tmp_path / "1", lines(*OLD))
     second = append(tmp_path / "2", [first], lines(*NEW[:20]))

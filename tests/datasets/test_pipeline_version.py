@@ -176,6 +176,7 @@ def test_the_manifest_names_every_file_and_a_rerun_gives_the_same_bytes(tmp_path
         "index-bits.npy",
         "index-contents.npy",
         "index-keys.npy",
+        "index-pages.npy",
         "index-places.npy",
         "index-sources.json",
         "manifest.json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from datasets.pipeline.near.choices import NearDedup
 from datasets.pipeline.near.search import Search, TextsOf
 from datasets.pipeline.near.shingles import U64, Ints, blocks, byte_lengths
 from datasets.pipeline.near.sketch import U32, Sketcher
+
+AT_A_TIME = 16 * 1024  # documents that are told of
 
 
 @dataclass(frozen=True)
@@ -51,38 +54,45 @@ class Sketched:
 class NearIndex:
     """Documents are added in order, and known by their number from 0 on. What is kept of each are band keys, bits, and its size.
 
-    That is 205 bytes a document, with the choices as they are by default; `clusters` takes up to 90 more. The result
+    That is 205 bytes a document, with the choices as they are by default; `clusters` takes up to 60 more. The result
     depends on the documents and their order alone, not on the bounds of batches, nor on whose arithmetic it is.
     """
 
-    def __init__(self, choices: NearDedup, arithmetic: Arithmetic = PASSES) -> None:
+    def __init__(self, choices: NearDedup, arithmetic: Arithmetic = PASSES, documents: int = 0) -> None:
+        """For `documents` there is room from the beginning; more than that are copied to a larger one, now and then."""
         self.choices, self.arithmetic = choices, arithmetic
         self._sketcher = Sketcher(choices)
-        self._keys: list[U32] = []  # (bands, documents) of each batch
-        self._bits: list[U64] = []  # (documents, words)
-        self._sizes: list[U32] = []
-        self._searched: list[npt.NDArray[np.bool_]] = []
-
-    @property
-    def rows(self) -> int:
-        return sum(map(len, self._sizes))
+        self.rows = 0
+        words = -(-choices.bands * choices.rows // 64)
+        self._keys: U32 = np.empty((choices.bands, documents), np.uint32)  # that of a band, one after another
+        self._bits: U64 = np.empty((documents, words), np.uint64)
+        self._sizes: U32 = np.empty(documents, np.uint32)
+        self._searched: npt.NDArray[np.bool_] = np.empty(documents, np.bool_)
 
     @property
     def size_bytes(self) -> int:
-        kept: tuple[list[npt.NDArray], ...] = (self._keys, self._bits, self._sizes, self._searched)
-        return sum(array.nbytes for arrays in kept for array in arrays)
+        kept = (self._keys.T, self._bits, self._sizes, self._searched)
+        return sum(array[: self.rows].nbytes for array in kept)
 
     def add(self, texts: pa.Array | pa.ChunkedArray) -> None:
         """Take in a batch of documents: strings or large strings. A null, or a text without tokens, is no near-duplicate."""
         for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
-            if not len(chunk):
-                continue
-            found = [self.arithmetic.shingles(block, self.choices.shingle_tokens) for block in blocks(chunk)]
-            keys, bits = zip(*(self.arithmetic.sketches(self._sketcher, each) for each in found), strict=True)
-            self._keys.append(np.concatenate(keys).T.copy())
-            self._bits.append(np.concatenate(bits))
-            self._sizes.append(byte_lengths(chunk).astype(np.uint32))
-            self._searched.append(np.concatenate([each.counts > 0 for each in found]))
+            self._make_room(self.rows + len(chunk))
+            self._sizes[self.rows : self.rows + len(chunk)] = byte_lengths(chunk)
+            for block in blocks(chunk):
+                found = self.arithmetic.shingles(block, self.choices.shingle_tokens)
+                keys, bits = self.arithmetic.sketches(self._sketcher, found)
+                begin, end = self.rows, self.rows + len(keys)
+                self._keys[:, begin:end], self._bits[begin:end] = keys.T, bits
+                self._searched[begin:end] = found.counts > 0
+                self.rows = end
+
+    def _make_room(self, documents: int) -> None:
+        if documents > len(self._sizes):
+            room = max(documents, 2 * len(self._sizes))
+            self._keys = _larger(self._keys.T, room, self.rows, "F").T
+            self._bits, self._sizes = _larger(self._bits, room, self.rows), _larger(self._sizes, room, self.rows)
+            self._searched = _larger(self._searched, room, self.rows)
 
     def clusters(
         self,
@@ -97,11 +107,9 @@ class NearIndex:
         """
         if quality is not None and len(quality) != self.rows:
             raise ValueError(f"there are {self.rows} documents, and the quality of {len(quality)}")
-        sizes = _joined(self._sizes, np.uint32)
-        self._bits = [np.concatenate(self._bits)] if self._bits else []  # in place of the batches': there is one copy
-        bits = self._bits[0] if self._bits else np.zeros((0, 1), np.uint64)
-        search = Search(self.choices, sizes, bits, texts_of, self.arithmetic)
-        searched = np.flatnonzero(_joined(self._searched, np.bool_))
+        sizes = self._sizes[: self.rows]
+        search = Search(self.choices, sizes, self._bits[: self.rows], texts_of, self.arithmetic)
+        searched = self.comparable()
         for band in range(self.choices.bands):
             search.look_through(band, self._keys_of, searched)
             each_band((band + 1) / self.choices.bands)
@@ -115,27 +123,24 @@ class NearIndex:
 
     def comparable(self) -> Ints:
         """The documents that could have near-duplicates, in order."""
-        return np.flatnonzero(_joined(self._searched, np.bool_))
+        return np.flatnonzero(self._searched[: self.rows])
 
     def sketched(self, documents: Ints) -> Iterator[Sketched]:
-        """What is known of some documents, which ascend, batch by batch."""
-        bits = _joined(self._bits, np.uint64)
-        start = 0
-        for keys, sizes in zip(self._keys, self._sizes, strict=True):
-            first, last = np.searchsorted(documents, (start, start + len(sizes)))
-            numbers = documents[first:last]
-            here = numbers - start
-            yield Sketched(numbers, keys[:, here], bits[numbers], sizes[here])
-            start += len(sizes)
+        """What is known of some documents, which ascend, part by part."""
+        for begin in range(0, len(documents), AT_A_TIME):
+            numbers = documents[begin : begin + AT_A_TIME]
+            yield Sketched(numbers, self._keys[:, numbers], self._bits[numbers], self._sizes[numbers])
 
     def _keys_of(self, band: int) -> U32:
         """Of all documents; after the last band comes the first one."""
-        return _joined([keys[band % self.choices.bands] for keys in self._keys], np.uint32)
+        return self._keys[band % self.choices.bands, : self.rows]
 
 
 def _descending(quality: npt.NDArray | None, rows: Ints) -> npt.NDArray:
     return np.zeros(len(rows)) if quality is None else -np.asarray(quality, np.float64)[rows]
 
 
-def _joined(arrays: list[npt.NDArray], kind: type[np.generic]) -> npt.NDArray:
-    return np.concatenate(arrays) if arrays else np.zeros(0, kind)
+def _larger(array: npt.NDArray, room: int, used: int, order: Literal["C", "F"] = "C") -> npt.NDArray:
+    larger = np.empty((room, *array.shape[1:]), array.dtype, order)
+    larger[:used] = array[:used]
+    return larger
