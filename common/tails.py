@@ -140,7 +140,8 @@ class _Tail:
 
     def _close(self) -> None:
         self._task.cancel()
-        del _tails[self.job.pk]
+        if _tails.get(self.job.pk) is self:  # and was not forgotten
+            del _tails[self.job.pk]
 
 
 def _page(job: Job, after: int) -> list[JobEvent]:

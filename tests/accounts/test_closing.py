@@ -104,6 +104,9 @@ def mutations(alice: Person, bob: Person) -> dict[str, str]:
     """Each mutation that changes something in an organization, with input that it would accept."""
     adapter, queued = make_adapter(alice), make_version(alice, status="QUEUED")
     run, upload = make_run(alice, queued), make_upload(alice, b"{}")
+    ended = make_run(
+        alice, queued, status="FAILED", checkpoint="0001-checkpoint", checkpoint_step=1, checkpoint_bytes=1
+    )
     with operator():
         key = keys.ApiKey.objects.create(
             organization=alice.organization, name="k", prefix="ftk_", secret_sha256="0", role=Role.MEMBER
@@ -122,6 +125,7 @@ def mutations(alice: Person, bob: Person) -> dict[str, str]:
         "deleteDataset": f'id: "{global_id(make_dataset(alice))}"',
         "startTrainingRun": f'input: {{datasetVersionId: "{global_id(version)}"}}',
         "cancelTrainingRun": f'id: "{global_id(run)}"',
+        "resumeTrainingRun": f'id: "{global_id(ended)}"',
         "predict": f'input: {{adapterId: "{global_id(adapter)}", prompt: "def"}}',
         "inviteMember": f'input: {{{organization}, email: "y@example.com"}}',
         "withdrawInvitation": f'id: "{global_id(invitation)}"',

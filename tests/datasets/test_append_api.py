@@ -155,10 +155,10 @@ def test_a_report_is_made_of_the_rows_of_both(ada: Person, tmp_path: Path) -> No
     dataset, _ = made(ada)
     append(ada, dataset, upload(ada, NEW))
     work()
-    version = versions(dataset)[1]
     with operator():
-        report = VersionReport(organization_id=version.organization_id, version=version)
-        prepare(report, Lease(VersionReport, report.pk, report.organization_id, 1, 1), tmp_path)
+        version = DatasetVersion.objects.select_related("dataset").get(pk=versions(dataset)[1].pk)
+    report = VersionReport(organization_id=version.organization_id, version=version)
+    prepare(report, Lease(VersionReport, report.pk, report.organization_id, 1, 1), tmp_path)
     rows = [row for path in (tmp_path / "version").iterdir() for row in pq.read_table(path).to_pylist()]
     assert sorted(row["prompt"] for row in rows) == sorted(row["prompt"] for row in (*OLD, *NEW))
 
