@@ -155,8 +155,9 @@ def test_a_report_is_made_of_the_rows_of_both(ada: Person, tmp_path: Path) -> No
     dataset, _ = made(ada)
     append(ada, dataset, upload(ada, NEW))
     work()
+    appended = versions(dataset)[1]
     with operator():
-        version = DatasetVersion.objects.select_related("dataset").get(pk=versions(dataset)[1].pk)
+        version = DatasetVersion.objects.select_related("dataset").get(pk=appended.pk)
     report = VersionReport(organization_id=version.organization_id, version=version)
     prepare(report, Lease(VersionReport, report.pk, report.organization_id, 1, 1), tmp_path)
     rows = [row for path in (tmp_path / "version").iterdir() for row in pq.read_table(path).to_pylist()]
