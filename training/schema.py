@@ -27,6 +27,8 @@ from common.jobs import JobStatus
 from common.text import is_storable
 from datasets.models import DatasetVersion
 from training import actions, catalogue, models
+from training.compare_types import RunComparison
+from training.comparing import MOST_RUNS
 from training.models import Executor
 from training.trainer.config import ConfigError, Quantization, Scheduler, TrainingConfig
 from training.types import AdapterType, BaseModelType, TrainingRunType
@@ -114,6 +116,20 @@ class TrainingQuery:
     @strawberry_django.field(description="A run.")
     def training_run(self, info: Info, id: Id) -> TrainingRunType | None:
         return sought(info, id, models.TrainingRun)  # type: ignore[return-value]
+
+    @strawberry.field(
+        description="Runs side by side, up to ten; null where one is not found. What a config, the data, or the result has in all of them "
+        "alike is not among the differences."
+    )
+    def compare_runs(
+        self, info: Info, ids: Annotated[list[ID], argument(description="Of the runs, each once.")]
+    ) -> RunComparison | None:
+        if len(ids) > MOST_RUNS:
+            raise Invalid(f"From 1 to {MOST_RUNS} runs are compared.", field="ids")
+        keys = list(dict.fromkeys(model_id(each, models.TrainingRun) for each in ids))
+        found = models.TrainingRun.objects.visible_to(info.context.actor).filter(pk__in=keys)
+        by_key = {run.pk: run for run in found.select_related(*RunComparison.READ_WITH)}
+        return RunComparison.of([by_key[key] for key in keys]) if by_key.keys() == set(keys) else None
 
     @strawberry_django.connection(KeysetConnection[TrainingRunType], description="Runs, newest first.")
     def training_runs(

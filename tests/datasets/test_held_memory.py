@@ -16,13 +16,14 @@ from datasets.pipeline.columns import Columns, resolve_columns
 from datasets.pipeline.json_rows import JsonRecords
 from datasets.pipeline.lines import Lines
 from datasets.pipeline.rows import BATCH_ROWS, Rejection
-from datasets.pipeline.run import HELD_BYTES, KEPT_UNREADABLE, Run
+from datasets.pipeline.run import KEPT_UNREADABLE, Run
 from datasets.pipeline.shapes import Shapes
 from tests.datasets.pipelines import lines, order, process, refused, zipped
 
 MB = 1_000_000
 BLANK = (b" " * 999 + b"\n") * 500  # half a megabyte, in lines that are no rows
-MOST = 2 * HELD_BYTES + 25 * MB  # one batch is made while another one is looked at, and a block is read
+HELD = 4 * MB  # in place of HELD_BYTES: so a smaller upload shows it
+MOST = 2 * HELD + 25 * MB  # one batch is made while another one is looked at, and a block is read
 BROKEN = '{"text": no}\n'
 TOO_LONG = b"x" * 1_100_000 + b"\n"
 
@@ -47,6 +48,7 @@ def _most_held(folder: Path, data: bytes, name: str) -> int:
 @pytest.fixture(params=["large", "small"])
 def large_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Compiled readers, which have been imported before anything is counted, and the others."""
+    monkeypatch.setattr(run, "HELD_BYTES", HELD)
     monkeypatch.setattr(upload, "LARGE_FROM_BYTES", 0 if request.param == "large" else 1 << 40)
     for name, data in (("rows.jsonl", b'{"text": "a"}\n'), ("rows.csv", b"text\na\n")):
         process(tmp_path / name, data, name, near_dedup=None, bias=False)
@@ -60,7 +62,7 @@ def large_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, 
 def test_a_few_rows_do_not_keep_the_upload_that_they_stand_in(
     name: str, head: bytes, row: bytes, between: bytes, tmp_path: Path
 ) -> None:
-    most = _most_held(tmp_path / "run", _rows(head, row, between, 100), name)
+    most = _most_held(tmp_path / "run", _rows(head, row, between, 50), name)
     assert most < MOST
 
 
@@ -79,9 +81,9 @@ def test_a_row_does_not_keep_where_all_lines_around_it_are() -> None:
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("rows.jsonl", BROKEN.encode() + BLANK * 200 + b'{"text": "a"}\n'),
-        ("rows.csv", b"text,more\n" + BLANK * 200 + b"a,\n"),
-        ("rows.jsonl", b'{"text": "a"}\n' + BLANK * 200),
+        ("rows.jsonl", BROKEN.encode() + BLANK * 100 + b'{"text": "a"}\n'),
+        ("rows.csv", b"text,more\n" + BLANK * 100 + b"a,\n"),
+        ("rows.jsonl", b'{"text": "a"}\n' + BLANK * 100),
     ],
     ids=["blank lines", "blank lines of a table", "blank lines at the end"],
 )

@@ -57,6 +57,7 @@ OPERATIONS = {
     "datasetVersionDiff": open_to(Who.MEMBERS, id="DatasetVersion"),
     "datasets": open_to(Who.MEMBERS),
     "baseModels": open_to(Who.SIGNED_IN),
+    "compareRuns": open_to(Who.MEMBERS, id="TrainingRun"),
     "trainingRun": open_to(Who.MEMBERS, id="TrainingRun"),
     "trainingRuns": open_to(Who.MEMBERS),
     "adapter": open_to(Who.MEMBERS, id="Adapter"),

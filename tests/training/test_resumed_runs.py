@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.files.base import ContentFile
@@ -20,18 +20,16 @@ from common import blobs
 from common.jobs import request_cancel
 from common.leftovers import remove_what_it_left
 from common.tenancy import operator
-from datasets import tasks as dataset_tasks
+from datasets.files import MANIFEST
 from datasets.models import DatasetVersion
 from tests.cast import Person, make_person
 from tests.faults.scripts import final_state, state_in
 from tests.faults.witness import WITNESS
-from tests.rows import global_id, make_run, make_upload
+from tests.rows import global_id, make_run, make_version
 from training import checkpoints, tasks
 from training.executors import local
 from training.models import Adapter, TrainingRun
 
-CREATE = """
-mutation ($upload: ID!) { createDataset(input: {name: "Additions", uploadId: $upload}) { ... on DatasetVersion { id } } }"""
 START = """
 mutation ($version: ID!, $name: String!, $config: TrainingConfigInput!) {
   startTrainingRun(input: {datasetVersionId: $version, name: $name, config: $config}) { ... on TrainingRun { id } } }"""
@@ -53,15 +51,10 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path) ->
 
 @pytest.fixture
 def version(bob: Person) -> DatasetVersion:
-    rows = (
-        {"prompt": f"def add_{number}(value):\n", "completion": f"    return value + {number}\n"}
-        for number in range(60)
-    )
-    upload = make_upload(bob, "\n".join(map(json.dumps, rows)).encode())
-    bob.data(CREATE, upload=global_id(upload))
-    dataset_tasks.work()
-    with operator():
-        return DatasetVersion.objects.get()
+    """Of no files: nobody reads them."""
+    prefix = blobs.key(bob.organization.pk, "datasets", uuid4().hex)
+    default_storage.save(f"{prefix}/{MANIFEST}", ContentFile(b'{"files": []}'))
+    return make_version(bob, storage_prefix=prefix)
 
 
 def started(person: Person, version: DatasetVersion, name: str = "plain 1 ms", **config: Any) -> TrainingRun:
