@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.html import format_html
 from unfold.decorators import display
 
 from common.admin import EventAdmin, JobAdmin, ReadOnlyAdmin
+from training import run_page
 from training.models import Adapter, TrainingRun, TrainingRunEvent
 
 
@@ -31,6 +34,14 @@ class TrainingRunAdmin(JobAdmin):
     ]
     list_filter = [*JobAdmin.list_filter, "base_model_name"]
     search_fields = [*JobAdmin.search_fields, "name"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        first = ["id", "diagnosis", "event_log", "curves"]
+        return [*first, *(name for name in super().get_fields(request, obj) if name not in first)]
+
+    @display(description="Curves")
+    def curves(self, run: TrainingRun) -> str:
+        return run_page.drawn(run)
 
     @display(description="Loss", ordering="loss")
     def rounded_loss(self, run: TrainingRun) -> str:
