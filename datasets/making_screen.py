@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -18,7 +17,6 @@ from datasets.models import DatasetVersion
 
 MAX_REASONS = 10
 EXCERPT_CHARACTERS = 90
-_NUMBER = re.compile(r"\d+ ?(s|min|h|d)?\b")
 
 
 class MakingScreen:
@@ -77,14 +75,6 @@ class Steps:
     def __init__(self, screen: MakingScreen, progress: Progress) -> None:
         self._screen, self._progress = screen, progress
         self._tasks: dict[str, TaskID] = {}
-        self._said = ""
-
-    def state(self, text: str) -> None:
-        """Why nothing happens, said once: for how long, which changes each second, is no news."""
-        reason = _NUMBER.sub("", text)
-        if text and reason != self._said:
-            self._screen.line(text, "dim")
-        self._said = reason
 
     def take(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "LogLine":

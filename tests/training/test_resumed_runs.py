@@ -51,10 +51,14 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path) ->
 
 @pytest.fixture
 def version(bob: Person) -> DatasetVersion:
-    """Of no files: nobody reads them."""
-    prefix = blobs.key(bob.organization.pk, "datasets", uuid4().hex)
+    return stored_version(bob)
+
+
+def stored_version(person: Person) -> DatasetVersion:
+    """Of no files: the stand-in reads none."""
+    prefix = blobs.key(person.organization.pk, "datasets", uuid4().hex)
     default_storage.save(f"{prefix}/{MANIFEST}", ContentFile(b'{"files": []}'))
-    return make_version(bob, storage_prefix=prefix)
+    return make_version(person, storage_prefix=prefix)
 
 
 def started(person: Person, version: DatasetVersion, name: str = "plain 1 ms", **config: Any) -> TrainingRun:

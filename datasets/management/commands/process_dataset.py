@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import time
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
-from django.db import ProgrammingError, close_old_connections
+from django.db import ProgrammingError
 from django.db.models import Q
 from django.urls import reverse
 
 from accounts.models import Organization
 from accounts.roles import Role
 from common.errors import DomainError, Invalid
-from common.job_report import entry_of
+from common.following import followed
 from common.jobs import JobStatus
 from common.lookup import api_id, short
 from common.outages import AWAY, first_line
@@ -30,15 +29,13 @@ from common.text import is_storable, one_line
 from datasets import actions, rows
 from datasets.interrupting import sigterm_as_ctrl_c
 from datasets.lookup import dataset_named
-from datasets.making_screen import MakingScreen, Steps
+from datasets.making_screen import MakingScreen
 from datasets.models import Dataset, DatasetVersion
 from datasets.naming import with_names
 from datasets.pipeline.fingerprint import fingerprint
 from datasets.pipeline.recipe import Recipe, RecipeError
 from datasets.sending import AtTheShell, send_file, sha256_of, upload_of
 
-LOOK_EVERY_S = 0.3
-EVENTS_AT_ONCE = 1_000
 REASONS_WITH_EXAMPLES = 5
 
 
@@ -117,7 +114,8 @@ class Command(BaseCommand):
     def _wait(self, version: DatasetVersion) -> DatasetVersion:
         try:
             with self._screen.steps() as steps:
-                return _followed(version, steps)
+                rows_of = DatasetVersion.objects.select_related("dataset")
+                return followed(rows_of, version, steps.take, lambda why: self._screen.line(f"  {why}", "dim"))
         except KeyboardInterrupt:
             name = short(version)
             print(
@@ -142,30 +140,6 @@ class Command(BaseCommand):
         elif not version.has_ended:
             screen.line(f"To look:   manage.py jobs show {name}")
             screen.line(f"To cancel: manage.py jobs cancel {name}")
-
-
-def _followed(version: DatasetVersion, steps: Steps) -> DatasetVersion:
-    """The version once it has ended, and all that happened has been shown."""
-    after = 0
-    while True:
-        try:
-            with operator():
-                version = DatasetVersion.objects.select_related("dataset").get(pk=version.pk)
-                events = list(version.event_log.filter(sequence__gt=after).order_by("sequence")[:EVENTS_AT_ONCE])
-                why = entry_of(version).why if version.status == JobStatus.QUEUED else ""
-        except AWAY as error:
-            steps.state(f"The database does not answer; the version may go on: {first_line(error)}")
-            close_old_connections()
-            time.sleep(LOOK_EVERY_S)
-            continue
-        steps.state(f"  {why}" if why else "")
-        for event in events:
-            steps.take(event.kind, event.data)
-            after = event.sequence
-        if version.has_ended and not events:
-            return version
-        if not events:
-            time.sleep(LOOK_EVERY_S)
 
 
 def _examples(version: DatasetVersion) -> dict[str, str]:
