@@ -11,7 +11,7 @@ from django.template.loader import render_to_string
 from training.curves import Curve, curves
 from training.models import TrainingRun
 
-WIDTH, HEIGHT = 440, 120
+WIDTH, HEIGHT = 330, 120  # two beside each other
 POINTS = 2 * WIDTH  # a spike has a lowest and a highest point
 PANELS = {
     "Loss": ("loss", "evalLoss"),
