@@ -34,6 +34,8 @@ def test_a_process_ends_that_touches_a_byte_behind_an_array(place: int, at: int,
     assert subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode == ended
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_no_vector_is_out_of_bounds() -> None:
     """What a loop is given ends where a page ends that nothing may follow, and so does what it writes into."""
     others = ["each_byte", "each_escape", "generated_records"]  # which take a minute

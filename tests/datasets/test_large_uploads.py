@@ -89,6 +89,8 @@ def test_a_small_upload_does_not_wait_for_numba(tmp_path: Path) -> None:
     assert _ended(_started(tmp_path / "run", tmp_path / "cache", len(JSONL) + 1)) == ("False False\n", 0)
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_two_processes_at_once_compile_for_an_empty_cache(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     for turn in ("first", "loaded"):
@@ -100,6 +102,8 @@ def test_two_processes_at_once_compile_for_an_empty_cache(tmp_path: Path) -> Non
     assert len(list(cache.rglob("*.nbc"))) == 4  # ends of lines, JSON records, unclean texts, terms of the lexicon
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_no_index_is_out_of_bounds(tmp_path: Path) -> None:
     """Compiled once more, with each index checked, the tests of the loops pass: none is read or written beside an array."""
     files = ["test_scan_json.py", "test_scan_csv.py", "test_bias_loops.py", "test_clean.py"]

@@ -219,6 +219,8 @@ def test_what_was_compiled_of_other_sources_is_not_taken(tmp_path: Path) -> None
     assert len(digests) == 9
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_no_index_is_out_of_bounds(tmp_path: Path) -> None:
     """Compiled once more, with each index checked, the tests above pass: neither is read nor written beside an array."""
     env = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}

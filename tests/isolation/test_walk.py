@@ -18,10 +18,10 @@ def test_no_way_leads_to_anothers(world: World, walker: str, hops: int) -> None:
 
 
 def test_there_are_ways_to_walk_and_something_at_their_ends(world: World) -> None:
-    """The models that may be fine-tuned are everybody's, and a version does not differ from itself; wherever else a way leads, the
+    """The models that may be fine-tuned are everybody's, and neither a version nor a run differs from itself; wherever else a way leads, the
     asker's own word is found.
     """
     assert len(list(walks(world.ours))) > 150
     owner, ends = world.askers["owner"], walks(world.ours, hops=1)
     nobodys = [name for name, given, _, asked in ends if world.ours.word not in json.dumps(owner.ask(asked, given))]
-    assert nobodys == [*["datasetVersionDiff"] * 3, "baseModels"]
+    assert nobodys == [*["datasetVersionDiff"] * 3, "baseModels", "compareRuns"]
