@@ -32,7 +32,7 @@ def followed(rows: QuerySet[J], job: J, take: Callable[[str, dict[str, Any]], No
         try:
             with operator():
                 job = rows.get(pk=job.pk)
-                events = list(job.event_log.filter(sequence__gt=after).order_by("sequence")[:EVENTS_AT_ONCE])  # type: ignore[attr-defined]
+                events = job.event_model.page(job, after, EVENTS_AT_ONCE)
                 why = entry_of(job).why if job.status == JobStatus.QUEUED else ""
         except AWAY as error:
             events, why = [], f"The database does not answer; it may go on: {first_line(error)}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from common.job_screen import console
+from common.shell import Screen
 from common.text import one_line
 from datasets.models import DatasetVersion
 
@@ -19,14 +18,7 @@ MAX_REASONS = 10
 EXCERPT_CHARACTERS = 90
 
 
-class MakingScreen:
-    def __init__(self, file: TextIO) -> None:
-        self.console: Console = console(file)
-        self.moves = self.console.is_terminal
-
-    def line(self, text: str, style: str = "") -> None:
-        self.console.print(Text(text, style), soft_wrap=True)
-
+class MakingScreen(Screen):
     @contextmanager
     def reading(self, name: str, size: int) -> Iterator[Callable[[int], None]]:
         """While a file is read: called with how many bytes more."""

@@ -14,6 +14,7 @@ from strawberry import relay
 
 from common import blobs
 from common.tenancy import operator
+from datasets.files import MANIFEST
 from datasets.models import Dataset, DatasetVersion, Upload
 from datasets.pipeline.recipe import Recipe
 from tests.cast import Person
@@ -65,6 +66,13 @@ def make_version(person: Person, dataset: Dataset | None = None, **fields: Any) 
                 **fields,
             }
         )
+
+
+def stored_version(person: Person) -> DatasetVersion:
+    """A version whose manifest is in storage, and names no files."""
+    prefix = blobs.key(person.organization.pk, "datasets", uuid4().hex)
+    default_storage.save(f"{prefix}/{MANIFEST}", ContentFile(b'{"files": []}'))
+    return make_version(person, storage_prefix=prefix)
 
 
 def make_run(person: Person, version: DatasetVersion | None = None, **fields: Any) -> TrainingRun:

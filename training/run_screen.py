@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
-from common.job_screen import console
+from common.shell import Screen
 from common.text import one_line
 
 LINES = 10  # of steps, where nothing moves
 
 
-class RunScreen:
-    def __init__(self, file: TextIO) -> None:
-        self.console: Console = console(file)
-        self.moves = self.console.is_terminal
-
-    def line(self, text: str, style: str = "") -> None:
-        self.console.print(Text(text, style), soft_wrap=True)
-
+class RunScreen(Screen):
     @contextmanager
     def steps(self) -> Iterator[RunSteps]:
         columns = (

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from django.conf import settings as django_settings
 from django.core import signing
+from django.db import connection
 
 from accounts import audit
 from accounts.models import AuditEntry
@@ -44,13 +45,16 @@ def ada() -> Person:
 
 @pytest.fixture
 def version(ada: Person, tmp_path: Path) -> DatasetVersion:
-    version = make_version(ada, make_dataset(ada, 'Füße "und" / so\\..'))
-    folder = write(tmp_path / "shards", train=ROWS[:30], test=ROWS[30:])
-    for path in folder.iterdir():
+    return version_of(ada, tmp_path)
+
+
+def version_of(person: Person, folder: Path) -> DatasetVersion:
+    version = make_version(person, make_dataset(person, 'Füße "und" / so\\..'))
+    for path in write(folder / f"shards of {person.user.name}", train=ROWS[:30], test=ROWS[30:]).iterdir():
         blobs.put(f"{version.artefacts}/0001/{path.name}", path)
     with operator():
-        DatasetVersion.objects.update(storage_prefix=f"{version.artefacts}/0001")
-        return DatasetVersion.objects.select_related("dataset").get()
+        DatasetVersion.objects.filter(pk=version.pk).update(storage_prefix=f"{version.artefacts}/0001")
+        return DatasetVersion.objects.select_related("dataset").get(pk=version.pk)
 
 
 @pytest.fixture
@@ -146,6 +150,30 @@ def test_whoever_takes_the_rows_is_in_the_audit_log(ada: Person, version: Datase
     assert noted(ada) == [(*told, {"format": "JSONL", "split": "ALL"}), (*told, {"format": "CSV", "split": "TEST"})]
     with operator():
         assert list(audit.verify(ada.organization.pk)) == []
+
+
+def test_whoever_waits_to_be_noted_holds_up_no_other_download(
+    ada: Person, version: DatasetVersion, url: str, tmp_path: Path
+) -> None:
+    ben = make_person("Ben")
+    hers, his = link(ada, version), link(ben, version_of(ben, tmp_path))
+    with ThreadPoolExecutor(2) as pool:
+        with operator():
+            audit.hold(ada.organization.pk)
+            waiting = [pool.submit(fetch, url, hers) for _ in range(2)]
+            assert soon(lambda: _waits_for_the_log() == 2)
+            assert fetch(url, his).status_code == 200
+            assert not any(each.done() for each in waiting)
+        assert [each.result().status_code for each in waiting] == [200, 200]
+
+
+def _waits_for_the_log() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # who connects after the first look is not seen
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+        )
+        return int(cursor.fetchone()[0])
 
 
 def noted(person: Person) -> list[tuple[str, str, str, dict[str, str]]]:

@@ -9,14 +9,12 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.management import call_command
 
 from accounts.models import AuditEntry, Quota
 from common.jobs import JobStatus
@@ -25,13 +23,13 @@ from common.tenancy import operator
 from datasets import sending
 from datasets.models import Dataset, DatasetVersion, Upload
 from tests.cast import Person, make_person
+from tests.commands import said_by
 from tests.datasets.uploading import left_over, stored
 from tests.processes import environment, start_python
 from tests.rows import make_dataset
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quiet_queues")]
 
-PATIENCE_S = 240.0
 ROWS = [{"prompt": f"def f{number}(x):\n", "completion": f"    return x + {number}"} for number in range(40)]
 LINES = [*map(json.dumps, ROWS), "{", json.dumps(ROWS[0]), json.dumps({"prompt": "grace@navy.mil", "completion": "c"})]
 
@@ -50,17 +48,7 @@ def file(tmp_path: Path) -> Path:
 
 def process(capfd: Any, *arguments: object) -> tuple[int, list[str], str]:
     """Exit status, lines of output, and errors."""
-    status = 0
-    give_up = threading.Timer(PATIENCE_S, os.kill, (os.getpid(), signal.SIGTERM))  # which is a Ctrl-C to the command
-    give_up.start()
-    try:
-        call_command("process_dataset", *map(str, arguments))
-    except SystemExit as end:
-        status = int(end.code or 0)
-    finally:
-        give_up.cancel()
-    said = capfd.readouterr()
-    return status, [line.rstrip() for line in said.out.splitlines()], said.err
+    return said_by(capfd, "process_dataset", *arguments)
 
 
 def only_version() -> DatasetVersion:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from django.conf import settings as django_settings
+from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from playwright.sync_api import sync_playwright
 
@@ -32,7 +33,7 @@ from tests.cast import Person
 from tests.datasets.pipelines import lines, process
 from tests.datasets.reports import order_report, report_alone
 from tests.platform_site.test_browser import FLAGS
-from tests.rows import global_id, make_upload
+from tests.rows import global_id, make_dataset, make_upload, make_version, stored_version
 from tests.web import serving
 
 CREATE = """mutation ($input: CreateDatasetInput!) { createDataset(input: $input) { ... on DatasetVersion { id } } }"""
@@ -188,6 +189,20 @@ def test_a_version_that_comes_while_a_report_is_made_comes_first(
     ]
     assert second.version.finished_at < first.finished_at
     assert bool(first.version.report_key and second.version.report_key)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_report_gives_way_to_what_has_come_since_it_began_alone(bob: Person, tmp_path: Path) -> None:
+    made, waits = stored_version(bob), make_version(bob, make_dataset(bob, "Waits"), status="QUEUED")
+    for split in reporting.SPLITS:
+        default_storage.save(f"{made.storage_prefix}/{split}-00000.parquet", ContentFile(b""))
+    report = VersionReport(organization_id=made.organization_id, version=made)
+    work = reporting.prepare(report, Lease(VersionReport, report.pk, report.organization_id, 1, 1), tmp_path)
+    with operator():
+        assert list(DatasetVersion.objects.due()) == [waits]
+    assert work.gives_way() is False
+    make_version(bob, make_dataset(bob, "Comes"), status="QUEUED")
+    assert work.gives_way() is True
 
 
 @pytest.mark.django_db(transaction=True)

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from django.core.files.base import ContentFile
@@ -20,12 +19,11 @@ from common import blobs
 from common.jobs import request_cancel
 from common.leftovers import remove_what_it_left
 from common.tenancy import operator
-from datasets.files import MANIFEST
 from datasets.models import DatasetVersion
 from tests.cast import Person, make_person
 from tests.faults.scripts import final_state, state_in
 from tests.faults.witness import WITNESS
-from tests.rows import global_id, make_run, make_version
+from tests.rows import global_id, make_run, stored_version
 from training import checkpoints, tasks
 from training.executors import local
 from training.models import Adapter, TrainingRun
@@ -52,13 +50,6 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path) ->
 @pytest.fixture
 def version(bob: Person) -> DatasetVersion:
     return stored_version(bob)
-
-
-def stored_version(person: Person) -> DatasetVersion:
-    """Of no files: the stand-in reads none."""
-    prefix = blobs.key(person.organization.pk, "datasets", uuid4().hex)
-    default_storage.save(f"{prefix}/{MANIFEST}", ContentFile(b'{"files": []}'))
-    return make_version(person, storage_prefix=prefix)
 
 
 def started(person: Person, version: DatasetVersion, name: str = "plain 1 ms", **config: Any) -> TrainingRun:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 
 from accounts.models import AuditEntry
 from common.lookup import api_id
 from common.tenancy import operator
 from datasets.models import DatasetVersion
 from tests.cast import Person
+from tests.commands import said_by
 from tests.faults.witness import WITNESS
 from tests.processes import start_python
-from tests.rows import make_dataset, make_version
-from tests.training.test_resumed_runs import stored_version
+from tests.rows import make_dataset, make_version, stored_version
 from training.management.commands import train
 from training.models import TrainingRun
 from training.run_screen import RunScreen
@@ -63,17 +59,7 @@ def worker(tmp_path: Path) -> Iterator[None]:
 
 def run_command(capfd: Any, *arguments: object) -> tuple[int, list[str], str]:
     """Exit status, lines of output, and errors."""
-    status = 0
-    give_up = threading.Timer(PATIENCE_S, os.kill, (os.getpid(), signal.SIGTERM))  # which is a Ctrl-C to the command
-    give_up.start()
-    try:
-        call_command("train", *map(str, arguments))
-    except SystemExit as end:
-        status = int(end.code or 0)
-    finally:
-        give_up.cancel()
-    said = capfd.readouterr()
-    return status, [line.rstrip() for line in said.out.splitlines()], said.err
+    return said_by(capfd, "train", *arguments)
 
 
 def only_run() -> TrainingRun:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from common.errors import Invalid
 from common.outages import AWAY, first_line
+from common.shell import fail
 from common.tenancy import operator
 from common.text import one_line
 from datasets.card import card
@@ -61,15 +62,15 @@ class Command(BaseCommand):
             with sigterm_as_ctrl_c():
                 self._export(options)
         except Invalid as refusal:
-            _fail(refusal.message)
+            fail(refusal.message)
         except (*AWAY, ProgrammingError) as error:
-            _fail(f"The database does not answer, or was not migrated: {first_line(error)}")
+            fail(f"The database does not answer, or was not migrated: {first_line(error)}")
         except FileNotFoundError as error:
-            _fail(f"A file of this version is not in storage any more: {error.filename}")
+            fail(f"A file of this version is not in storage any more: {error.filename}")
         except BrokenPipeError:  # of `| head`; Python would complain about it once more at the exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
-            _fail(f"The file could not be written, and nothing of it is left: {error.strerror or error}")
+            fail(f"The file could not be written, and nothing of it is left: {error.strerror or error}")
         except KeyboardInterrupt:
             print("Interrupted; nothing is left of the file.", file=sys.stderr)
             sys.exit(130)
@@ -127,8 +128,3 @@ def _bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda rows: progress.advance(task, rows)
-
-
-def _fail(message: str) -> None:
-    print(message, file=sys.stderr)
-    sys.exit(1)

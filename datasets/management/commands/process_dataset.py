@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import ProgrammingError
 from django.db.models import Q
-from django.urls import reverse
 
 from accounts.models import Organization
 from accounts.roles import Role
 from common.errors import DomainError, Invalid
-from common.following import followed
 from common.jobs import JobStatus
-from common.lookup import api_id, short
+from common.lookup import short
 from common.outages import AWAY, first_line
+from common.shell import exit_unless_well, fail, watched
 from common.tenancy import operator, tenant
 from common.text import is_storable, one_line
 from datasets import actions, rows
@@ -61,19 +59,19 @@ class Command(BaseCommand):
         try:
             version = self._make(options)
         except DomainError as refusal:
-            _fail(refusal.message)
+            fail(refusal.message)
         except (*AWAY, ProgrammingError) as error:
-            _fail(f"The database does not answer, or was not migrated: {first_line(error)}")
+            fail(f"The database does not answer, or was not migrated: {first_line(error)}")
         except OSError as error:
-            _fail(f"The file could not be stored: {error.strerror or error}")
+            fail(f"The file could not be stored: {error.strerror or error}")
         except KeyboardInterrupt:
             print("Interrupted; nothing was made.", file=sys.stderr)
             sys.exit(130)
         if options["wait"] and not version.has_ended:
-            version = self._wait(version)
+            rows_of = DatasetVersion.objects.select_related("dataset")
+            version = watched(self._screen, rows_of, version, self._screen.steps(), "version")
         self._tell(version)
-        if version.status in (JobStatus.FAILED, JobStatus.CANCELLED):
-            sys.exit(1)
+        exit_unless_well(version)
 
     # ------------------------------------------------------------------------------------------ making it
 
@@ -109,37 +107,16 @@ class Command(BaseCommand):
         self._screen.line(f"Queued as {short(version)}: {one_line(str(version), 200)}")
         return version
 
-    # ------------------------------------------------------------------------------------------ waiting for it
-
-    def _wait(self, version: DatasetVersion) -> DatasetVersion:
-        try:
-            with self._screen.steps() as steps:
-                rows_of = DatasetVersion.objects.select_related("dataset")
-                return followed(rows_of, version, steps.take, lambda why: self._screen.line(f"  {why}", "dim"))
-        except KeyboardInterrupt:
-            name = short(version)
-            print(
-                f"\nThe version goes on without you. To look:  manage.py jobs show {name}\n"
-                f"                                To cancel: manage.py jobs cancel {name}",
-                file=sys.stderr,
-            )
-            sys.exit(130)
+    # ------------------------------------------------------------------------------------------ what came of it
 
     def _tell(self, version: DatasetVersion) -> None:
-        screen, name = self._screen, short(version)
         if version.status == JobStatus.SUCCEEDED:
-            screen.result(version, _examples(version))
+            self._screen.result(version, _examples(version))
         elif version.has_ended:
-            said = f": {one_line(version.error_message, 1000)}" if version.error_message else ""
-            screen.line(f"{version.status}{said}", "red")
-        address = settings.PUBLIC_URL + reverse("admin:datasets_datasetversion_change", args=[version.pk])
-        screen.line(f"Its page:  {address}")
-        screen.line(f"In the API: {api_id(version)}")
+            self._screen.ended_badly(version)
+        self._screen.where(version)
         if version.status == JobStatus.SUCCEEDED:
-            screen.line(f"Its rows:  manage.py export_dataset {name}")
-        elif not version.has_ended:
-            screen.line(f"To look:   manage.py jobs show {name}")
-            screen.line(f"To cancel: manage.py jobs cancel {name}")
+            self._screen.line(f"Its rows:  manage.py export_dataset {short(version)}")
 
 
 def _examples(version: DatasetVersion) -> dict[str, str]:
@@ -249,8 +226,3 @@ def _snake_case(value: Any) -> Any:
     return {
         re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", key): _snake_case(inner) for key, inner in value.items()
     }
-
-
-def _fail(message: str) -> None:
-    print(message, file=sys.stderr)
-    sys.exit(1)

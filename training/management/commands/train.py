@@ -11,18 +11,16 @@ from difflib import get_close_matches
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import ProgrammingError
-from django.urls import reverse
 
 from accounts.roles import Role
 from common.errors import DomainError, Invalid
-from common.following import followed
 from common.graphql import camel_case
 from common.jobs import JobStatus
-from common.lookup import api_id, short
+from common.lookup import short
 from common.outages import AWAY, first_line
+from common.shell import exit_unless_well, fail, watched
 from common.tenancy import operator, tenant
 from common.text import one_line
 from datasets.interrupting import sigterm_as_ctrl_c
@@ -65,36 +63,20 @@ class Command(BaseCommand):
         try:
             run = _started(options)
         except DomainError as refusal:
-            _fail(refusal.message)
+            fail(refusal.message)
         except (*AWAY, ProgrammingError) as error:
-            _fail(f"The database does not answer, or was not migrated: {first_line(error)}")
+            fail(f"The database does not answer, or was not migrated: {first_line(error)}")
         except KeyboardInterrupt:
             print("Interrupted; nothing was started.", file=sys.stderr)
             sys.exit(130)
         self._screen.line(f"Queued as {short(run)}: {one_line(run.name, 200)}")
         if options["wait"]:
-            run = self._wait(run)
+            run = watched(self._screen, TrainingRun.objects.all(), run, self._screen.steps(), "run")
         self._tell(run)
-        if run.status in (JobStatus.FAILED, JobStatus.CANCELLED):
-            sys.exit(1)
-
-    def _wait(self, run: TrainingRun) -> TrainingRun:
-        try:
-            with self._screen.steps() as steps:
-                return followed(
-                    TrainingRun.objects.all(), run, steps.take, lambda why: self._screen.line(f"  {why}", "dim")
-                )
-        except KeyboardInterrupt:
-            name = short(run)
-            print(
-                f"\nThe run goes on without you. To look:  manage.py jobs show {name}\n"
-                f"                             To cancel: manage.py jobs cancel {name}",
-                file=sys.stderr,
-            )
-            sys.exit(130)
+        exit_unless_well(run)
 
     def _tell(self, run: TrainingRun) -> None:
-        screen, name = self._screen, short(run)
+        screen = self._screen
         if run.status == JobStatus.SUCCEEDED:
             with operator():
                 adapter = Adapter.objects.get(training_run=run)
@@ -102,13 +84,8 @@ class Command(BaseCommand):
             if adapter.test_loss is not None and adapter.base_test_loss is not None:
                 screen.line(f"Test loss: {adapter.test_loss:.4f}, of the base model {adapter.base_test_loss:.4f}")
         elif run.has_ended:
-            said = f": {one_line(run.error_message, 1000)}" if run.error_message else ""
-            screen.line(f"{run.status}{said}", "red")
-        screen.line(f"Its page:  {settings.PUBLIC_URL}{reverse('admin:training_trainingrun_change', args=[run.pk])}")
-        screen.line(f"In the API: {api_id(run)}")
-        if not run.has_ended:
-            screen.line(f"To look:   manage.py jobs show {name}")
-            screen.line(f"To cancel: manage.py jobs cancel {name}")
+            screen.ended_badly(run)
+        screen.where(run)
 
 
 def _started(options: dict[str, Any]) -> TrainingRun:
@@ -154,8 +131,3 @@ def _value(field: str, text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _fail(message: str) -> None:
-    print(message, file=sys.stderr)
-    sys.exit(1)
