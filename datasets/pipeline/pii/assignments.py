@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 
 from datasets.pipeline.pii.findings import Hit
 from datasets.pipeline.pii.kinds import Kind
@@ -140,10 +141,17 @@ def private_key(data: bytes, position: int, row_end: int) -> Iterator[Hit]:
         unframed = _UNFRAMED.match(data, begin.end(), limit if frame < 0 else frame)
         limit = unframed.end() if unframed else begin.end()
     lines = [match.span("value") for match in _BODY.finditer(data, begin.end(), frame if is_whole else limit)]
+    if not is_whole:
+        lines = list(takewhile(lambda line: not _is_anothers(data[slice(*line)]), lines))
     lines = [(start, end) for start, end in lines if end > start and _is_pem_line(data, start, end)]
     for start, end in lines:
         if end - start >= _LEAST_PEM_LINE or (is_whole and (start, end) == lines[-1]):
             yield Hit(start, end, Kind.PRIVATE_KEY)
+
+
+def _is_anothers(word: bytes) -> bool:
+    """Whether it stands for something else: before that was masked, a key that is cut off may have ended there."""
+    return is_masked(word) and not word.startswith(Kind.PRIVATE_KEY.value.encode())
 
 
 def _is_pem_line(data: bytes, start: int, end: int) -> bool:
