@@ -32,6 +32,7 @@ from common.cluster import busy
 from common.held import HeldJob, LeaseLost
 from common.jobs import HEARTBEAT_S, Job, Lease
 from common.leftovers import EVENTS, attempt_folder, kill_group, remove_what_it_left
+from common.memory import GivingBack
 from common.moving import CalledAway, renewed
 from common.outages import AWAY, RETRY_EVERY_S, Patience, nobody_listens, told
 from common.presence import present
@@ -92,7 +93,7 @@ def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work], 
     it lost a lease: it was stopped for a minute or cut off, and nobody knows what else it takes for true.
     """
     owner = f"{socket.gethostname()}:{os.getpid()}"
-    carried_out = 0
+    carried_out, give_back = 0, GivingBack()
     with _sigterm_noted() as stop, busy():
         try:
             while not stop and carried_out < most and (lease := claim(model, owner)):
@@ -105,6 +106,7 @@ def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work], 
                 except LeaseLost:
                     logger.warning("Lost the lease of %s %s (attempt %d).", model.__name__, lease.job_id, lease.attempt)
                     sys.exit(EXIT_LEASE_LOST)
+                give_back()
         except AWAY as error:  # the keeper rings again once it is back
             logger.warning("%s", told(error))
             close_old_connections()

@@ -16,6 +16,7 @@ import uvicorn
 from prometheus_client import values
 
 from common.beat import beat
+from common.memory import GivingBack
 from platform_site import metrics
 from platform_site.address import Address
 from platform_site.protocol import BoundedProtocol
@@ -32,9 +33,14 @@ ROOM_BYTES = 2 << 20
 class Server(uvicorn.Server):
     """One whose supervisor sees that its event loop goes round."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._give_back = GivingBack()
+
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_A_BEAT == 0:
             beat()
+            self._give_back()
         return await super().on_tick(counter)
 
 

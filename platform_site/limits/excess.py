@@ -27,7 +27,7 @@ def refusal_of(asker: Asker) -> Answer | None:
     if known := refusals.of(asker):
         return known
     found = paces.look(asker)  # nothing is known of whoever has no credentials
-    return _refused(found) if found else None
+    return _refused(asker, found) if found else None
 
 
 async def hold_back(asker: Asker) -> Answer | None:
@@ -40,7 +40,7 @@ async def hold_back(asker: Asker) -> Answer | None:
     try:
         delay_s = paces.take(asker, settings.REQUESTS_PER_MINUTE)
     except TooFast as found:
-        return _refused(found)
+        return _refused(asker, found)
     if delay_s and not _held_back.locked():
         HELD_BACK.labels("waited").inc()
         async with _held_back:
@@ -48,8 +48,8 @@ async def hold_back(asker: Asker) -> Answer | None:
     return None
 
 
-def _refused(found: TooFast) -> Answer:
+def _refused(asker: Asker, found: TooFast) -> Answer:
     HELD_BACK.labels("refused").inc()
-    error, headers = too_fast(found)
+    error, headers = too_fast(paces.charge(asker, found))
     encoded = ((name.encode(), value.encode()) for name, value in headers.items())
     return refusal(TOO_MANY_REQUESTS, error, *encoded)

@@ -18,10 +18,11 @@ from platform_site.askers import Asker
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 100  # that come before anybody is slowed down: a page may ask for some dozens
+AT_ONCE = 50  # that come before anybody is slowed down: a page may ask for some dozens
 SMALLEST_AT_ONCE = 20
 HELD_SHARE = 0.9  # of the rate, for whoever is held back: in their first minute there are those that came at once, too
 MOST_DELAY_S = 1.0
+REFUSAL_COST = 1 / 12  # of a request: whoever asks on all the same, at twelve times their rate, is answered no more
 _SLOTS = 1 << 14
 _WORDS = 3  # of eight bytes: whose a slot is; until when their requests reach; how many a minute they may make, 0 until that is known
 
@@ -36,7 +37,7 @@ class TooFast(Exception):
 
 
 def at_once(per_minute: int) -> int:
-    """How many of a rate come before anybody is slowed down: a twelfth of a minute's, if that is neither few nor very many."""
+    """How many of a rate come before anybody is slowed down: a twelfth of a minute's, if that is neither few nor many."""
     return min(AT_ONCE, max(per_minute // 12, min(per_minute, SMALLEST_AT_ONCE)))
 
 
@@ -88,6 +89,20 @@ class Paces:
         now = self._clock()
         wait_s = self._reaches(slot, per_minute, now) - now - (at_once(per_minute) - 1) * 60 / per_minute - MOST_DELAY_S
         return TooFast(per_minute, wait_s) if wait_s > 0 else None
+
+    def charge(self, asker: Asker, refused: TooFast) -> TooFast:
+        """Count a refusal as a part of a request: who does not wait when told to has less of their rate, until they do.
+
+        Returns the refusal with the wait that follows from it.
+        """
+        mine, slot = self._slot_of(asker)
+        if self._owners[slot] != mine:
+            return refused
+        now, interval_s = self._clock(), 60 / refused.per_minute
+        reaches = self._reaches(slot, refused.per_minute, now)
+        charged = min(reaches + REFUSAL_COST * interval_s, now + _furthest_s(refused.per_minute))
+        self._times[slot + 1] = charged
+        return TooFast(refused.per_minute, refused.wait_s + charged - reaches)
 
     def _known(self, mine: int, slot: int) -> int:
         """How many a minute they may make; 0 for not known."""

@@ -92,7 +92,7 @@ def test_one_too_many_is_a_429_that_says_when_to_come_again(alice: Person, place
 def test_no_more_than_those_at_once_and_a_sixth_of_them_come_within_ten_seconds(
     alice: Person, place: str, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert requests.burst_of(1200).count == 300
+    assert requests.burst_of(1200).count == 250
     monkeypatch.setattr(requests, "SMALLEST_BURST", 1)
     monkeypatch.setattr(pacing, "SMALLEST_AT_ONCE", 1)
     settings.REQUESTS_PER_MINUTE = 18
