@@ -73,7 +73,12 @@ def _filled(platform: Installation) -> dict[str, Any]:
 
 def _soak(asked: argparse.Namespace, platform: Installation, known: dict[str, Any], gauges: Gauges) -> bool:
     steady_s, seed = asked.seconds, asked.seed
-    people = [client["token"] for clients in known["clients"] for client in clients if "refresh_token" in client]
+    people = [
+        (client["token"], tenant["version"])
+        for tenant, clients in zip(known["tenants"], known["clients"], strict=True)
+        for client in clients
+        if "refresh_token" in client
+    ]
     wake_all_threads(platform.url, gauges.web_processes * WEB_THREADS, gauges.database, people)
     timeline = Timeline(time.time() + START_S, steady_s)
     common = {"url": platform.url, "token_s": known["token_s"]}

@@ -1,4 +1,4 @@
-"""Has each web thread made, with its connection: the pools grow as they are needed, and that is no leak."""
+"""Has each web thread made, with its connections: the pools grow as they are needed, and that is no leak."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 
 import httpx
 
+from benchmarks.soak.mix import RUN_CONFIG, RUN_NAME, START_RUN
+
 TABLE = "accounts_membership"  # whoever asks is looked up there
-WHO = {"query": "{ me { email } }"}
 AT_ONCE = 32
 PATIENCE_S = 60.0
 
 
-def wake_all_threads(url: str, threads: int, database: Any, tokens: Sequence[str]) -> None:
-    """Ask, as many people, while nobody can be answered, until `threads` threads wait in PostgreSQL.
+def wake_all_threads(url: str, threads: int, database: Any, people: Sequence[tuple[str, str]]) -> None:
+    """Start runs, as many people, while nobody can be answered, until `threads` threads wait in PostgreSQL. Then all ring at once.
 
-    `database` is an owner's connection in autocommit mode. Raises TimeoutError.
+    `database` is an owner's connection in autocommit mode; of the people there are tokens, and versions to learn from. Raises TimeoutError.
     """
-    people = itertools.cycle(tokens)
+    everybody = itertools.cycle(people)
     # a web process turns away who comes when its threads are taken and its line is full: so they come until all are
     client = httpx.Client(base_url=url, timeout=120, trust_env=False, limits=httpx.Limits(max_connections=None))
     with client, ThreadPoolExecutor(16 * threads) as pool, nobody_is_told_apart(database):
@@ -30,9 +31,14 @@ def wake_all_threads(url: str, threads: int, database: Any, tokens: Sequence[str
         while (waiting := _waiting(database)) < threads:
             if time.monotonic() > give_up_at:
                 raise TimeoutError(f"Only {waiting} of {threads} web threads are at work.")
-            for token in itertools.islice(people, AT_ONCE):
-                pool.submit(client.post, "/graphql", json=WHO, headers={"Authorization": f"Bearer {token}"})
+            for token, version in itertools.islice(everybody, AT_ONCE):
+                pool.submit(client.post, "/graphql", json=_start(version), headers={"Authorization": f"Bearer {token}"})
             time.sleep(1)
+
+
+def _start(version: str) -> dict[str, Any]:
+    wanted = {"datasetVersionId": version, "name": RUN_NAME, "config": RUN_CONFIG}
+    return {"query": START_RUN, "variables": {"input": wanted}}
 
 
 @contextmanager
