@@ -27,7 +27,7 @@ from datasets.models import (
     VersionReport,
     VersionReportEvent,
 )
-from datasets.pipeline.export import ExportFormat
+from datasets.pipeline.stored.export import ExportFormat
 
 STATUS_COLOURS = {UploadStatus.RECEIVING: "info", UploadStatus.COMPLETE: "success", UploadStatus.EXPIRED: "warning"}
 

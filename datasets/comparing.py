@@ -14,7 +14,7 @@ from datasets.holds import DatasetDeleted
 from datasets.models import DatasetVersion
 
 if TYPE_CHECKING:
-    from datasets.pipeline.difference import Difference, Shard
+    from datasets.pipeline.stored.difference import Difference, Shard
 
 MOST_ROWS = 1_000_000
 MOST_EXAMPLES = 20
@@ -26,7 +26,7 @@ def compare(a: DatasetVersion, b: DatasetVersion, examples: int) -> Difference:
     Raises Invalid where one of them is not made, is gone, or does not know its rows' digests, and where there are too many rows
     for a request.
     """
-    from datasets.pipeline.difference import (  # numpy and Arrow: not for every web process at its start
+    from datasets.pipeline.stored.difference import (  # numpy and Arrow: not for every web process at its start
         NoDigests,
         difference,
     )
@@ -64,7 +64,7 @@ def _with_shared(found: Difference, shared: list[tuple[Shard, Shard]]) -> Differ
 
 def _shards(version: DatasetVersion, field: str) -> dict[str, Shard]:
     """By their digests."""
-    from datasets.pipeline.difference import Shard
+    from datasets.pipeline.stored.difference import Shard
 
     if version.dataset.deleted_at is not None:
         raise DatasetDeleted(field)

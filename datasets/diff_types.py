@@ -10,7 +10,7 @@ from datasets import models, rows
 from datasets.types import DatasetVersionType, PreviewRow, StepReport
 
 if TYPE_CHECKING:
-    from datasets.pipeline.difference import Difference
+    from datasets.pipeline.stored.difference import Difference
 
 
 @strawberry.type(description="A row of both versions whose content is not the same in both.")

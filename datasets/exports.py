@@ -12,7 +12,7 @@ from common import blobs
 from common.origin import address
 from datasets.files import files_of
 from datasets.models import DatasetVersion
-from datasets.pipeline.export import ExportFormat, Part, exported, rows_in
+from datasets.pipeline.stored.export import ExportFormat, Part, exported, rows_in
 from datasets.signed_links import LIFETIME, url_of, values_in
 
 PURPOSE = "downloads"

@@ -12,7 +12,7 @@ from common.errors import Invalid
 from common.text import is_storable
 from datasets.files import files_of
 from datasets.models import DatasetVersion
-from datasets.pipeline.store import read_rejections, read_rows
+from datasets.pipeline.stored.store import read_rejections, read_rows
 
 MAX_PAGE = 100
 

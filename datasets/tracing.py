@@ -18,7 +18,7 @@ from datasets.processing import placeholder_key
 from datasets.rows import samples
 
 if TYPE_CHECKING:
-    from datasets.pipeline.tracing import Wanted
+    from datasets.pipeline.stored.tracing import Wanted
 
 BESIDE = ("rejections", "examples")
 """Where something stands that may be in no row of the version."""
@@ -58,7 +58,7 @@ def organizations_with_versions() -> list[UUID]:
 
 def trace(organization_id: UUID, literal: str) -> Traced:
     """Each file is looked into once, whichever versions share it. Storage is read outside of any transaction."""
-    from datasets.pipeline.tracing import Wanted
+    from datasets.pipeline.stored.tracing import Wanted
 
     with operator():
         versions = list(_made().filter(organization_id=organization_id).select_related("dataset", "upload"))
@@ -92,7 +92,7 @@ def _found_in(
     uploads: dict[str | None, str],
 ) -> list[FoundRow]:
     """In its own files, and of what it shows beside them what is not found there."""
-    from datasets.pipeline.tracing import traces, traces_in_examples
+    from datasets.pipeline.stored.tracing import traces, traces_in_examples
 
     own = f"{version.upload.pk} {version.upload.file_name}"
     manifest, before = (manifests.get(each, manifests[None]) for each in (version.pk, version.parent_id))

@@ -21,8 +21,8 @@ from datasets.exports import download_url
 from datasets.links import url_of
 from datasets.look_types import DuplicateCluster, LengthHistogram, MaskedPlace
 from datasets.pipeline.expectation import Check, OnFailure
-from datasets.pipeline.export import ExportFormat
 from datasets.pipeline.recipe import Action, Format, PythonUnits
+from datasets.pipeline.stored.export import ExportFormat
 
 strawberry.enum(
     Format,

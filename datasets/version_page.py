@@ -13,7 +13,7 @@ from common.text import one_line
 from datasets import rows
 from datasets.exports import SPLITS
 from datasets.models import DatasetVersion
-from datasets.pipeline.export import FIELDS, ExportFormat
+from datasets.pipeline.stored.export import FIELDS, ExportFormat
 
 ROWS = 5  # of each split
 REASONS = 12

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.parse.uploads import digest_of
-from datasets.pipeline.columns import Columns
-from datasets.pipeline.csv_file import read_csv
-from datasets.pipeline.jsonl import read_jsonl
 from datasets.pipeline.memory import keep_freed_memory
-from datasets.pipeline.parquet_file import read_parquet
-from datasets.pipeline.upload import LARGE_FROM_BYTES
+from datasets.pipeline.reading.columns import Columns
+from datasets.pipeline.reading.csv_file import read_csv
+from datasets.pipeline.reading.jsonl import read_jsonl
+from datasets.pipeline.reading.parquet_file import read_parquet
+from datasets.pipeline.reading.upload import LARGE_FROM_BYTES
 
 Found = tuple[Any, list[int]]  # (the rows in a form of one's own, numbers of lines that were refused)
 

@@ -18,7 +18,7 @@ from common.threads import in_thread
 from datasets.download.places import a_place_of
 from datasets.exports import export, file_name, named_in, note
 from datasets.models import DatasetVersion
-from datasets.pipeline.export import ExportFormat
+from datasets.pipeline.stored.export import ExportFormat
 from datasets.receive.answers import Disconnected, Message, Receive, Refusal, Send, answer
 
 logger = logging.getLogger(__name__)

@@ -79,7 +79,7 @@ class Clean:
         if self.is_source:
             return Outcome
         if self.is_large:
-            from datasets.pipeline.scan.suspects import suspects
+            from datasets.pipeline.reading.scan.suspects import suspects
 
             return partial(_apply, suspects, _Examples(self.hidden, self.names))
         return partial(_apply, _suspects_among_texts, _Examples(self.hidden, self.names))

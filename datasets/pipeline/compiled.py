@@ -26,7 +26,7 @@ import numba
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 HERE = Path(__file__).parent
-SOURCES = ("compiled.py", "lines.py", "rows.py", "bias/*.py", "near/*.py", "scan/*.py")
+SOURCES = ("compiled.py", "rows.py", "bias/*.py", "near/*.py", "reading/lines.py", "reading/scan/*.py")
 """All that loops stand in, or have constants from."""
 
 UNUSED_DAYS = 7

@@ -21,11 +21,11 @@ from datasets.pipeline.near.search import LOOKED_AT, most_bits_apart
 from datasets.pipeline.near.shingles import U64, Ints, shingles_of
 from datasets.pipeline.near.similarity import MAX_PAIRS
 from datasets.pipeline.near.sketch import U32
-from datasets.pipeline.parent import Parent, Segment, place_in
 from datasets.pipeline.pii import Action, Policy, scrub
 from datasets.pipeline.rows import texts
 from datasets.pipeline.scrubbing import SEARCHED
 from datasets.pipeline.spool import Spooled
+from datasets.pipeline.stored.parent import Parent, Segment, place_in
 
 MAX_FILTER_BITS = 24  # of a key
 PASSED_AT_ONCE = 1 << 17  # stored keys

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from datasets.pipeline.columns import Columns
+    from datasets.pipeline.reading.columns import Columns
 
 MAX_LINE_BYTES = 1_000_000
 MAX_EXCERPT_BYTES = 300

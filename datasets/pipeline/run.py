@@ -22,28 +22,28 @@ from common.child import Attempt, ChildError
 from datasets.pipeline import excerpts
 from datasets.pipeline.bias import Bias
 from datasets.pipeline.clean import Clean
-from datasets.pipeline.columns import Columns, resolve_columns
 from datasets.pipeline.expecting import Expecting
 from datasets.pipeline.fingerprint import PIPELINE_VERSION, fingerprint
-from datasets.pipeline.index import IndexWriter
 from datasets.pipeline.lengths import Lengths
 from datasets.pipeline.memory import give_back_freed_memory
 from datasets.pipeline.naming import names_of
 from datasets.pipeline.near_duplicates import DropNearDuplicates
 from datasets.pipeline.near_known import KnownNear
-from datasets.pipeline.parent import DropKnown, Parent
 from datasets.pipeline.pii import Action, Policy
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.progress import Progress, StepReport, sorted_counts
+from datasets.pipeline.reading.columns import Columns, resolve_columns
+from datasets.pipeline.reading.upload import Upload
 from datasets.pipeline.recipe import Format, PythonUnits, Recipe
 from datasets.pipeline.rows import Chunk, Outcome, Parsed, Rejection, excerpt, joined
 from datasets.pipeline.samples import Samples
 from datasets.pipeline.scrubbing import Scrub
-from datasets.pipeline.shards import VersionWriter, described, rows_of_splits
 from datasets.pipeline.shares import INDEXED, SEARCHED
 from datasets.pipeline.spool import Spool, Spooled, clear, spooled
 from datasets.pipeline.steps import WITH_DIGEST, AssignSplit, ExactDedup, Validate, numbered
-from datasets.pipeline.upload import Upload
+from datasets.pipeline.stored.index import IndexWriter
+from datasets.pipeline.stored.parent import DropKnown, Parent
+from datasets.pipeline.stored.shards import VersionWriter, described, rows_of_splits
 
 SAMPLED_ROWS = 10_000
 BATCH_RECORDS, BATCH_BYTES = 1_000, 1 << 18  # smaller ones, as of small files, are joined

@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datasets.pipeline.columns import Columns
-from datasets.pipeline.digests import DIGEST_BYTES, digest_halves, digests, keys_of
 from datasets.pipeline.first_rows import FirstRows
+from datasets.pipeline.reading.columns import Columns
 from datasets.pipeline.recipe import Split
 from datasets.pipeline.rows import CONTENT, ROWS, Outcome, Parsed, Reason, Rejection, Unusable, excerpt, unfit
+from datasets.pipeline.stored.digests import DIGEST_BYTES, digest_halves, digests, keys_of
 
 SPLITS = ("train", "validation", "test")
 

@@ -16,7 +16,7 @@ import pytest
 
 from common.child import Attempt, ChildError
 from datasets.pipeline.run import Run
-from datasets.pipeline.store import read_rejections, read_rows
+from datasets.pipeline.stored.store import read_rejections, read_rows
 
 ALL = 1_000_000
 

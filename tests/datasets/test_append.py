@@ -16,9 +16,9 @@ import pytest
 from common.child import Attempt, Interrupted
 from datasets.pipeline import near_known
 from datasets.pipeline.fingerprint import fingerprint
-from datasets.pipeline.index import Index, IndexWriter
 from datasets.pipeline.recipe import Recipe
 from datasets.pipeline.run import Run
+from datasets.pipeline.stored.index import Index, IndexWriter
 from tests.datasets.pipelines import Version, append, lines, order, process, refused, zipped
 
 CHANCE = random.Random(5)

@@ -16,7 +16,7 @@ from common.tenancy import operator
 from datasets.deletion import remove_bytes_of_deleted_datasets
 from datasets.exports import count_rows, export
 from datasets.models import Dataset, DatasetVersion, Upload, VersionReport
-from datasets.pipeline.export import ExportFormat
+from datasets.pipeline.stored.export import ExportFormat
 from datasets.reporting import prepare
 from datasets.tasks import work
 from tests.accounts.ledger import entries

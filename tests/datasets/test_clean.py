@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from datasets.pipeline.arrays import table
 from datasets.pipeline.clean import Clean, _suspects_among_texts, clean, clean_chat
-from datasets.pipeline.scan.suspects import suspects
+from datasets.pipeline.reading.scan.suspects import suspects
 from tests.datasets.pipelines import lines, process
 
 

@@ -17,8 +17,8 @@ RUN = """
 import resource, sys
 if sys.argv[1] == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-from datasets.pipeline.lines import PADDING
-from datasets.pipeline.scan.ends_of_lines import ends_of_lines, _find
+from datasets.pipeline.reading.lines import PADDING
+from datasets.pipeline.reading.scan.ends_of_lines import ends_of_lines, _find
 print(ends_of_lines(b"a\\nb\\n" + PADDING).tolist(), sum(_find.stats.cache_hits.values()))
 """
 STATE = digest_of_sources(HERE)[:16]

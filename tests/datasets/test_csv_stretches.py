@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from datasets.pipeline import csv_file, csv_lines, lines
-from datasets.pipeline.columns import Columns
-from datasets.pipeline.csv_stretches import Stretches
-from datasets.pipeline.lines import Lines
+from datasets.pipeline.reading import csv_file, csv_lines, lines
+from datasets.pipeline.reading.columns import Columns
+from datasets.pipeline.reading.csv_stretches import Stretches
+from datasets.pipeline.reading.lines import Lines
 
 PAIR = Columns(prompt="prompt", completion="completion")
 HEADER = b"prompt,completion\n"

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datasets.pipeline import difference as module
-from datasets.pipeline.difference import Difference, NoDigests, Shard, difference
+from datasets.pipeline.stored import difference as module
+from datasets.pipeline.stored.difference import Difference, NoDigests, Shard, difference
 from tests.datasets.pipelines import Version, append, lines, process
 
 MAIL = "grace.hopper@navy.mil"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from datasets.pipeline.arrays import table
-from datasets.pipeline.digests import DIGEST_BYTES, digests, keys_of
 from datasets.pipeline.steps import WITH_DIGEST
+from datasets.pipeline.stored.digests import DIGEST_BYTES, digests, keys_of
 
 PROMPTS = ["a", "", "\u00e9\0"]
 COMPLETIONS = ["b", "ab", "\U0001f600"]

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datasets.pipeline.export import PIECE_BYTES, ExportFormat, Part, exported, rows_in
 from datasets.pipeline.rows import ROWS
+from datasets.pipeline.stored.export import PIECE_BYTES, ExportFormat, Part, exported, rows_in
 from tests.datasets.pipelines import lines, process
 
 SPLITS = ("TRAIN", "VALIDATION", "TEST")

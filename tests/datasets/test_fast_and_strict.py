@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from datasets.pipeline.columns import Columns
-from datasets.pipeline.json_rows import JsonRecords
-from datasets.pipeline.lines import Lines
-from datasets.pipeline.shapes import Shapes
+from datasets.pipeline.reading.columns import Columns
+from datasets.pipeline.reading.json_rows import JsonRecords
+from datasets.pipeline.reading.lines import Lines
+from datasets.pipeline.reading.shapes import Shapes
 
 PAIR = Columns(prompt="prompt", completion="completion", context="input", group="group")
 TEXT = Columns(text="text", group="meta")

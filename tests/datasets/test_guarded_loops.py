@@ -14,7 +14,7 @@ from tests.datasets.again import pass_again
 LOOK = """
 import sys
 from datasets.pipeline.compiled import compiled
-from datasets.pipeline.scan.vectors import copy, leading
+from datasets.pipeline.reading.scan.vectors import copy, leading
 from tests.datasets.guarded import empty
 
 @compiled("int64(uint8[::1], int64, uint8[::1], int64)")

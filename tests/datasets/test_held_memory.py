@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from common.child import Attempt
-from datasets.pipeline import run, upload
-from datasets.pipeline.columns import Columns, resolve_columns
-from datasets.pipeline.json_rows import JsonRecords
-from datasets.pipeline.lines import Lines
+from datasets.pipeline import run
+from datasets.pipeline.reading import upload
+from datasets.pipeline.reading.columns import Columns, resolve_columns
+from datasets.pipeline.reading.json_rows import JsonRecords
+from datasets.pipeline.reading.lines import Lines
+from datasets.pipeline.reading.shapes import Shapes
 from datasets.pipeline.rows import BATCH_ROWS, Rejection
 from datasets.pipeline.run import KEPT_UNREADABLE, Run
-from datasets.pipeline.shapes import Shapes
 from tests.datasets.pipelines import lines, order, process, refused, zipped
 
 MB = 1_000_000

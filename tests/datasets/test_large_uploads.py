@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.pipeline import upload
+from datasets.pipeline.reading import upload
 from platform_site.engines.place import ROOT
 from tests.datasets.again import pass_again
 from tests.datasets.pipelines import Version, order, process, zipped
@@ -66,7 +66,7 @@ def test_a_version_is_the_same_bytes_whichever_readers_made_it(
 FIRST_RUN = """
 import sys
 from pathlib import Path
-from datasets.pipeline import upload
+from datasets.pipeline.reading import upload
 from datasets.pipeline.__main__ import main
 upload.LARGE_FROM_BYTES = int(sys.argv[2])
 main(Path(sys.argv[1]))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.pipeline.digests import digests
-from datasets.pipeline.shards import STORED
-from datasets.pipeline.store import read_rows
+from datasets.pipeline.stored.digests import digests
+from datasets.pipeline.stored.shards import STORED
+from datasets.pipeline.stored.store import read_rows
 from tests.datasets.pipelines import lines, process, zipped
 
 MAIL = "grace.hopper@navy.mil"

@@ -207,12 +207,19 @@ def test_what_was_compiled_of_other_sources_is_not_taken(tmp_path: Path) -> None
         path.write_text(text)
         digests.add(digest_of_sources(pipeline))
 
-    for name in ("compiled.py", "lines.py", "rows.py", "bias/loops.py", "near/sketch.py", "scan/vectors.py"):
+    for name in (
+        "compiled.py",
+        "reading/lines.py",
+        "rows.py",
+        "bias/loops.py",
+        "near/sketch.py",
+        "reading/scan/vectors.py",
+    ):
         write(name, "ONE = 1")
     assert len(digests) == 6
-    for name in ("lines.py", "near/sketch.py"):
+    for name in ("reading/lines.py", "near/sketch.py"):
         write(name, "ONE = 2")
-    (pipeline / "scan" / "vectors.py").rename(pipeline / "scan" / "widths.py")
+    (pipeline / "reading" / "scan" / "vectors.py").rename(pipeline / "reading" / "scan" / "widths.py")
     digests.add(digest_of_sources(pipeline))
     assert len(digests) == 9
     write("pii/other.py", "no loop")

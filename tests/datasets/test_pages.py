@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datasets.pipeline import pages
 from datasets.pipeline.rows import ROWS
-from datasets.pipeline.shards import PAGE_BYTES, STORED, Shard
+from datasets.pipeline.stored import pages
+from datasets.pipeline.stored.shards import PAGE_BYTES, STORED, Shard
 
 SHAPES: list[dict[str, Any]] = [
     {"text": 1},

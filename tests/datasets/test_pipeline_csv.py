@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from datasets.pipeline import encoding
-from datasets.pipeline.csv_dialect import Dialect, sniff
+from datasets.pipeline.reading import encoding
+from datasets.pipeline.reading.csv_dialect import Dialect, sniff
 from tests.datasets.pipelines import Version, process, refused, zipped
 
 TABLE = "prompt,completion\nVoil\u00e0 \u2019t,caf\u00e9\nq,d\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.pipeline import csv_file, csv_lines
+from datasets.pipeline.reading import csv_file, csv_lines
 from tests.datasets.pipelines import lines, parquet, process, refused, zipped
 
 GOOD = {"prompt": "p", "completion": "c"}

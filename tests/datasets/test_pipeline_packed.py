@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from common.child import ChildError
-from datasets.pipeline import allowance, compressed
+from datasets.pipeline.reading import allowance, compressed
 from tests.datasets.pipelines import Version, lines, parquet, process, refused, zipped
 
 GOOD = {"prompt": "p", "completion": "c"}

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from common.child import ChildError
-from datasets.pipeline import allowance, parquet_file, parquet_reader
+from datasets.pipeline.reading import allowance, parquet_file, parquet_reader
 from tests.datasets.pipelines import lines, parquet, process, refused
 
 PAIR = {"prompt": "p", "completion": "c"}

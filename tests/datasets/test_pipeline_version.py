@@ -21,7 +21,7 @@ from common.child import Attempt, ChildError, Interrupted
 from datasets.pipeline.fingerprint import fingerprint
 from datasets.pipeline.recipe import Recipe
 from datasets.pipeline.run import Run
-from datasets.pipeline.store import read_rejections, read_rows
+from datasets.pipeline.stored.store import read_rejections, read_rows
 from tests.datasets.pipelines import lines, order, process, refused
 
 SPLITS = ("train", "validation", "test")

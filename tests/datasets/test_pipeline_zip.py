@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.child import ChildError
-from datasets.pipeline import archive
+from datasets.pipeline.reading import archive
 from tests.datasets.pipelines import process, refused, zipped
 
 GOOD = 'def good(x):\n    """Doc."""\n    return x\n'

@@ -10,8 +10,8 @@ from textwrap import dedent
 
 import pytest
 
-from datasets.pipeline import python_source, source_parser
-from datasets.pipeline.python_source import Parser
+from datasets.pipeline.reading import python_source, source_parser
+from datasets.pipeline.reading.python_source import Parser
 from tests.datasets.pipelines import process, refused, zipped
 
 GOOD = 'def good(x):\n    """Doc."""\n    return x\n'

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from datasets.pipeline import source_parser
+from datasets.pipeline.reading import source_parser
 from tests.datasets.pipelines import Version, process, refused, zipped
 
 SPLITS = ("train", "validation", "test")

@@ -121,7 +121,7 @@ def test_the_fingerprint_changes_with_each_choice_and_not_with_spelling() -> Non
 
 def test_what_the_web_process_imports_is_light() -> None:
     code = (
-        "import sys; import datasets.pipeline.recipe, datasets.pipeline.fingerprint, datasets.pipeline.store;"
+        "import sys; import datasets.pipeline.recipe, datasets.pipeline.fingerprint, datasets.pipeline.stored.store;"
         "print([name for name in ('pyarrow', 'polars', 'numpy', 'django') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

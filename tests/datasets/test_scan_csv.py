@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from datasets.pipeline import csv_file, csv_lines, lines
-from datasets.pipeline.columns import Columns
-from datasets.pipeline.csv_dialect import Dialect
-from datasets.pipeline.csv_lines import Unread
-from datasets.pipeline.lines import Lines
+from datasets.pipeline.reading import csv_file, csv_lines, lines
+from datasets.pipeline.reading.columns import Columns
+from datasets.pipeline.reading.csv_dialect import Dialect
+from datasets.pipeline.reading.csv_lines import Unread
+from datasets.pipeline.reading.lines import Lines
+from datasets.pipeline.reading.scan.csv_table import ScannedRecords
 from datasets.pipeline.rows import MAX_LINE_BYTES
-from datasets.pipeline.scan.csv_table import ScannedRecords
 from tests.datasets.test_csv_stretches import field, table
 
 PAIR = Columns(prompt="prompt", completion="completion")

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from datasets.pipeline.columns import Columns
-from datasets.pipeline.lines import Lines
+from datasets.pipeline.reading.columns import Columns
+from datasets.pipeline.reading.lines import Lines
+from datasets.pipeline.reading.scan.json_records import Scan
+from datasets.pipeline.reading.scan.json_values import MOST_DEPTH, MOST_INNER_KEY_BYTES, MOST_INNER_KEYS
+from datasets.pipeline.reading.shapes import MAX_KEY_BYTES, Shapes
 from datasets.pipeline.rows import MAX_LINE_BYTES
-from datasets.pipeline.scan.json_records import Scan
-from datasets.pipeline.scan.json_values import MOST_DEPTH, MOST_INNER_KEY_BYTES, MOST_INNER_KEYS
-from datasets.pipeline.shapes import MAX_KEY_BYTES, Shapes
 from tests.datasets.test_fast_and_strict import CHAT, PAIR, TEXT, Never, line, read
 
 KEYS = frozenset({"text", "meta"})

@@ -15,7 +15,7 @@ from accounts.models import AuditEntry
 from common.tenancy import operator
 from datasets.pipeline.pii.kinds import Kind
 from datasets.pipeline.pii.placeholders import Placeholders
-from datasets.pipeline.tracing import Trace, Wanted, traces, traces_in_examples
+from datasets.pipeline.stored.tracing import Trace, Wanted, traces, traces_in_examples
 from tests.cast import make_person
 from tests.datasets.test_append_api import append, made, upload, versions
 from tests.datasets.test_dataset_api import PROCESS

@@ -24,7 +24,7 @@ from datasets.exports import SPLITS, card_name, count_rows, export, file_name, n
 from datasets.interrupting import sigterm_as_ctrl_c
 from datasets.lookup import finished_version_named
 from datasets.models import DatasetVersion
-from datasets.pipeline.export import ExportFormat
+from datasets.pipeline.stored.export import ExportFormat
 from datasets.whole_file import new_file
 
 STDOUT = "-"

@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datasets.pipeline.digests import digest_halves
 from datasets.pipeline.near.index import NearIndex
 from datasets.pipeline.near.shingles import Ints
-from datasets.pipeline.pages import PAGES, pages_of
-from datasets.pipeline.shards import shard_name
 from datasets.pipeline.steps import SPLITS
+from datasets.pipeline.stored.digests import digest_halves
+from datasets.pipeline.stored.pages import PAGES, pages_of
+from datasets.pipeline.stored.shards import shard_name
 
 CONTENTS = np.dtype([("high", "<u8"), ("low", "<u8"), ("line", "<i8"), ("source", "<i4")])
 PLACES = np.dtype([("size", "<u4"), ("split", "i1"), ("row", "<i8")])

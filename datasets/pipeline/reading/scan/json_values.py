@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from datasets.pipeline.compiled import part
-from datasets.pipeline.scan.utf8 import wide
-from datasets.pipeline.scan.vectors import WIDTH, copy, leading, seek
+from datasets.pipeline.reading.scan.utf8 import wide
+from datasets.pipeline.reading.scan.vectors import WIDTH, copy, leading, seek
 
 BROKEN, ODD = -1, -3
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from common.child import ChildError
-from datasets.pipeline.allowance import Allowance
+from datasets.pipeline.reading.allowance import Allowance
 
 PIECE_BYTES = 1 << 16
 SUFFIXES = (".gz", ".gzip", ".zst", ".zstd")

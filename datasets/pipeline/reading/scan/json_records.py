@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets.pipeline.arrays import table, with_context
-from datasets.pipeline.columns import Columns
 from datasets.pipeline.flags import Positions
-from datasets.pipeline.lines import PADDING, Lines
+from datasets.pipeline.reading.columns import Columns
+from datasets.pipeline.reading.lines import PADDING, Lines
+from datasets.pipeline.reading.scan.json_lines import GROUP, NEEDED, OPTIONAL, OTHER, TAKEN, scan
+from datasets.pipeline.reading.scan.json_values import BROKEN, MOST_DEPTH, MOST_INNER_KEYS, ODD
+from datasets.pipeline.reading.scan.vectors import WIDTH
+from datasets.pipeline.reading.shapes import Part, Scanned
 from datasets.pipeline.rows import MAX_LINE_BYTES
-from datasets.pipeline.scan.json_lines import GROUP, NEEDED, OPTIONAL, OTHER, TAKEN, scan
-from datasets.pipeline.scan.json_values import BROKEN, MOST_DEPTH, MOST_INNER_KEYS, ODD
-from datasets.pipeline.scan.vectors import WIDTH
-from datasets.pipeline.shapes import Part, Scanned
 
 assert len(PADDING) >= WIDTH, "a vector behind the last byte"
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datasets.pipeline.columns import Columns
 from datasets.pipeline.flags import Positions
-from datasets.pipeline.lines import Lines, is_blank
-from datasets.pipeline.objects import decode_object
+from datasets.pipeline.reading.columns import Columns
+from datasets.pipeline.reading.lines import Lines, is_blank
+from datasets.pipeline.reading.objects import decode_object
+from datasets.pipeline.reading.shapes import Part, Shapes
 from datasets.pipeline.rows import ROWS, Parsed, Rejection, Unusable, parse_rejection, unfit
-from datasets.pipeline.shapes import Part, Shapes
 
 
 @cache

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.child import ChildError
-from datasets.pipeline.columns import MESSAGES_NAMES
-from datasets.pipeline.json_rows import JsonRecords
-from datasets.pipeline.lines import BATCH_BYTES, BOM, Lines, is_blank
-from datasets.pipeline.objects import decode_value
+from datasets.pipeline.reading.columns import MESSAGES_NAMES
+from datasets.pipeline.reading.json_rows import JsonRecords
+from datasets.pipeline.reading.lines import BATCH_BYTES, BOM, Lines, is_blank
+from datasets.pipeline.reading.objects import decode_value
+from datasets.pipeline.reading.shapes import Shapes
 from datasets.pipeline.rows import BATCH_ROWS, MAX_LINE_BYTES, Unusable, excerpt
-from datasets.pipeline.shapes import Shapes
 
 # A whole string, a quote that no other closes, or punctuation. Possessive, so that no input makes it backtrack.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)

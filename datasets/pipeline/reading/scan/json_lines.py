@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from datasets.pipeline.compiled import compiled, part
-from datasets.pipeline.scan.json_values import (
+from datasets.pipeline.reading.scan.json_values import (
     BACKSLASH,
     BEGIN,
     BROKEN,

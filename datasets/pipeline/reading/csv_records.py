@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets.pipeline.arrays import strings, table, with_context
-from datasets.pipeline.columns import Columns
-from datasets.pipeline.csv_dialect import Dialect
-from datasets.pipeline.csv_lines import Unread
 from datasets.pipeline.flags import Positions
+from datasets.pipeline.reading.columns import Columns
+from datasets.pipeline.reading.csv_dialect import Dialect
+from datasets.pipeline.reading.csv_lines import Unread
 from datasets.pipeline.rows import (
     BATCH_ROWS,
     ROWS,

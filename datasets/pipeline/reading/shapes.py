@@ -28,9 +28,9 @@ import numpy as np
 import pyarrow as pa
 
 from datasets.pipeline.arrays import bounds_of, bytes_of, strings, table
-from datasets.pipeline.columns import Columns, chat_of
 from datasets.pipeline.flags import Counts, Flags, Positions
-from datasets.pipeline.lines import Lines
+from datasets.pipeline.reading.columns import Columns, chat_of
+from datasets.pipeline.reading.lines import Lines
 from datasets.pipeline.rows import MAX_LINE_BYTES, Unusable
 
 MAX_SHAPES = 8

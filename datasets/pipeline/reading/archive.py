@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from common.child import ChildError
-from datasets.pipeline.allowance import MAX_RATIO, Allowance
+from datasets.pipeline.reading.allowance import MAX_RATIO, Allowance
+from datasets.pipeline.reading.source_parser import MAX_SOURCE_BYTES
 from datasets.pipeline.rows import Reason, Unusable
-from datasets.pipeline.source_parser import MAX_SOURCE_BYTES
 
 MAX_MEMBERS = 100_000
 MAX_NAME_BYTES = 1_024

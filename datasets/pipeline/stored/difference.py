@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.pipeline.digests import DIGEST_BYTES, digest_halves
 from datasets.pipeline.near.shingles import Ints
 from datasets.pipeline.steps import SPLITS
+from datasets.pipeline.stored.digests import DIGEST_BYTES, digest_halves
 
 MOST_PROMPTS = 100_000
 """Rows that differ, of both versions, whose prompts are compared; of more only places are."""

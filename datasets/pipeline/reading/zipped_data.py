@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from common.child import ChildError
-from datasets.pipeline.allowance import Allowance
-from datasets.pipeline.archive import Archive, Member, open_archive
-from datasets.pipeline.columns import Columns
-from datasets.pipeline.compressed import PIECE_BYTES
+from datasets.pipeline.reading.allowance import Allowance
+from datasets.pipeline.reading.archive import Archive, Member, open_archive
+from datasets.pipeline.reading.columns import Columns
+from datasets.pipeline.reading.compressed import PIECE_BYTES
 from datasets.pipeline.rows import ROWS, Chunk, Parsed, Rejection, excerpt, parse_rejection
 
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)

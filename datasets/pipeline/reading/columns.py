@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from common.child import ChildError
-from datasets.pipeline.objects import check_text, decode_value
+from datasets.pipeline.reading.objects import check_text, decode_value
 from datasets.pipeline.recipe import ColumnMapping
 from datasets.pipeline.rows import Reason, Unusable, excerpt
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.child import ChildError
-from datasets.pipeline.archive import open_archive
-from datasets.pipeline.columns import recognises
-from datasets.pipeline.csv_dialect import sniff
-from datasets.pipeline.encoding import WINDOWS_1252, as_utf_8, wide_encoding
-from datasets.pipeline.lines import BOM, is_blank
+from datasets.pipeline.reading.archive import open_archive
+from datasets.pipeline.reading.columns import recognises
+from datasets.pipeline.reading.csv_dialect import sniff
+from datasets.pipeline.reading.encoding import WINDOWS_1252, as_utf_8, wide_encoding
+from datasets.pipeline.reading.lines import BOM, is_blank
+from datasets.pipeline.reading.zipped_data import pieces
 from datasets.pipeline.recipe import Format
 from datasets.pipeline.rows import MAX_LINE_BYTES, excerpt
-from datasets.pipeline.zipped_data import pieces
 
 HEAD_BYTES = MAX_LINE_BYTES + 65_536
 SAMPLED_LINES = 50

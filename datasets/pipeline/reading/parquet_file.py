@@ -20,16 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.child import ChildError
-from datasets.pipeline import parquet_reader
-from datasets.pipeline.allowance import Allowance
 from datasets.pipeline.arrays import bounds_of, bytes_of, table, with_context
-from datasets.pipeline.columns import KNOWN_NAMES, Columns
 from datasets.pipeline.flags import Flags, Positions
-from datasets.pipeline.json_rows import in_order
-from datasets.pipeline.objects import check_text
-from datasets.pipeline.pipes import ChildDied, read_exactly
+from datasets.pipeline.reading import parquet_reader
+from datasets.pipeline.reading.allowance import Allowance
+from datasets.pipeline.reading.columns import KNOWN_NAMES, Columns
+from datasets.pipeline.reading.json_rows import in_order
+from datasets.pipeline.reading.objects import check_text
+from datasets.pipeline.reading.pipes import ChildDied, read_exactly
+from datasets.pipeline.reading.shapes import Part
 from datasets.pipeline.rows import MAX_LINE_BYTES, ROWS, Parsed, Reason, Rejection, Unusable, parse_rejection, unfit
-from datasets.pipeline.shapes import Part
 
 BASE_CPU_SECONDS = 5
 CPU_SECONDS_PER_MB = 2

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from common.child import ChildError
-from datasets.pipeline import source_parser
-from datasets.pipeline.archive import open_archive
 from datasets.pipeline.arrays import table
-from datasets.pipeline.columns import Columns
-from datasets.pipeline.pipes import ChildDied, read_exactly
+from datasets.pipeline.reading import source_parser
+from datasets.pipeline.reading.archive import open_archive
+from datasets.pipeline.reading.columns import Columns
+from datasets.pipeline.reading.pipes import ChildDied, read_exactly
 from datasets.pipeline.recipe import PythonUnits
 from datasets.pipeline.rows import Parsed, Reason, Rejection, Unusable, excerpt, parse_rejection
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from common.child import ChildError
-from datasets.pipeline.csv_dialect import Dialect, sniff
-from datasets.pipeline.csv_lines import Incomplete, Unread
-from datasets.pipeline.csv_records import CsvRecords
-from datasets.pipeline.lines import is_blank, read_blocks
+from datasets.pipeline.reading.csv_dialect import Dialect, sniff
+from datasets.pipeline.reading.csv_lines import Incomplete, Unread
+from datasets.pipeline.reading.csv_records import CsvRecords
+from datasets.pipeline.reading.lines import is_blank, read_blocks
 from datasets.pipeline.rows import MAX_LINE_BYTES, Reason, excerpt
 
 MAX_COLUMNS = 1_000
@@ -35,7 +35,7 @@ def read_csv(
     dialect, records = Dialect(), CsvRecords
     unread = Unread()
     if is_large:  # numba takes longer to be imported than a small upload in all
-        from datasets.pipeline.scan import csv_table, ends_of_lines
+        from datasets.pipeline.reading.scan import csv_table, ends_of_lines
 
         blocks = read_blocks(path, ends_of_lines.ends_of_lines)
     for first, raw, done in blocks:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from datasets.pipeline.csv_dialect import Dialect
-from datasets.pipeline.csv_stretches import Stretches
-from datasets.pipeline.lines import Lines
+from datasets.pipeline.reading.csv_dialect import Dialect
+from datasets.pipeline.reading.csv_stretches import Stretches
+from datasets.pipeline.reading.lines import Lines
 from datasets.pipeline.rows import MAX_LINE_BYTES
 
 FEW = 4  # records: to look for a stretch costs as much as to read so many of them one by one

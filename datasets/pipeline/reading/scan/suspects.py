@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from datasets.pipeline.arrays import bounds_of, bytes_of
 from datasets.pipeline.compiled import compiled
-from datasets.pipeline.lines import PADDING
-from datasets.pipeline.scan.vectors import seek
+from datasets.pipeline.reading.lines import PADDING
+from datasets.pipeline.reading.scan.vectors import seek
 
 _TAB, _NEWLINE, _SPACE, _DELETE = b"\t\n \x7f"
 _COMPOSES, _CONTROLS, _CONTROLS_END = 0xCC, 0xC2, 0xA0  # as clean.py has them

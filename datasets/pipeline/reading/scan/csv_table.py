@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from datasets.pipeline.csv_dialect import Dialect
-from datasets.pipeline.csv_lines import Unread
-from datasets.pipeline.csv_records import CsvRecords
 from datasets.pipeline.flags import Flags, Positions
-from datasets.pipeline.lines import PADDING
+from datasets.pipeline.reading.csv_dialect import Dialect
+from datasets.pipeline.reading.csv_lines import Unread
+from datasets.pipeline.reading.csv_records import CsvRecords
+from datasets.pipeline.reading.lines import PADDING
+from datasets.pipeline.reading.scan.csv_loops import gather, scan
+from datasets.pipeline.reading.scan.vectors import WIDTH
 from datasets.pipeline.rows import BATCH_ROWS, MAX_LINE_BYTES, Reason
-from datasets.pipeline.scan.csv_loops import gather, scan
-from datasets.pipeline.scan.vectors import WIDTH
 
 assert len(PADDING) >= 2 * WIDTH, "a vector may begin behind the last line, less than another one from its end"
 

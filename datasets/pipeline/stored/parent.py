@@ -19,13 +19,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.pipeline.digests import digest_halves
-from datasets.pipeline.index import Index
 from datasets.pipeline.near.shingles import Ints
-from datasets.pipeline.pages import COLUMNS, take
 from datasets.pipeline.progress import sorted_counts
 from datasets.pipeline.rows import EXAMPLES, Outcome
 from datasets.pipeline.steps import SPLITS, ExactDedup, duplicates
+from datasets.pipeline.stored.digests import digest_halves
+from datasets.pipeline.stored.index import Index
+from datasets.pipeline.stored.pages import COLUMNS, take
 
 SPLIT_NAMES = tuple(name.upper() for name in SPLITS)
 COUNTS = ("rows_in", "rows_kept", "rows_dropped", "rows_changed")

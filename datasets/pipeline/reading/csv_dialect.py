@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from datasets.pipeline.columns import recognises
+from datasets.pipeline.reading.columns import recognises
 
 DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_RECORDS = 20

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.pipeline.flags import Counts, Flags, Positions
-from datasets.pipeline.lines import Lines, is_blank
+from datasets.pipeline.reading.lines import Lines, is_blank
 
 _QUOTE, _NEWLINE, _RETURN, _SPACE, _NUL = b'"\n\r \0'
 _NOWHERE = 1 << 62  # behind all bytes

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.child import Attempt, ChildError
-from datasets.pipeline.compressed import name_within, packed_by, unpack
-from datasets.pipeline.csv_dialect import Dialect
-from datasets.pipeline.csv_file import read_csv
-from datasets.pipeline.encoding import UTF_8, Encoding, encoding_of, transcode
-from datasets.pipeline.json_document import read_json
-from datasets.pipeline.jsonl import read_jsonl
-from datasets.pipeline.parquet_file import read_parquet
-from datasets.pipeline.python_source import read_python
+from datasets.pipeline.reading.compressed import name_within, packed_by, unpack
+from datasets.pipeline.reading.csv_dialect import Dialect
+from datasets.pipeline.reading.csv_file import read_csv
+from datasets.pipeline.reading.encoding import UTF_8, Encoding, encoding_of, transcode
+from datasets.pipeline.reading.json_document import read_json
+from datasets.pipeline.reading.jsonl import read_jsonl
+from datasets.pipeline.reading.parquet_file import read_parquet
+from datasets.pipeline.reading.python_source import read_python
+from datasets.pipeline.reading.recognise import is_zip, recognise
+from datasets.pipeline.reading.zipped_data import read_zip
 from datasets.pipeline.recipe import ColumnMapping, Format, Recipe
-from datasets.pipeline.recognise import is_zip, recognise
 from datasets.pipeline.rows import Chunk, excerpt
-from datasets.pipeline.zipped_data import read_zip
 
 # Where compiled readers pay for their start, most of which the search for near-duplicates needs, too.
 LARGE_FROM_BYTES = 16 << 20

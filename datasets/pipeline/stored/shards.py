@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.child import sync_folder, write_whole
-from datasets.pipeline.digests import DIGEST_BYTES, digests
 from datasets.pipeline.rows import CONTENT, REJECTIONS, ROWS, Rejection, rejection_table
 from datasets.pipeline.scrubbing import Scrub
 from datasets.pipeline.steps import SPLITS
+from datasets.pipeline.stored.digests import DIGEST_BYTES, digests
 
 # A row's lineage is stored with it: the sha256 of its upload, its place there, and what changed it. Its digest is that of its
 # content as it stands here.

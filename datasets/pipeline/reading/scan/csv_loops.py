@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from datasets.pipeline.compiled import compiled, part
-from datasets.pipeline.scan.utf8 import wide
-from datasets.pipeline.scan.vectors import WIDTH, copy, leading, seek
+from datasets.pipeline.reading.scan.utf8 import wide
+from datasets.pipeline.reading.scan.vectors import WIDTH, copy, leading, seek
 
 _QUOTE, _NEWLINE, _RETURN, _SPACE, _TAB, _LINE_TAB, _FORM_FEED = b'"\n\r \t\v\f'
 _CONTROLS = 0x20  # bytes below it

@@ -8,8 +8,8 @@ import numpy as np
 
 from datasets.pipeline.compiled import compiled
 from datasets.pipeline.flags import Positions
-from datasets.pipeline.lines import PADDING
-from datasets.pipeline.scan.vectors import seek
+from datasets.pipeline.reading.lines import PADDING
+from datasets.pipeline.reading.scan.vectors import seek
 
 _NEWLINE = 0x0A
 _LEAST = -128  # no byte is less

@@ -1,0 +1,1 @@
+"""A version as its files: written, read again, compared, traced, and exported."""
