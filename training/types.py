@@ -17,12 +17,13 @@ from common.jobs import JobStatus
 from datasets.types import DatasetVersionType
 from training import catalogue, models
 from training.curves import CURVES, MAX_POINTS, MIN_POINTS, curves
-from training.models import Executor
+from training.models import AdapterStage, Executor
 from training.trainer.config import Quantization, Scheduler, TrainingConfig
 
 strawberry.enum(Quantization, description="How the frozen base weights are held.")
 strawberry.enum(Scheduler, description="What becomes of the learning rate after the warm-up.")
 strawberry.enum(Executor, description="Where a run is carried out.")
+strawberry.enum(AdapterStage, description="What an adapter is used for: one of each name may be in production.")
 
 
 @strawberry.enum(description="How much a line of a log matters.")
@@ -230,6 +231,10 @@ class AdapterType(ModelNode):
     )
     test_loss: float | None = strawberry_django.field(description="Mean loss per supervised token of the test split.")
     base_test_loss: float | None = strawberry_django.field(description="The base model's loss on the same rows.")
+    stage: AdapterStage = strawberry_django.field(description="What it is used for.")
+    production_test_loss: float | None = strawberry_django.field(
+        description="On the same test rows, that of the adapter of its name that was in production when its run began."
+    )
     created_at: datetime = strawberry_django.field(description="When it was made.")
     card: str = strawberry_django.field(
         description="The model card in Markdown: data, recipe, environment, results, limits."
