@@ -191,7 +191,7 @@ def describe_device(device: torch.device) -> str:
 
 def describe_environment(device: torch.device) -> dict[str, str]:
     """What a repetition would need to be the same: versions, platform, and device."""
-    packages = ("torch", "transformers", "bitsandbytes", "safetensors", "tokenizers")
+    packages = ("torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "tokenizers", "numpy", "pyarrow")
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
