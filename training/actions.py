@@ -116,12 +116,12 @@ def cancel_run(*, actor: Principal, run: TrainingRun) -> TrainingRun:
 @transaction.atomic
 def promote_adapter(*, actor: Principal, adapter: Adapter, force: bool) -> Adapter:
     """Put it into production, the one of its name. Raises NotAllowed, and what stages.promote does."""
-    authorize(actor, Permission.STAGE_ADAPTER, adapter.organization_id)
+    authorize(actor, Permission.MANAGE_ADAPTERS, adapter.organization_id)
     return stages.promote(adapter, by=actor.name, force=force)
 
 
 @transaction.atomic
 def archive_adapter(*, actor: Principal, adapter: Adapter) -> Adapter:
     """Take it out of use, for now. Raises NotAllowed, and what stages.archive does."""
-    authorize(actor, Permission.STAGE_ADAPTER, adapter.organization_id)
+    authorize(actor, Permission.MANAGE_ADAPTERS, adapter.organization_id)
     return stages.archive(adapter, by=actor.name)

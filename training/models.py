@@ -168,7 +168,9 @@ class Adapter(models.Model):
     base_test_loss = models.FloatField(null=True)
     stage = models.CharField(max_length=10, choices=AdapterStage.choices, default=AdapterStage.CANDIDATE)
     production_digest = models.CharField(
-        max_length=64, default="", help_text="Of the adapter that its run measured beside it: the one in production when that began."
+        max_length=64,
+        default="",
+        help_text="Of the adapter that its run measured beside it: the one in production when that began.",
     )
     production_test_loss = models.FloatField(null=True, help_text="That adapter's loss on the same test rows.")
     card = models.TextField()

@@ -43,7 +43,10 @@ def test_it_has_the_loss_that_its_own_run_found_and_the_candidate_is_none_the_wo
 ) -> None:
     orders["config"] |= {"quantization": quantization}
     before = run_trainer(
-        {**orders, "config": {**orders["config"], "lora_rank": 2, "lora_alpha": 7, "target_modules": ["v_proj", "c_fc"]}},
+        {
+            **orders,
+            "config": {**orders["config"], "lora_rank": 2, "lora_alpha": 7, "target_modules": ["v_proj", "c_fc"]},
+        },
         "before",
     )
     orders["config"]["target_modules"] = targets
@@ -51,7 +54,10 @@ def test_it_has_the_loss_that_its_own_run_found_and_the_candidate_is_none_the_wo
     folder = run_trainer(with_production(orders, before / "adapter"), "beside")
     beside = result_of(folder)
     assert beside["production_test_loss"] == pytest.approx(result_of(before)["test_loss"], rel=1e-6)
-    assert (beside["production_adapter"], beside["production_digest"]) == ("words:7", adapter_digest(before / "adapter"))
+    assert (beside["production_adapter"], beside["production_digest"]) == (
+        "words:7",
+        adapter_digest(before / "adapter"),
+    )
     assert beside["test_loss"] != pytest.approx(beside["production_test_loss"], rel=1e-3)
     for name in ("adapter", "test_loss", "base_test_loss"):
         assert beside[name] == alone[name], name

@@ -56,6 +56,10 @@ class AdapterLimits:
     max_rank: int
 
 
+def shapes_of(layers: Mapping[str, Any]) -> dict[str, LayerShape]:
+    return {name: LayerShape(layer.in_features, layer.out_features) for name, layer in layers.items()}
+
+
 @dataclass(frozen=True)
 class Described:
     """What its configuration says of an adapter."""
