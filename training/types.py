@@ -262,7 +262,9 @@ class AdapterLineage:
 )
 class AdapterType(ModelNode):
     organization: OrganizationType = strawberry_django.field(description="Whose it is.")
-    training_run: TrainingRunType | None = strawberry_django.field(description="The run that made it.")
+    training_run: TrainingRunType | None = strawberry_django.field(
+        description="The run that made it; null for one that was trained elsewhere."
+    )
     name: str = strawberry_django.field(description="Its name.")
     version: int = strawberry_django.field(description="Counts adapters of this name from 1.")
     digest: str = strawberry_django.field(description="Over its configuration and weights.")

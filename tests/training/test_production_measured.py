@@ -109,7 +109,7 @@ def _gone(folder: Path) -> str:
         (_another_digest, "not those that were registered"),
         (_another_base, "was not trained on tiny"),
         (_not_finite, "a number that is not finite"),
-        (_too_much, "loss on held-out rows was not finite"),
+        (_too_much, "its loss is not finite."),
         (_no_safetensors, "not a whole safetensors file"),
         (_gone, "cannot be read"),
     ],

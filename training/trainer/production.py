@@ -33,8 +33,9 @@ def measure_production(run: Run, rows: NDArray[np.int64]) -> dict[str, Any]:
         with in_place(run.model, bases, matrices, run.layers):
             loss = mean_loss(run, run.examples["test"], rows)
     except (UnfitAdapter, ChildError) as error:
+        why = "its loss is not finite." if error.code == "NUMERICS" else error.message
         run.attempt.events.log(
-            f"{production.name}, which is in production, could not be measured: {error.message}", level="WARNING"
+            f"{production.name}, which is in production, could not be measured: {why}", level="WARNING"
         )
         loss = None
     return {
