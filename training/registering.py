@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -55,12 +55,14 @@ def register(
     """The adapter, once it is there; the one that there is where these files are registered under this name already.
 
     To be called outside any scope. Raises NotAllowed, QuotaExceeded, and Invalid: NO_ADAPTER, ADAPTER_NOT_SAFETENSORS,
-    ADAPTER_INVALID, ADAPTER_BASE_UNKNOWN, ADAPTER_BASE_MISMATCH, UNKNOWN_BASE_MODEL, BASE_MODEL_UNAVAILABLE, TOOK_TOO_LONG.
+    FILES_CHANGED, ADAPTER_INVALID, ADAPTER_BASE_UNKNOWN, ADAPTER_BASE_MISMATCH, UNKNOWN_BASE_MODEL, BASE_MODEL_UNAVAILABLE, CHILD_DIED,
+    TOOK_TOO_LONG.
     """
     name = plain_text(name, "name", 150)
     if base_model is not None:
         catalogue.named(base_model)
-    size_bytes = _sizes(folder)[ADAPTER_WEIGHTS]
+    sizes = _sizes(folder)
+    size_bytes = sizes[ADAPTER_WEIGHTS]
     adapter = Adapter(pk=uuid4(), organization_id=organization_id, name=name, size_bytes=size_bytes)
     adapter.storage_prefix = prefix_of(organization_id, adapter.pk)
     with tenant(actor):
@@ -68,7 +70,7 @@ def register(
         key, lapses_at = usage_key(adapter.pk), timezone.now() + RESERVED_FOR
         reserve(organization_id, UsageKind.STORAGE_BYTES, size_bytes, key=key, lapses_at=lapses_at)
     try:
-        return _registered(actor, adapter, folder, base_model, say)
+        return _registered(actor, adapter, folder, sizes, base_model, say)
     except BaseException:
         with suppress(Exception):  # the keeper does it once the reservation has lapsed
             give_up(organization_id, adapter.pk)
@@ -76,13 +78,18 @@ def register(
 
 
 def _registered(
-    actor: Principal, adapter: Adapter, folder: Path, base_model: str | None, say: Callable[[str], None]
+    actor: Principal,
+    adapter: Adapter,
+    folder: Path,
+    sizes: Mapping[str, int],
+    base_model: str | None,
+    say: Callable[[str], None],
 ) -> Adapter:
     with workspace() as work:
         copy = work / "adapter"
         copy.mkdir()
         say(f"Copying {one_line(str(folder), 200)}")
-        for file, size_bytes in _sizes(folder).items():
+        for file, size_bytes in sizes.items():
             _copy(folder / file, copy / file, size_bytes)
         found = _inspected(copy, base_model, work / "inspection", say)
         base = catalogue.named(found["base_model"])
@@ -197,7 +204,7 @@ def _copy(source: Path, target: Path, size_bytes: int) -> None:
                 break
     if left != 0:
         raise Invalid(
-            f"{source.name} changed while it was read: try again once nobody writes to it.", code="NO_ADAPTER"
+            f"{source.name} changed while it was read: try again once nobody writes to it.", code="FILES_CHANGED"
         )
 
 

@@ -26,6 +26,7 @@ def measure_production(run: Run, rows: NDArray[np.int64]) -> dict[str, Any]:
     production = run.orders.production
     if production is None:
         return {}
+    loss: float | None = None
     try:
         bases = linear_layers(run.model, run.layers)
         limits = AdapterLimits(run.orders.base_name, shapes_of(bases), MAX_RANK)
@@ -37,7 +38,6 @@ def measure_production(run: Run, rows: NDArray[np.int64]) -> dict[str, Any]:
         run.attempt.events.log(
             f"{production.name}, which is in production, could not be measured: {why}", level="WARNING"
         )
-        loss = None
     return {
         "production_adapter": production.name,
         "production_digest": production.digest,
