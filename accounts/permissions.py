@@ -18,6 +18,7 @@ class Permission(StrEnum):
     DELETE_DATASET = "delete datasets"
     START_RUN = "start training runs"
     CANCEL_RUN = "cancel training runs"
+    MANAGE_ADAPTERS = "register, promote, and archive adapters"
     PREDICT = "ask an adapter"
     MANAGE_MEMBERS = "invite and remove people and change their roles"
     MANAGE_OWNERS = "make and unmake owners"
@@ -33,6 +34,7 @@ _WORK = _LOOK | {
     Permission.PROCESS_DATASET,
     Permission.START_RUN,
     Permission.CANCEL_RUN,
+    Permission.MANAGE_ADAPTERS,
     Permission.PREDICT,
 }
 _ADMINISTER = _WORK | {

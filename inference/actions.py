@@ -28,7 +28,7 @@ from common.tenancy import Principal, organizations_scope
 from common.threads import in_thread
 from inference import client, tickets
 from training import catalogue
-from training.models import Adapter
+from training.models import Adapter, AdapterStage
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,12 @@ def permit(*, actor: Principal, adapter: Adapter | None, request: Request) -> Pe
     else:
         organization_id = adapter.organization_id
         authorize(actor, Permission.PREDICT, organization_id)
+        if adapter.stage == AdapterStage.ARCHIVED:
+            raise Invalid(
+                f"{adapter} is archived: ask another adapter, or have this one promoted.",
+                code="ADAPTER_ARCHIVED",
+                field="adapterId",
+            )
         if adapter.base_model_name != base.name:
             raise Invalid(
                 f"This adapter belongs to {adapter.base_model_name}, and the inference server holds {base.name}.",

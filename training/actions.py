@@ -16,8 +16,8 @@ from common.tenancy import Principal
 from common.text import plain_text
 from datasets.holds import hold
 from datasets.models import DatasetVersion
-from training import catalogue
-from training.models import TrainingRun
+from training import catalogue, stages
+from training.models import Adapter, TrainingRun
 from training.trainer.config import TrainingConfig
 
 
@@ -111,3 +111,17 @@ def cancel_run(*, actor: Principal, run: TrainingRun) -> TrainingRun:
     authorize(actor, Permission.CANCEL_RUN, run.organization_id)
     cancelled: Any = request_cancel(run)
     return cancelled
+
+
+@transaction.atomic
+def promote_adapter(*, actor: Principal, adapter: Adapter, force: bool) -> Adapter:
+    """Put it into production, the one of its name. Raises NotAllowed, and what stages.promote does."""
+    authorize(actor, Permission.MANAGE_ADAPTERS, adapter.organization_id)
+    return stages.promote(adapter, by=actor.name, force=force)
+
+
+@transaction.atomic
+def archive_adapter(*, actor: Principal, adapter: Adapter) -> Adapter:
+    """Take it out of use, for now. Raises NotAllowed, and what stages.archive does."""
+    authorize(actor, Permission.MANAGE_ADAPTERS, adapter.organization_id)
+    return stages.archive(adapter, by=actor.name)

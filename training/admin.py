@@ -6,12 +6,14 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from unfold.decorators import display
 
-from common.admin import EventAdmin, JobAdmin, ReadOnlyAdmin
+from common.admin import EventAdmin, JobAdmin
 from training import run_page
+from training.lineage import lineage_of
 from training.models import Adapter, TrainingRun, TrainingRunEvent
+from training.stage_buttons import StageButtons
 
 
 def rounded(loss: float | None) -> str:
@@ -49,29 +51,43 @@ class TrainingRunAdmin(JobAdmin):
 
 
 @admin.register(Adapter)
-class AdapterAdmin(ReadOnlyAdmin):
+class AdapterAdmin(StageButtons):
     list_display = [
         "name",
         "version",
+        "shown_stage",
         "organization",
         "base_model_name",
         "rounded_base_test_loss",
         "rounded_test_loss",
+        "rounded_production_test_loss",
         "size",
         "short_digest",
         "created_at",
     ]
-    list_filter = ["base_model_name"]
+    list_filter = ["stage", "base_model_name"]
     search_fields = ["id", "=training_run__id", "name", "digest", "=organization__id", "organization__name"]
     list_select_related = ["organization"]
 
     def get_fields(self, request: HttpRequest, obj: Adapter | None = None) -> list[str]:
-        return ["shown_card" if name == "card" else name for name in super().get_fields(request, obj)]
+        fields = ["shown_card" if name == "card" else name for name in super().get_fields(request, obj)]
+        return [*fields[:-1], "lineage", fields[-1]]
 
     @display(description="Card")
     def shown_card(self, adapter: Adapter) -> str:
         """Line by line: half of it is tables."""
         return format_html('<pre style="white-space: pre-wrap">{}</pre>', adapter.card)
+
+    @display(description="Lineage")
+    def lineage(self, adapter: Adapter) -> str:
+        """What it was made of, a line for each fact."""
+        known = lineage_of(adapter)
+        facts: dict[str, Any] = {"Base model": f"{known.base_model}, revision {known.base_revision}"}
+        if known.config is not None:
+            facts["Data"] = f"{known.dataset}, version {known.dataset_version}, fingerprint {known.fingerprint}"
+            facts["Seed"] = known.config.seed
+            facts |= known.environment
+        return format_html_join("", "<div>{}: {}</div>", facts.items())
 
     @display(description="Base test loss", ordering="base_test_loss")
     def rounded_base_test_loss(self, adapter: Adapter) -> str:
@@ -80,6 +96,10 @@ class AdapterAdmin(ReadOnlyAdmin):
     @display(description="Test loss", ordering="test_loss")
     def rounded_test_loss(self, adapter: Adapter) -> str:
         return rounded(adapter.test_loss)
+
+    @display(description="Production's then", ordering="production_test_loss")
+    def rounded_production_test_loss(self, adapter: Adapter) -> str:
+        return rounded(adapter.production_test_loss)
 
     @display(description="Digest", ordering="digest")
     def short_digest(self, adapter: Adapter) -> str:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import connection, models
-from django.db.models import Max
+from django.db.models import Max, Q
 
 from accounts import audit
 from accounts.mails import tell_creator
@@ -23,6 +23,12 @@ from datasets.holds import let_go
 
 class Executor(models.TextChoices):
     LOCAL = "LOCAL"
+
+
+class AdapterStage(models.TextChoices):
+    CANDIDATE = "CANDIDATE"
+    PRODUCTION = "PRODUCTION"
+    ARCHIVED = "ARCHIVED"
 
 
 class TrainingRunEvent(JobEvent):
@@ -135,6 +141,12 @@ class TrainingRun(Job):
         return blobs.key(self.organization_id, "adapters", self.pk)
 
 
+class AdapterQuerySet(TenantQuerySet):
+    def in_production(self, organization_id: UUID, name: str) -> AdapterQuerySet:
+        """The one of this name, or none."""
+        return self.filter(organization_id=organization_id, name=name, stage=AdapterStage.PRODUCTION)
+
+
 class Adapter(models.Model):
     """The result of a run: weights in safetensors, with the digest that every prediction made with it repeats."""
 
@@ -154,13 +166,25 @@ class Adapter(models.Model):
     eval_loss = models.FloatField(null=True)
     test_loss = models.FloatField(null=True)
     base_test_loss = models.FloatField(null=True)
+    stage = models.CharField(max_length=10, choices=AdapterStage.choices, default=AdapterStage.CANDIDATE)
+    production_digest = models.CharField(
+        max_length=64,
+        default="",
+        help_text="Of the adapter that its run measured beside it: the one in production when that began.",
+    )
+    production_test_loss = models.FloatField(null=True, help_text="That adapter's loss on the same test rows.")
     card = models.TextField()
 
-    objects = TenantQuerySet.as_manager()
+    objects = AdapterQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
-        constraints = [models.UniqueConstraint(fields=["organization", "name", "version"], name="adapter_version")]
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "name", "version"], name="adapter_version"),
+            models.UniqueConstraint(
+                fields=["organization", "name"], condition=Q(stage="PRODUCTION"), name="adapter_in_production"
+            ),
+        ]
         indexes = [models.Index(fields=["organization", "-created_at", "-id"], name="adapter_newest")]
 
     def __str__(self) -> str:
@@ -169,8 +193,13 @@ class Adapter(models.Model):
     @classmethod
     def next_version(cls, organization_id: UUID, name: str) -> int:
         """The number for a further adapter of this name, the caller's alone until its transaction ends."""
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))", [name, str(organization_id)])
+        cls.hold_name(organization_id, name)
         named = cls.objects.filter(organization_id=organization_id, name=name)
         highest: int | None = named.aggregate(Max("version"))["version__max"]
         return (highest or 0) + 1
+
+    @staticmethod
+    def hold_name(organization_id: UUID, name: str) -> None:
+        """Until the caller's transaction ends nobody else adds an adapter of this name, or puts one into production."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))", [name, str(organization_id)])

@@ -5,9 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from common.timetable import every
-from training import checkpoints
+from training import checkpoints, registering
 
 
 @every(timedelta(hours=1), slow=True)
 def remove_old_checkpoints() -> None:
     checkpoints.remove_old()
+
+
+@every(timedelta(hours=1), slow=True)
+def remove_adapters_that_were_never_registered() -> None:
+    registering.remove_given_up()

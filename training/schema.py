@@ -29,7 +29,7 @@ from datasets.models import DatasetVersion
 from training import actions, catalogue, models
 from training.compare_types import RunComparison
 from training.comparing import MOST_RUNS
-from training.models import Executor
+from training.models import AdapterStage, Executor
 from training.trainer.config import ConfigError, Quantization, Scheduler, TrainingConfig
 from training.types import AdapterType, BaseModelType, TrainingRunType
 
@@ -46,6 +46,12 @@ CancelTrainingRunPayload = Annotated[
 ResumeTrainingRunPayload = Annotated[
     TrainingRunType | QuotaExceededType | OperationInfo,
     strawberry.union("ResumeTrainingRunPayload", description="The run that goes on, or why not."),
+]
+PromoteAdapterPayload = Annotated[
+    AdapterType | OperationInfo, strawberry.union("PromoteAdapterPayload", description="The adapter, or why not.")
+]
+ArchiveAdapterPayload = Annotated[
+    AdapterType | OperationInfo, strawberry.union("ArchiveAdapterPayload", description="The adapter, or why not.")
 ]
 
 
@@ -157,6 +163,7 @@ class TrainingQuery:
         organization_id: Annotated[ID | None, argument(description="Only this organization's.")] = None,
         name: Annotated[str | None, argument(description="Only those of this name.")] = None,
         base_model: Annotated[str | None, argument(description="Only those of this base model.")] = None,
+        stage: Annotated[AdapterStage | None, argument(description="Only those in this stage.")] = None,
     ) -> list[AdapterType]:
         found = models.Adapter.objects.visible_to(info.context.actor)
         if organization_id is not None:
@@ -165,7 +172,7 @@ class TrainingQuery:
             found = found.filter(name=name) if is_storable(name) else found.none()
         if base_model is not None:
             found = found.filter(base_model_name=base_model) if is_storable(base_model) else found.none()
-        return found  # type: ignore[return-value]
+        return found if stage is None else found.filter(stage=stage)  # type: ignore[return-value]
 
 
 @strawberry.type
@@ -205,6 +212,23 @@ class TrainingMutation:
     @mutation("Stop a run, after it has saved a checkpoint.")
     def cancel_training_run(self, info: Info, id: Id) -> CancelTrainingRunPayload:
         return actions.cancel_run(actor=info.context.actor, run=resolve(info, id, models.TrainingRun))  # type: ignore[return-value]
+
+    @mutation(
+        "Put an adapter into production, in the place of the one of its name that is there. Refused for a worse test loss than that one's "
+        "(WORSE_THAN_PRODUCTION), and where the two were never measured on the same rows (NOT_COMPARED), unless forced."
+    )
+    def promote_adapter(
+        self,
+        info: Info,
+        id: Id,
+        force: Annotated[bool, argument(description="Whatever was measured.")] = False,
+    ) -> PromoteAdapterPayload:
+        adapter = resolve(info, id, models.Adapter)
+        return actions.promote_adapter(actor=info.context.actor, adapter=adapter, force=force)  # type: ignore[return-value]
+
+    @mutation("Take an adapter out of use: nobody can ask it, until it is promoted. Refused for the one in production.")
+    def archive_adapter(self, info: Info, id: Id) -> ArchiveAdapterPayload:
+        return actions.archive_adapter(actor=info.context.actor, adapter=resolve(info, id, models.Adapter))  # type: ignore[return-value]
 
 
 @strawberry.type

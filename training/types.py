@@ -15,14 +15,17 @@ from common.graphql import BigInt, ModelNode
 from common.graphql_jobs import JobEventType, event_type, page_of_events
 from common.jobs import JobStatus
 from datasets.types import DatasetVersionType
-from training import catalogue, models
+from training import catalogue, lineage, models
 from training.curves import CURVES, MAX_POINTS, MIN_POINTS, curves
-from training.models import Executor
+from training.files import AdapterFile, link_to
+from training.models import AdapterStage, Executor
 from training.trainer.config import Quantization, Scheduler, TrainingConfig
 
 strawberry.enum(Quantization, description="How the frozen base weights are held.")
 strawberry.enum(Scheduler, description="What becomes of the learning rate after the warm-up.")
 strawberry.enum(Executor, description="Where a run is carried out.")
+strawberry.enum(AdapterStage, description="What an adapter is used for: one of each name may be in production.")
+strawberry.enum(AdapterFile, description="One of an adapter's files: a folder with all three is what peft reads.")
 
 
 @strawberry.enum(description="How much a line of a log matters.")
@@ -83,6 +86,10 @@ class TrainingConfigType:
     checkpoint_every_steps: int | None = strawberry.field(description="Steps between checkpoints; null is ten times.")
     keep_checkpoints: int = strawberry.field(description="How many of the newest checkpoints stay.")
     seed: int = strawberry.field(description="The same seed and data give the same adapter.")
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> TrainingConfigType:
+        return cls(**{name: getattr(config, name) for name in config.to_json()})
 
 
 @strawberry.type(description="A figure over a run's steps.")
@@ -169,8 +176,7 @@ class TrainingRunType(ModelNode):
 
     @strawberry_django.field(description="Its recipe.", only=["config"])
     def config(self) -> TrainingConfigType:
-        known = TrainingConfig.from_json(self.config)  # type: ignore[arg-type]
-        return TrainingConfigType(**{name: getattr(known, name) for name in known.to_json()})
+        return TrainingConfigType.of(TrainingConfig.from_json(self.config))  # type: ignore[arg-type]
 
     @strawberry_django.field(description="What has happened so far, in order; at most 5,000 at once.")
     def events(
@@ -212,6 +218,42 @@ class TrainingRunType(ModelNode):
         ]
 
 
+@strawberry.type(description="A fact about what computed something.")
+class EnvironmentFact:
+    name: str = strawberry.field(description="A package, or what it ran on.")
+    value: str = strawberry.field(description="Its version, or its name.")
+
+
+@strawberry.type(
+    description="What an adapter was made of. Of one that was registered the platform knows the base model alone."
+)
+class AdapterLineage:
+    base_model_revision: str = strawberry.field(description="The base model's commit at the hub, or its release.")
+    dataset_name: str | None = strawberry.field(description="What its data is called.")
+    dataset_version: int | None = strawberry.field(description="Which version of that.")
+    fingerprint: str | None = strawberry.field(
+        description="That version's: of its upload, its recipe, and the pipeline."
+    )
+    config: TrainingConfigType | None = strawberry.field(description="Its recipe.")
+    seed: int | None = strawberry.field(description="The recipe's.")
+    environment: list[EnvironmentFact] = strawberry.field(
+        description="Versions of packages, the platform, and the device, where it was trained."
+    )
+
+    @classmethod
+    def of(cls, known: lineage.Lineage) -> AdapterLineage:
+        config = known.config
+        return cls(
+            base_model_revision=known.base_revision,
+            dataset_name=known.dataset,
+            dataset_version=known.dataset_version,
+            fingerprint=known.fingerprint,
+            config=TrainingConfigType.of(config) if config else None,
+            seed=config.seed if config else None,
+            environment=[EnvironmentFact(name=name, value=value) for name, value in known.environment.items()],
+        )
+
+
 @strawberry_django.type(
     models.Adapter,
     name="Adapter",
@@ -220,7 +262,9 @@ class TrainingRunType(ModelNode):
 )
 class AdapterType(ModelNode):
     organization: OrganizationType = strawberry_django.field(description="Whose it is.")
-    training_run: TrainingRunType | None = strawberry_django.field(description="The run that made it.")
+    training_run: TrainingRunType | None = strawberry_django.field(
+        description="The run that made it; null for one that was trained elsewhere."
+    )
     name: str = strawberry_django.field(description="Its name.")
     version: int = strawberry_django.field(description="Counts adapters of this name from 1.")
     digest: str = strawberry_django.field(description="Over its configuration and weights.")
@@ -230,6 +274,10 @@ class AdapterType(ModelNode):
     )
     test_loss: float | None = strawberry_django.field(description="Mean loss per supervised token of the test split.")
     base_test_loss: float | None = strawberry_django.field(description="The base model's loss on the same rows.")
+    stage: AdapterStage = strawberry_django.field(description="What it is used for.")
+    production_test_loss: float | None = strawberry_django.field(
+        description="On the same test rows, that of the adapter of its name that was in production when its run began."
+    )
     created_at: datetime = strawberry_django.field(description="When it was made.")
     card: str = strawberry_django.field(
         description="The model card in Markdown: data, recipe, environment, results, limits."
@@ -238,3 +286,19 @@ class AdapterType(ModelNode):
     @strawberry_django.field(description="The model that it belongs to.", only=["base_model_name"])
     def base_model(self) -> BaseModelType:
         return BaseModelType.named(self.base_model_name)  # type: ignore[attr-defined]
+
+    @strawberry_django.field(
+        description="What it was made of.", select_related=[lineage.READ_WITH], only=list(lineage.COLUMNS)
+    )
+    def lineage(self) -> AdapterLineage:
+        return AdapterLineage.of(lineage.lineage_of(self))  # type: ignore[arg-type]
+
+    @strawberry_django.field(
+        description="A link to one of its files that needs no token and expires within ten minutes.",
+        only=["storage_prefix"],
+    )
+    def download_url(
+        self,
+        file: Annotated[AdapterFile, strawberry.argument(description="Which one.")] = AdapterFile.WEIGHTS,
+    ) -> str | None:
+        return link_to(self, file)  # type: ignore[arg-type]

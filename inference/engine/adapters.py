@@ -1,42 +1,29 @@
 """Adapters on their way to the model: fetched, verified against their digest, checked, and kept in host memory.
 
-Nothing of a file is believed: the digest comes with the request, and the header's names and shapes must be those that
-the base model and the configuration call for before a single weight is read.
+The digest comes with the request; the trainer's reading.py says what else is not believed of a file.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from inference.engine.errors import EngineError
-from training.trainer.artifact import adapter_digest
+from training.trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from training.trainer.reading import AdapterLimits, LayerShape, UnfitAdapter, read
+
+__all__ = ["AdapterLimits", "AdapterRef", "AdapterStore", "AdapterWeights", "LayerShape", "read_adapter"]
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-MAX_CONFIG_BYTES = 1_000_000
-MAX_ALPHA = 1e6
-PEFT_PREFIX = "base_model.model."
-
-# What else peft's configuration may ask for changes what the layers compute, and is refused. These we follow, or they
-# are words for training only.
-_UNDERSTOOD = {
-    *("peft_type", "peft_version", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
-    *("r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_rslora", "init_lora_weights"),
-    *("auto_mapping", "megatron_core", "qalora_group_size"),  # set by default, and without effect on their own
-}
+CONFIG_FILE = ADAPTER_CONFIG
+WEIGHTS_FILE = ADAPTER_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -49,12 +36,6 @@ class AdapterRef:
 
 
 @dataclass(frozen=True)
-class LayerShape:
-    inputs: int
-    outputs: int
-
-
-@dataclass(frozen=True)
 class AdapterWeights:
     """Verified LoRA matrices in host memory: per layer A [rank, inputs] and B [outputs, rank]."""
 
@@ -64,95 +45,16 @@ class AdapterWeights:
     layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
 
-@dataclass(frozen=True)
-class AdapterLimits:
-    """What an adapter must fit: the base's name, its layers that can take one, and the largest rank of a slot."""
-
-    base_model: str
-    layers: Mapping[str, LayerShape]
-    max_rank: int
-
-
 def read_adapter(folder: Path, ref: AdapterRef, limits: AdapterLimits) -> AdapterWeights:
     """Read a folder in peft's format.
 
     Raises EngineError ADAPTER_DIGEST_MISMATCH, ADAPTER_BASE_MISMATCH, and ADAPTER_INVALID.
     """
     try:
-        if adapter_digest(folder) != ref.digest:
-            raise EngineError("ADAPTER_DIGEST_MISMATCH", "The adapter's files are not those that were registered.")
-        rank, scaling, targets = _read_config(folder / CONFIG_FILE, limits)
-        return AdapterWeights(ref, rank, scaling, _read_weights(folder / WEIGHTS_FILE, rank, targets, limits))
-    except OSError as error:
-        raise EngineError("ADAPTER_INVALID", f"The adapter's files cannot be read: {error.strerror}.") from error
-
-
-def _read_config(path: Path, limits: AdapterLimits) -> tuple[int, float, set[str]]:
-    """Return rank, scaling, and the target modules' last names."""
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise _unfit(f"{CONFIG_FILE} is over {MAX_CONFIG_BYTES} bytes")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        raise _unfit(f"{CONFIG_FILE} is not JSON") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise _unfit(f"{CONFIG_FILE} does not describe a LoRA adapter")
-    for name, value in config.items():
-        if value and name not in _UNDERSTOOD:
-            raise _unfit(f"{name[:100]!r} is not supported")
-    if config.get("bias", "none") != "none":
-        raise _unfit("bias is not supported")
-    if config.get("base_model_name_or_path") != limits.base_model:
-        raise EngineError("ADAPTER_BASE_MISMATCH", f"The adapter was not trained on {limits.base_model}.")
-    rank, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
-    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= limits.max_rank:
-        raise _unfit(f"its rank should be a whole number from 1 to {limits.max_rank}")
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not -MAX_ALPHA <= alpha <= MAX_ALPHA:
-        raise _unfit("lora_alpha should be a number")
-    if not isinstance(targets, list) or not targets or not all(isinstance(target, str) for target in targets):
-        raise _unfit("target_modules should be a list of module names")
-    scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    return rank, scaling, set(targets)
-
-
-def _read_weights(
-    path: Path, rank: int, targets: set[str], limits: AdapterLimits
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    expected = {name: shape for name, shape in limits.layers.items() if name.rpartition(".")[2] in targets}
-    missing = targets - {name.rpartition(".")[2] for name in expected}
-    if missing:
-        raise _unfit(f"the base model has no module named {min(missing)[:100]!r}")
-    shapes: dict[str, list[int]] = {}
-    for name, layer in expected.items():
-        shapes[f"{PEFT_PREFIX}{name}.lora_A.weight"] = [rank, layer.inputs]
-        shapes[f"{PEFT_PREFIX}{name}.lora_B.weight"] = [layer.outputs, rank]
-    try:
-        with safe_open(path, framework="pt") as file:
-            _check_header(file, shapes)
-            weights = {name: file.get_tensor(name) for name in shapes}
-    except SafetensorError:
-        raise _unfit(f"{WEIGHTS_FILE} is not a whole safetensors file") from None
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise _unfit(f"{name} holds a number that is not finite")
-    return {
-        name: (weights[f"{PEFT_PREFIX}{name}.lora_A.weight"], weights[f"{PEFT_PREFIX}{name}.lora_B.weight"])
-        for name in expected
-    }
-
-
-def _check_header(file: Any, shapes: Mapping[str, list[int]]) -> None:
-    """Compare names, shapes, and types with what they must be, before any weight is read."""
-    names = set(file.keys())
-    if names != shapes.keys():
-        odd = min(names ^ shapes.keys())
-        raise _unfit(f"{WEIGHTS_FILE} {'has an unknown' if odd in names else 'lacks the'} tensor {odd[:200]!r}")
-    for name, shape in shapes.items():
-        found = file.get_slice(name)
-        if found.get_shape() != shape:
-            raise _unfit(f"{name} should have the shape {shape}")
-        if found.get_dtype() not in {"F32", "F16", "BF16"}:
-            raise _unfit(f"{name} should be of a floating-point type")
+        matrices = read(folder, ref.digest, limits)
+    except UnfitAdapter as error:
+        raise EngineError(error.code, error.message) from error
+    return AdapterWeights(ref, matrices.rank, matrices.scaling, matrices.layers)
 
 
 class AdapterStore:
@@ -211,7 +113,3 @@ class AdapterStore:
             while len(self._kept) >= self._capacity:
                 self._kept.popitem(last=False)
             self._kept[weights.ref] = weights
-
-
-def _unfit(reason: str) -> EngineError:
-    return EngineError("ADAPTER_INVALID", f"The adapter cannot be used: {reason}.")

@@ -12,10 +12,10 @@ from tests.isolation.operations import OPERATIONS
 from tests.isolation.places import fields, ids_below_the_roots, nodes, places
 from tests.isolation.world import Tenant, World
 
-OF_OUR_WORDS = {"role", "status", "kind", "executor", "base_model_name", "base_model_revision"}
+OF_OUR_WORDS = {"role", "status", "kind", "executor", "stage", "base_model_name", "base_model_revision"}
 OF_DIGESTS = {
     *("sha256", "expected_sha256", "secret_sha256", "token_sha256"),
-    *("fingerprint", "digest", "hash", "previous_hash"),
+    *("fingerprint", "digest", "production_digest", "hash", "previous_hash"),
 }
 OF_NUMBERS = {"config", "splits"}
 WITHOUT_WORDS = OF_OUR_WORDS | OF_DIGESTS | OF_NUMBERS | {"address"}

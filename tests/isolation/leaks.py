@@ -83,6 +83,7 @@ LEAKS = [
         for module, word, kind, name, asker in [
             ("datasets.actions", "authorize", "mutation", "startUpload", "viewer"),
             ("training.actions", "authorize", "mutation", "startTrainingRun", "viewer"),
+            ("training.actions", "authorize", "mutation", "promoteAdapter", "key of viewer"),
             ("inference.actions", "authorize", "mutation", "predict", "key of viewer"),
             ("accounts.actions.keys", "authorize", "mutation", "createApiKey", "member"),
             ("accounts.actions.organizations", "authorize", "mutation", "inviteMember", "member"),

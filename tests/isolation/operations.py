@@ -91,6 +91,8 @@ OPERATIONS = {
     "startTrainingRun": open_to(Permission.START_RUN),
     "resumeTrainingRun": open_to(Permission.START_RUN, id="TrainingRun", maxSteps=7),
     "cancelTrainingRun": open_to(Permission.CANCEL_RUN, id="TrainingRun"),
+    "promoteAdapter": open_to(Permission.MANAGE_ADAPTERS, id="Adapter"),
+    "archiveAdapter": open_to(Permission.MANAGE_ADAPTERS, id="Adapter"),
     "predict": open_to(Permission.PREDICT, answers="INFERENCE_UNAVAILABLE", prompt="def"),
     #
     "datasetVersionEvents": open_to(Who.MEMBERS, id="DatasetVersion"),

@@ -201,7 +201,7 @@ def _run(by: dict[str, Any], version: DatasetVersion, word: str) -> TrainingRun:
         base_model_revision="1",
         config=TrainingConfig().to_json(),
         status="SUCCEEDED",
-        result={"where": word},
+        result={"where": word, "environment": {word: word}},
         checkpoint=f"{word}-checkpoint",
         checkpoint_step=1,
         checkpoint_bytes=1,

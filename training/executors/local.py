@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from datasets.files import key_of, manifest_of
 from datasets.models import DatasetVersion
 from training import catalogue, checkpoints
 from training.models import Adapter, TrainingRun
-from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest, sha256_of
+from training.trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest, sha256_of
+
+logger = logging.getLogger(__name__)
 
 TRAINER = "training.trainer"  # the module that an attempt runs as a process of its own
 
@@ -47,6 +50,8 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
             eval_loss=result["eval_loss"],
             test_loss=result["test_loss"],
             base_test_loss=result["base_test_loss"],
+            production_digest=result.get("production_digest") or "",
+            production_test_loss=result.get("production_test_loss"),
             card=card,
         )
 
@@ -66,6 +71,7 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
             "threads": settings.TRAINER_THREADS or None,
             "adapter_name": run.name,
             "lineage": _lineage(run),
+            "production": _fetch_production(run, folder / "production"),
         },
         store=store,
         succeeded=succeeded,
@@ -99,6 +105,28 @@ def _begin_with(run: TrainingRun, folder: Path) -> str | None:
             before = TrainingRun.objects.get(pk=run.resumed_from_id)
         newest = checkpoints.fetch(before, folder / "resumed")
     return str(newest.folder) if newest else None
+
+
+def _fetch_production(run: TrainingRun, folder: Path) -> dict[str, str] | None:
+    """Copy the files of the adapter that is in production under the run's name, for the trainer to measure beside its own.
+
+    None where there is none; nor is one of another base model measured, whose losses are of other tokens.
+    """
+    with organizations_scope([run.organization_id]):
+        found = Adapter.objects.in_production(run.organization_id, run.name)
+        present: Adapter | None = found.filter(
+            base_model_name=run.base_model_name, base_model_revision=run.base_model_revision
+        ).first()
+    if present is None:
+        return None
+    folder.mkdir(exist_ok=True)
+    try:
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            blobs.get(f"{present.storage_prefix}/{name}", folder / name)
+    except FileNotFoundError:
+        logger.error("A file of adapter %s, which is in production, is not in storage.", present.pk)
+        return None
+    return {"name": str(present), "digest": present.digest, "path": str(folder)}
 
 
 def _lineage(run: TrainingRun) -> dict[str, Any]:

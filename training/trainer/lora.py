@@ -107,6 +107,17 @@ def add_lora(model: nn.Module, config: TrainingConfig) -> dict[str, LoraLinear]:
     return layers
 
 
+def linear_layers(model: Any, wrapped: Mapping[str, LoraLinear]) -> dict[str, Any]:
+    """The frozen linear layers that can take an adapter, all but the output head, those that have one included."""
+    others = {id(layer.base) for layer in wrapped.values()} | {id(model.get_output_embeddings())}
+    bare = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and id(module) not in others
+    }
+    return bare | {name: layer.base for name, layer in wrapped.items()}
+
+
 @contextmanager
 def base_only(layers: Mapping[str, LoraLinear]) -> Iterator[None]:
     """Within this the model answers as the base model does."""

@@ -12,6 +12,17 @@ from training.trainer.config import ConfigError, TrainingConfig
 
 
 @dataclass(frozen=True)
+class Production:
+    """The adapter of the run's name that was in production when the attempt began."""
+
+    name: str
+    """name:version"""
+    digest: str
+    path: Path
+    """A folder in peft's format; nobody has looked into it yet."""
+
+
+@dataclass(frozen=True)
 class Orders:
     """One training run."""
 
@@ -35,6 +46,8 @@ class Orders:
     adapter_name: str
     lineage: Mapping[str, Any]
     """Where the data comes from, for the card."""
+    production: Production | None = None
+    """What the adapter is measured beside."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Orders:
@@ -44,7 +57,7 @@ class Orders:
         except ConfigError as error:
             raise ChildError("INVALID_CONFIG", f"The training config cannot be used. {error}") from error
         base = value["base_model"]
-        resume_from = value.get("resume_from")
+        resume_from, production = value.get("resume_from"), value.get("production")
         return cls(
             base_name=base["name"],
             base_revision=base["revision"],
@@ -57,4 +70,7 @@ class Orders:
             threads=value.get("threads"),
             adapter_name=value["adapter_name"],
             lineage=value.get("lineage", {}),
+            production=Production(production["name"], production["digest"], Path(production["path"]))
+            if production
+            else None,
         )

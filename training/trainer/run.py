@@ -24,6 +24,7 @@ from training.trainer.fit import fit
 from training.trainer.lora import add_lora, base_only
 from training.trainer.memory import free_bytes, is_out_of_memory
 from training.trainer.orders import Orders
+from training.trainer.production import measure_production
 from training.trainer.quantization import BaseModelError, load_base
 from training.trainer.state import Progress, load_state
 from training.trainer.step import Run
@@ -160,8 +161,8 @@ def read_rows(paths: Sequence[Path], at_most: int | None = None) -> Iterator[dic
                 position += 1
 
 
-def score(run: Run) -> dict[str, float | int | None]:
-    """Measure the base model and the adapter on the same test rows; null for both where there are none."""
+def score(run: Run) -> dict[str, Any]:
+    """Measure the base model, the adapter, and the one in production on the same test rows; null for all where there are none."""
     test = run.examples["test"]
     if len(test) == 0:
         return {"test_rows": 0, "test_loss": None, "base_test_loss": None}
@@ -170,7 +171,8 @@ def score(run: Run) -> dict[str, float | int | None]:
     test_loss = mean_loss(run, test, rows)
     with base_only(run.layers):
         base_test_loss = mean_loss(run, test, rows)
-    return {"test_rows": len(test), "test_loss": test_loss, "base_test_loss": base_test_loss}
+    others = measure_production(run, rows)
+    return {"test_rows": len(test), "test_loss": test_loss, "base_test_loss": base_test_loss, **others}
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -189,7 +191,7 @@ def describe_device(device: torch.device) -> str:
 
 def describe_environment(device: torch.device) -> dict[str, str]:
     """What a repetition would need to be the same: versions, platform, and device."""
-    packages = ("torch", "transformers", "bitsandbytes", "safetensors", "tokenizers")
+    packages = ("torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "tokenizers", "numpy", "pyarrow")
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},

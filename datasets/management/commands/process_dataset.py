@@ -15,6 +15,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import ProgrammingError
 from django.db.models import Q
 
+from accounts.lookup import organization_named
 from accounts.models import Organization
 from accounts.roles import Role
 from common.errors import DomainError, Invalid
@@ -163,24 +164,9 @@ def _organization(text: str | None, dataset: Dataset | None) -> Organization:
         if dataset is None:
             raise Invalid("Say whose it will be: --organization, and its slug or id.")
         return dataset.organization
-    found: Organization | None = Organization.objects.filter(slug=text).first() or _organization_of_id(text)
-    if found is None:
-        near = get_close_matches(text, Organization.objects.values_list("slug", flat=True), 3)
-        raise Invalid(
-            f"No organization has the slug or the id {one_line(text, 60)!r}"
-            + (f"; there is {', '.join(near)}." if near else ": the admin lists them.")
-        )
+    found = organization_named(text)
     if dataset is not None and dataset.organization_id != found.pk:
         raise Invalid(f"{dataset} belongs to {dataset.organization.slug}, not to {found.slug}.")
-    return found
-
-
-def _organization_of_id(text: str) -> Organization | None:
-    try:
-        key = UUID(text)
-    except ValueError:
-        return None
-    found: Organization | None = Organization.objects.filter(pk=key).first()
     return found
 
 

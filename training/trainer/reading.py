@@ -1,0 +1,179 @@
+"""An adapter's files as somebody hands them over. Nothing of them is believed: the configuration may ask for nothing that is
+not understood, and the header's names and shapes must be those that it and the base model call for before a weight is read.
+
+The trainer, the inference engine, and whoever registers an adapter read them here, so that they agree.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from training.trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
+
+MAX_CONFIG_BYTES = 1_000_000
+MAX_ALPHA = 1e6
+MAX_RANK = 256
+PEFT_PREFIX = "base_model.model."
+
+# What else peft's configuration may ask for changes what the layers compute, and is refused. These we follow, or they
+# are words for training only.
+_UNDERSTOOD = {
+    *("peft_type", "peft_version", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
+    *("r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_rslora", "init_lora_weights"),
+    *("auto_mapping", "megatron_core", "qalora_group_size"),  # set by default, and without effect on their own
+}
+
+
+class UnfitAdapter(Exception):
+    """The files are no adapter that can be used: ADAPTER_INVALID, ADAPTER_BASE_MISMATCH, or ADAPTER_DIGEST_MISMATCH."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class AdapterLimits:
+    """What an adapter must fit: the base's name, its layers that can take one, and the largest rank there is room for."""
+
+    base_model: str
+    layers: Mapping[str, LayerShape]
+    max_rank: int
+
+
+def shapes_of(layers: Mapping[str, Any]) -> dict[str, LayerShape]:
+    return {name: LayerShape(layer.in_features, layer.out_features) for name, layer in layers.items()}
+
+
+@dataclass(frozen=True)
+class Described:
+    """What its configuration says of an adapter."""
+
+    base_model: Any
+    """As it stands there, and so perhaps a path of somebody's, or nothing."""
+    revision: Any
+    rank: int
+    alpha: float
+    uses_rslora: bool
+    targets: frozenset[str]
+    """Last names of modules."""
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / math.sqrt(self.rank) if self.uses_rslora else self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """LoRA matrices in host memory: per layer A [rank, inputs] and B [outputs, rank]."""
+
+    rank: int
+    scaling: float
+    layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+def read(folder: Path, digest: str, limits: AdapterLimits) -> Matrices:
+    """Read a folder in peft's format whose files have this digest. Raises UnfitAdapter."""
+    try:
+        if adapter_digest(folder) != digest:
+            raise UnfitAdapter("ADAPTER_DIGEST_MISMATCH", "The adapter's files are not those that were registered.")
+        described = read_config(folder / ADAPTER_CONFIG, limits.max_rank)
+        if described.base_model != limits.base_model:
+            raise UnfitAdapter("ADAPTER_BASE_MISMATCH", f"The adapter was not trained on {limits.base_model}.")
+        layers = read_weights(folder / ADAPTER_WEIGHTS, described, limits)
+    except OSError as error:
+        raise UnfitAdapter("ADAPTER_INVALID", f"The adapter's files cannot be read: {error.strerror}.") from error
+    return Matrices(described.rank, described.scaling, layers)
+
+
+def read_config(path: Path, max_rank: int) -> Described:
+    """Read peft's adapter_config.json. Raises UnfitAdapter, and OSError."""
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise _unfit(f"{ADAPTER_CONFIG} is over {MAX_CONFIG_BYTES} bytes")
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise _unfit(f"{ADAPTER_CONFIG} is not JSON") from None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise _unfit(f"{ADAPTER_CONFIG} does not describe a LoRA adapter")
+    for name, value in config.items():
+        if value and name not in _UNDERSTOOD:
+            raise _unfit(f"{name[:100]!r} is not supported")
+    if config.get("bias", "none") != "none":
+        raise _unfit("bias is not supported")
+    rank, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= max_rank:
+        raise _unfit(f"its rank should be a whole number from 1 to {max_rank}")
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not -MAX_ALPHA <= alpha <= MAX_ALPHA:
+        raise _unfit("lora_alpha should be a number")
+    if not isinstance(targets, list) or not targets or not all(isinstance(target, str) for target in targets):
+        raise _unfit("target_modules should be a list of module names")
+    return Described(
+        base_model=config.get("base_model_name_or_path"),
+        revision=config.get("revision"),
+        rank=rank,
+        alpha=alpha,
+        uses_rslora=bool(config.get("use_rslora")),
+        targets=frozenset(targets),
+    )
+
+
+def read_weights(
+    path: Path, described: Described, limits: AdapterLimits
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Read the matrices of each layer. Raises UnfitAdapter, and OSError."""
+    targets, rank = described.targets, described.rank
+    expected = {name: shape for name, shape in limits.layers.items() if name.rpartition(".")[2] in targets}
+    missing = targets - {name.rpartition(".")[2] for name in expected}
+    if missing:
+        raise _unfit(f"the base model has no module named {min(missing)[:100]!r}")
+    shapes: dict[str, list[int]] = {}
+    for name, layer in expected.items():
+        shapes[f"{PEFT_PREFIX}{name}.lora_A.weight"] = [rank, layer.inputs]
+        shapes[f"{PEFT_PREFIX}{name}.lora_B.weight"] = [layer.outputs, rank]
+    try:
+        with safe_open(path, framework="pt") as file:
+            _check_header(file, shapes)
+            weights = {name: file.get_tensor(name) for name in shapes}
+    except SafetensorError:
+        raise _unfit(f"{ADAPTER_WEIGHTS} is not a whole safetensors file") from None
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise _unfit(f"{name} holds a number that is not finite")
+    return {
+        name: (weights[f"{PEFT_PREFIX}{name}.lora_A.weight"], weights[f"{PEFT_PREFIX}{name}.lora_B.weight"])
+        for name in expected
+    }
+
+
+def _check_header(file: Any, shapes: Mapping[str, list[int]]) -> None:
+    """Compare names, shapes, and types with what they must be, before any weight is read."""
+    names = set(file.keys())
+    if names != shapes.keys():
+        odd = min(names ^ shapes.keys())
+        raise _unfit(f"{ADAPTER_WEIGHTS} {'has an unknown' if odd in names else 'lacks the'} tensor {odd[:200]!r}")
+    for name, shape in shapes.items():
+        found = file.get_slice(name)
+        if found.get_shape() != shape:
+            raise _unfit(f"{name} should have the shape {shape}")
+        if found.get_dtype() not in {"F32", "F16", "BF16"}:
+            raise _unfit(f"{name} should be of a floating-point type")
+
+
+def _unfit(reason: str) -> UnfitAdapter:
+    return UnfitAdapter("ADAPTER_INVALID", f"The adapter cannot be used: {reason}.")
