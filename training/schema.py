@@ -84,6 +84,10 @@ class TrainingConfigInput:
         default=None, description="Steps between checkpoints; null is ten times."
     )
     keep_checkpoints: int = strawberry.field(default=2, description="How many of the newest checkpoints stay.")
+    early_stopping_patience: int | None = strawberry.field(
+        default=None,
+        description="End after so many validations without a better loss, and leave the best validated step's adapter; null is neither.",
+    )
     seed: int = strawberry.field(default=17, description="The same seed and data give the same adapter.")
 
 

@@ -82,6 +82,9 @@ class TrainingConfigType:
     eval_every_steps: int | None = strawberry.field(description="Steps between validations; null is four times.")
     checkpoint_every_steps: int | None = strawberry.field(description="Steps between checkpoints; null is ten times.")
     keep_checkpoints: int = strawberry.field(description="How many of the newest checkpoints stay.")
+    early_stopping_patience: int | None = strawberry.field(
+        description="End after so many validations without a better loss, and leave the best validated step's adapter; null is neither."
+    )
     seed: int = strawberry.field(description="The same seed and data give the same adapter.")
 
 
@@ -122,6 +125,14 @@ class Evaluated(JobEventType):
 
 
 @event_type
+@strawberry.type(description="What the model made of a prompt of the validation split, beside an Evaluated.")
+class SampleGenerated(JobEventType):
+    step: int = strawberry.field(description="After which step.")
+    prompt: str = strawberry.field(description="The prompt's end.")
+    continuation: str = strawberry.field(description="The likeliest text after it, up to some 48 tokens.")
+
+
+@event_type
 @strawberry.type(description="A checkpoint was saved.")
 class CheckpointSaved(JobEventType):
     step: int = strawberry.field(description="After which step.")
@@ -156,7 +167,9 @@ class TrainingRunType(ModelNode):
     step: int = strawberry_django.field(description="Optimizer steps taken.")
     total_steps: int | None = strawberry_django.field(description="Optimizer steps in all.")
     loss: float | None = strawberry_django.field(description="The newest step's loss.")
-    eval_loss: float | None = strawberry_django.field(description="The newest validation loss.")
+    eval_loss: float | None = strawberry_django.field(
+        description="The newest validation loss; in the end, its adapter's."
+    )
     tokens_per_second: float | None = strawberry_django.field(description="Unpadded tokens trained on a second.")
     resumed_from: TrainingRunType | None = strawberry_django.field(
         description="The run whose checkpoint it began with."

@@ -27,7 +27,7 @@ mutation ($input: StartTrainingRunInput!) { startTrainingRun(input: $input) {
     config {
       epochs maxSteps learningRate scheduler warmupRatio weightDecay maxGradNorm batchSize gradientAccumulation
       maxSequenceTokens packing quantization loraRank loraAlpha loraDropout targetModules evalEverySteps
-      checkpointEverySteps keepCheckpoints seed
+      checkpointEverySteps keepCheckpoints earlyStoppingPatience seed
     }
     checkpoints { step } adapter { name }
     events { __typename sequence ... on StatusChanged { status reason } }
@@ -99,6 +99,7 @@ def test_a_run_is_queued_with_every_default_filled_in(bob: Person) -> None:
             "evalEverySteps": None,
             "checkpointEverySteps": None,
             "keepCheckpoints": 2,
+            "earlyStoppingPatience": None,
             "seed": 17,
         },
         "checkpoints": [],

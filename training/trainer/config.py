@@ -78,6 +78,9 @@ class TrainingConfig:
     """Optimizer steps between checkpoints. null: ten times, evenly spread. The end always leaves one."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay."""
+    early_stopping_patience: int | None = None
+    """End after so many validations in a row without a better loss, and leave the adapter of the best validated step.
+    A number larger than there are validations ends nothing, and leaves the best all the same. null: neither."""
     seed: int = 17
     """Decides the initial adapter, the order of rows, and what dropout zeroes: the same seed, the same adapter."""
 
@@ -128,6 +131,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "eval_every_steps": (1, 10_000_000),
     "checkpoint_every_steps": (1, 10_000_000),
     "keep_checkpoints": (1, 100),
+    "early_stopping_patience": (1, 1_000_000),
     "seed": (0, 2**31 - 1),
 }
 

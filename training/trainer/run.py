@@ -13,7 +13,7 @@ import pyarrow.parquet
 import torch
 
 from common.child import Attempt, ChildError
-from training.trainer import checkpoint
+from training.trainer import best, checkpoint
 from training.trainer.adapter import model_card, write_adapter
 from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest
 from training.trainer.attention import use_document_attention
@@ -56,6 +56,7 @@ def _train(attempt: Attempt, orders: Orders) -> None:
     with attempt.interruptible():
         run = set_up(attempt, orders)
     fit(run)
+    best.put_back(run)
     losses = score(run)
     results = {
         "steps": run.progress.step,
@@ -66,6 +67,9 @@ def _train(attempt: Attempt, orders: Orders) -> None:
         "first_loss": run.progress.first_loss,
         "last_loss": run.progress.last_loss,
         "eval_loss": run.progress.eval_loss,
+        "best_step": run.progress.best_step or None,
+        "best_eval_loss": run.progress.best_eval_loss,
+        "stopped_early": run.progress.stopped_of is not None,
         **losses,
         "seconds": time.monotonic() - started,
     }
@@ -82,6 +86,8 @@ def _train(attempt: Attempt, orders: Orders) -> None:
 
 def set_up(attempt: Attempt, orders: Orders) -> Run:
     """Read the data, load the base model, add the adapter, and go to where the checkpoint left off."""
+    from transformers import AutoTokenizer
+
     if orders.threads is not None:
         torch.set_num_threads(orders.threads)
     device = choose_device(orders.device)
@@ -93,9 +99,15 @@ def set_up(attempt: Attempt, orders: Orders) -> Run:
     use_document_attention(model)
     layers = add_lora(model, orders.config)
     max_tokens = min(orders.config.max_sequence_tokens, model.config.max_position_embeddings)
-    examples = {name: read_split(attempt, orders, name, max_tokens) for name in ("train", "validation", "test")}
+    tokenizer = AutoTokenizer.from_pretrained(orders.base_path, local_files_only=True, trust_remote_code=False)
+    examples = {name: read_split(attempt, orders, name, tokenizer, max_tokens) for name in ("train", "validation", "test")}
     if len(examples["train"]) == 0:
         raise ChildError("NO_TRAINING_ROWS", "No row of the training split has anything to learn from.")
+    if orders.config.early_stopping_patience is not None and len(examples["validation"]) == 0:
+        attempt.events.log(
+            "There are no validation rows: the run cannot stop early, and leaves its last step's adapter",
+            level="WARNING",
+        )
     optimizer = torch.optim.AdamW(
         [parameter for layer in layers.values() for parameter in (layer.lora_A, layer.lora_B)],
         weight_decay=orders.config.weight_decay,
@@ -104,6 +116,7 @@ def set_up(attempt: Attempt, orders: Orders) -> Run:
         attempt=attempt,
         orders=orders,
         model=model,
+        tokenizer=tokenizer,
         layers=layers,
         optimizer=optimizer,
         sampler=Sampler(examples["train"].lengths, orders.config, max_tokens),
@@ -128,14 +141,12 @@ def resume(run: Run, wanted: Path) -> None:
     if found.folder != wanted:
         run.attempt.events.log(f"{wanted.name} is damaged; using {found.folder.name}", level="WARNING")
     run.progress = load_state(found.folder, run.layers, run.optimizer, run.orders)
+    best.restore(run, found.folder)
     run.attempt.events.log(f"Going on from step {run.progress.step}")
 
 
-def read_split(attempt: Attempt, orders: Orders, name: str, max_tokens: int) -> Examples:
+def read_split(attempt: Attempt, orders: Orders, name: str, tokenizer: Any, max_tokens: int) -> Examples:
     """Encode the rows of a split: all of the training split, up to HELD_OUT_ROWS of another."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(orders.base_path, local_files_only=True, trust_remote_code=False)
     at_most = None if name == "train" else HELD_OUT_ROWS
     examples = Examples.from_rows(read_rows(orders.splits[name], at_most), tokenizer, max_tokens)
     attempt.events.log(

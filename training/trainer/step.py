@@ -34,6 +34,7 @@ class Run:
     attempt: Attempt
     orders: Orders
     model: Any
+    tokenizer: Any
     layers: Mapping[str, LoraLinear]
     optimizer: torch.optim.Optimizer
     sampler: Sampler
@@ -41,6 +42,8 @@ class Run:
     """The rows of "train", "validation", and "test"."""
     progress: Progress
     device: torch.device
+    best: dict[str, torch.Tensor] | None = None
+    """The adapter of the best validated step, where the run is to leave that one."""
 
     @property
     def checkpoints(self) -> Path:
