@@ -64,6 +64,10 @@ class TrainingConfigInput:
     gradient_accumulation: int = strawberry.field(default=1, description="Micro-batches per optimizer step.")
     max_sequence_tokens: int = strawberry.field(default=1024, description="Longer rows are shortened.")
     packing: bool = strawberry.field(default=True, description="Fill micro-batches by tokens instead of by rows.")
+    fim_rate: float = strawberry.field(
+        default=0.0,
+        description="The share of texts that are learned as fill-in-the-middle; the base model's tokenizer needs <fim_prefix>, <fim_suffix>, and <fim_middle>.",
+    )
     quantization: Quantization = strawberry.field(
         default=Quantization.NF4, description="How the frozen base weights are held."
     )

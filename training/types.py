@@ -74,6 +74,7 @@ class TrainingConfigType:
     gradient_accumulation: int = strawberry.field(description="Micro-batches per optimizer step.")
     max_sequence_tokens: int = strawberry.field(description="Longer rows are shortened.")
     packing: bool = strawberry.field(description="Whether micro-batches are filled by tokens instead of by rows.")
+    fim_rate: float = strawberry.field(description="The share of texts that are learned as fill-in-the-middle.")
     quantization: Quantization = strawberry.field(description="How the frozen base weights are held.")
     lora_rank: int = strawberry.field(description="The inner width of the adapter's matrices.")
     lora_alpha: int = strawberry.field(description="The adapter's output is scaled by loraAlpha / loraRank.")

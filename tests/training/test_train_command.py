@@ -172,4 +172,4 @@ def test_on_a_terminal_a_bar_moves() -> None:
 
 
 def test_all_choices_of_a_recipe_can_be_named() -> None:
-    assert train.CHOICES["maxSteps"] == "max_steps" and len(train.CHOICES) == 21
+    assert train.CHOICES["maxSteps"] == "max_steps" and len(train.CHOICES) == 22

@@ -21,6 +21,7 @@ def test_nothing_given_is_the_qlora_recipe_and_comes_back_from_json() -> None:
         "gradient_accumulation": 1,
         "max_sequence_tokens": 1024,
         "packing": True,
+        "fim_rate": 0.0,
         "quantization": "NF4",
         "lora_rank": 16,
         "lora_alpha": 32,

@@ -62,6 +62,9 @@ class TrainingConfig:
     """Longer rows are shortened (encoding.py says how). More than the base model's context counts as its context."""
     packing: bool = True
     """Fill micro-batches by tokens instead of by rows. Rows never see each other either way, and none is padded."""
+    fim_rate: float = 0.0
+    """The share of the training split's texts whose middle is moved to the end (fim.py). The base model's tokenizer needs
+    starcoder2's tokens for that."""
     quantization: Quantization = Quantization.NF4
     """How the base model is held while the adapter is trained."""
     lora_rank: int = 16
@@ -125,6 +128,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "batch_size": (1, 1_024),
     "gradient_accumulation": (1, 1_024),
     "max_sequence_tokens": (16, 131_072),
+    "fim_rate": (0, 1),
     "lora_rank": (1, 256),
     "lora_alpha": (1, 4_096),
     "lora_dropout": (0, 0.9),

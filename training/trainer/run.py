@@ -18,8 +18,10 @@ from training.trainer.adapter import model_card, write_adapter
 from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest
 from training.trainer.attention import use_document_attention
 from training.trainer.batches import Sampler
+from training.trainer.chat import ChatFormat, ChatTemplateError
 from training.trainer.encoding import COLUMNS, Examples
 from training.trainer.evaluation import evenly_spaced, mean_loss
+from training.trainer.fim import FillInTheMiddle, FimError
 from training.trainer.fit import fit
 from training.trainer.lora import add_lora, base_only
 from training.trainer.memory import free_bytes, is_out_of_memory
@@ -70,6 +72,7 @@ def _train(attempt: Attempt, orders: Orders) -> None:
         "best_step": run.progress.best_step or None,
         "best_eval_loss": run.progress.best_eval_loss,
         "stopped_early": run.progress.stopped_of is not None,
+        "chat_template_sha256": ChatFormat(run.tokenizer).template_sha256,
         **losses,
         "seconds": time.monotonic() - started,
     }
@@ -100,7 +103,17 @@ def set_up(attempt: Attempt, orders: Orders) -> Run:
     layers = add_lora(model, orders.config)
     max_tokens = min(orders.config.max_sequence_tokens, model.config.max_position_embeddings)
     tokenizer = AutoTokenizer.from_pretrained(orders.base_path, local_files_only=True, trust_remote_code=False)
-    examples = {name: read_split(attempt, orders, name, tokenizer, max_tokens) for name in ("train", "validation", "test")}
+    try:
+        examples = {
+            name: read_split(attempt, orders, name, tokenizer, max_tokens) for name in ("train", "validation", "test")
+        }
+    except ChatTemplateError as error:
+        raise ChildError("CHAT_TEMPLATE", str(error)) from error
+    except FimError as error:
+        raise ChildError(
+            "FIM_UNSUPPORTED",
+            f"{orders.base_name} cannot learn fill-in-the-middle. {error} Set fim_rate to 0, or choose another base model.",
+        ) from error
     if len(examples["train"]) == 0:
         raise ChildError("NO_TRAINING_ROWS", "No row of the training split has anything to learn from.")
     if orders.config.early_stopping_patience is not None and len(examples["validation"]) == 0:
@@ -148,11 +161,20 @@ def resume(run: Run, wanted: Path) -> None:
 def read_split(attempt: Attempt, orders: Orders, name: str, tokenizer: Any, max_tokens: int) -> Examples:
     """Encode the rows of a split: all of the training split, up to HELD_OUT_ROWS of another."""
     at_most = None if name == "train" else HELD_OUT_ROWS
-    examples = Examples.from_rows(read_rows(orders.splits[name], at_most), tokenizer, max_tokens)
+    config = orders.config
+    fim = FillInTheMiddle(tokenizer, config.fim_rate, config.seed) if name == "train" and config.fim_rate else None
+    examples = Examples.from_rows(read_rows(orders.splits[name], at_most), tokenizer, max_tokens, fim)
     attempt.events.log(
         f"{name}: {len(examples):,} rows, {len(examples.ids):,} tokens, {examples.supervised_tokens:,} of them counted "
         f"by the loss; {examples.truncated:,} rows shortened to {max_tokens:,} tokens, {examples.dropped:,} left out"
+        + (f"; {fim.rearranged_rows:,} with their middle at their end" if fim else "")
     )
+    if examples.first_refusal is not None:
+        attempt.events.log(
+            f"{name}: the base model's chat template refuses some chats, which are among those left out; of the first it "
+            f"says: {examples.first_refusal[:300]}",
+            level="WARNING",
+        )
     return examples
 
 
