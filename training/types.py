@@ -101,6 +101,7 @@ class MetricSeries:
 @strawberry.type(description="A state that was saved; the newest keepCheckpoints exist while the run goes on.")
 class Checkpoint:
     step: int = strawberry.field(description="The step after which it was saved.")
+    eval_loss: float | None = strawberry.field(description="The validation loss after that step, if it was measured.")
     size_bytes: BigInt = strawberry.field(description="Its size.")
     sha256: str = strawberry.field(description="The digest of its manifest.")
     created_at: datetime = strawberry.field(description="When it was saved.")
@@ -116,6 +117,9 @@ class StepLogged(JobEventType):
     grad_norm: float | None = strawberry.field(default=None, description="The gradient's L2 norm before clipping.")
     tokens_per_second: float | None = strawberry.field(default=None, description="Unpadded tokens trained on a second.")
     tokens: BigInt | None = strawberry.field(default=None, description="Unpadded tokens trained on so far.")
+    memory_bytes: BigInt | None = strawberry.field(
+        default=None, description="The accelerator's memory that the trainer holds; on a CPU the main memory."
+    )
 
 
 @event_type
@@ -214,15 +218,23 @@ class TrainingRunType(ModelNode):
 
     @strawberry_django.field(description="States that it was saved in, oldest first.")
     def checkpoints(self) -> list[Checkpoint]:
-        rows = models.TrainingRunEvent.objects.filter(job_id=self.pk, kind="CheckpointSaved").order_by("sequence")  # type: ignore[attr-defined]
+        rows = list(
+            models.TrainingRunEvent.objects.filter(
+                job_id=self.pk,  # type: ignore[attr-defined]
+                kind__in=("CheckpointSaved", "Evaluated"),
+            ).order_by("sequence")
+        )
+        eval_losses = {row.data["step"]: row.data.get("eval_loss") for row in rows if row.kind == "Evaluated"}
         return [
             Checkpoint(
                 step=row.data["step"],
+                eval_loss=eval_losses.get(row.data["step"]),
                 size_bytes=row.data["size_bytes"],
                 sha256=row.data["sha256"],
                 created_at=row.at,
             )
             for row in rows
+            if row.kind == "CheckpointSaved"
         ]
 
 

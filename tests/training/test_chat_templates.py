@@ -114,6 +114,7 @@ def test_a_template_that_cannot_be_used_says_why(template: Any, why: str, tokeni
     tokenizer.chat_template = template
     with pytest.raises(ChatTemplateError, match=why):
         encode({"messages": CHAT}, tokenizer, 128)
+    assert encode({"prompt": "a", "completion": "b"}, tokenizer, 128) is not None  # other rows need none
 
 
 @pytest.fixture

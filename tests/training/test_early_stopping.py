@@ -103,6 +103,17 @@ def test_a_run_that_stopped_early_goes_on_with_new_patience_where_it_is_given_mo
     assert result["adapter"] == result_of(straight)["adapter"]
 
 
+def test_patience_that_ran_out_with_the_last_step_is_new_for_further_steps(
+    orders: dict[str, Any], run_trainer: RunTrainer, result_of: ResultOf
+) -> None:
+    orders["config"] |= {"early_stopping_patience": 2, "max_steps": 6}
+    straight = run_trainer(orders, "straight")
+    assert (result_of(straight)["steps"], result_of(straight)["stopped_early"]) == (6, False)
+    orders["config"]["max_steps"] = 30
+    longer = result_of(run_trainer({**orders, "resume_from": str(straight / "checkpoints/step-000006")}, "longer"))
+    assert (longer["steps"], longer["stopped_early"], longer["best_step"]) == (10, True, 2)
+
+
 def test_patience_that_never_runs_out_leaves_the_best_steps_adapter_after_the_last_step(
     orders: dict[str, Any], two_steps: dict[str, Any], run_trainer: RunTrainer, result_of: ResultOf
 ) -> None:

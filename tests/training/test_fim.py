@@ -180,4 +180,4 @@ def test_a_base_model_without_the_tokens_is_a_typed_failure(
     base = {**fim_orders["base_model"], "path": str(tiny_base)}
     result = result_of(run_trainer({**fim_orders, "base_model": base}))
     assert (result["status"], result["code"]) == ("failed", "FIM_UNSUPPORTED")
-    assert "<fim_prefix>" in result["message"] and "fim_rate" in result["message"]
+    assert "<fim_prefix>" in result["message"] and "fimRate" in result["message"]

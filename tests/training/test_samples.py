@@ -9,10 +9,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from tests.cast import Person
-from tests.rows import global_id, make_run
-from tests.training.test_curves import log
-
 torch = pytest.importorskip("torch")
 
 from training.trainer import samples  # noqa: E402
@@ -125,14 +121,3 @@ def test_what_no_database_holds_is_replaced(tiny_base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     run: Any = SimpleNamespace(tokenizer=tokenizer)
     assert samples._text(run, tokenizer("a\x00b")["input_ids"]) == "a\ufffdb"
-
-
-@pytest.mark.django_db(transaction=True)
-def test_samples_are_events_of_the_run(bob: Person) -> None:
-    run = make_run(bob)
-    log(run, ("SampleGenerated", {"step": 3, "prompt": "def add(", "continuation": "a, b):"}))
-    asked = """query ($id: ID!) { trainingRun(id: $id) { events {
-      __typename sequence ... on SampleGenerated { step prompt continuation } } } }"""
-    assert bob.data(asked, id=global_id(run))["trainingRun"]["events"] == [
-        {"__typename": "SampleGenerated", "sequence": 1, "step": 3, "prompt": "def add(", "continuation": "a, b):"}
-    ]

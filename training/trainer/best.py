@@ -46,10 +46,12 @@ def restore(run: Run, folder: Path) -> None:
     A run whose patience ran out goes on, with new patience, where it is given more steps than it had then. Without a
     copy (the run had no patience before) the search for the best step begins here.
     """
-    progress = run.progress
-    if progress.stopped_of not in (None, run.sampler.total_steps):
-        progress.stopped_of, progress.validations_since_best = None, 0
-    if run.orders.config.early_stopping_patience is None or progress.best_eval_loss is None:
+    progress, patience = run.progress, run.orders.config.early_stopping_patience
+    if progress.stopped_of != run.sampler.total_steps:
+        progress.stopped_of = None
+        if patience is not None and progress.validations_since_best >= patience:
+            progress.validations_since_best = 0
+    if patience is None or progress.best_eval_loss is None:
         return
     if progress.best_step == progress.step:
         run.best = _copied(run)

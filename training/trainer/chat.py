@@ -37,11 +37,10 @@ class ChatFormat:
     """The form of chats for one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raises ChatTemplateError where the tokenizer's template cannot be used for any chat."""
         self._tokenizer = tokenizer
         self.first_refusal: str | None = None
         """What the template said of the first chat that it refused."""
-        self._template = _template_of(tokenizer)
+        self._template, self._problem = _template_of(tokenizer)
 
     @property
     def template_sha256(self) -> str | None:
@@ -54,6 +53,7 @@ class ChatFormat:
         The end of text comes after the last. Empty where there is no answer, or the template refuses the chat.
         Raises ChatTemplateError.
         """
+        self._require_template()
         last = max((i for i, message in enumerate(messages) if message["role"] == ASSISTANT), default=-1)
         answered = messages[: last + 1]
         if not any(message["content"] for message in answered if message["role"] == ASSISTANT):
@@ -71,6 +71,7 @@ class ChatFormat:
 
         Raises ChatTemplateError, also for a chat that the template refuses.
         """
+        self._require_template()
         if self._template is None:
             closed = [
                 piece for message in messages for piece in (f"### {message['role']}\n", message["content"], "\n\n")
@@ -82,6 +83,11 @@ class ChatFormat:
         except _Refused as refusal:
             raise ChatTemplateError(f"The base model's chat template refuses this chat: {refusal}") from refusal
         return [text for text, _ in _cut(whole, answers)]
+
+    def _require_template(self) -> None:
+        """Not before there is a chat: other rows need no template."""
+        if self._problem is not None:
+            raise ChatTemplateError(self._problem)
 
     def _templated(self, messages: Sequence[Message]) -> list[tuple[str, bool]]:
         """The pieces of a chat that ends with an answer; the last is that answer, without the end of text."""
@@ -123,19 +129,20 @@ class ChatFormat:
         return str(text)
 
 
-def _template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
+def _template_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, str | None]:
+    """Return the tokenizer's template, if it has one, and why no chat could be trained with it, if that is so."""
     if not tokenizer.chat_template:
-        return None
+        return None, None
     try:
         template = str(tokenizer.get_chat_template())
     except ValueError as error:
-        raise ChatTemplateError(f"The base model has several chat templates, and no default: {error}") from error
+        return None, f"The base model has several chat templates, and no default: {error}"
     if "strftime_now" in template:
-        raise ChatTemplateError(
+        return template, (
             "The base model's chat template writes the present date into each chat, so that no run could be repeated. "
             "Use rows of prompt and completion instead."
         )
-    return template
+    return template, None
 
 
 def _plain(messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:

@@ -97,6 +97,12 @@ class Examples:
     def supervised_tokens(self) -> int:
         return int(self.supervised.sum())
 
+    def tokens_of(self, rows: NDArray[np.int64]) -> tuple[int, int]:
+        """Return how many tokens some rows have, and how many of them the loss counts."""
+        starts, ends = self.starts[rows], self.starts[rows + 1]
+        counted = sum(int(self.supervised[start:end].sum()) for start, end in zip(starts, ends, strict=True))
+        return int((ends - starts).sum()), counted
+
     def row(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Return the token ids of one row, and which of them the loss counts."""
         span = slice(self.starts[index], self.starts[index + 1])

@@ -12,6 +12,7 @@ from common.child import ChildError, DiskFull, Interrupted, room_for
 from training.trainer import checkpoint
 from training.trainer.best import tensors_beside
 from training.trainer.evaluation import validate
+from training.trainer.memory import used_bytes
 from training.trainer.state import save_state, tensors_of
 from training.trainer.step import Gradient, Run, train_step
 
@@ -47,6 +48,12 @@ def fit(run: Run) -> None:
                 save_checkpoint(run)
         raise
     require_finite_state(run)  # a checkpoint that was given may have been at the last step already
+
+
+def follow(run: Run) -> None:
+    """Share in each step that the first process makes, and in nothing else; it ends this process when it is done."""
+    while run.progress.step < run.sampler.total_steps:
+        train_step(run)
 
 
 def save_checkpoint(run: Run) -> None:
@@ -120,5 +127,6 @@ class _StepLog:
             grad_norm=gradient.norm,
             tokens_per_second=(progress.tokens - self._tokens) / seconds,
             tokens=progress.tokens,
+            memory_bytes=used_bytes(self._run.device),
         )
         self._tokens, self._seconds = progress.tokens, progress.step_seconds
