@@ -164,10 +164,12 @@ def test_on_a_terminal_a_bar_moves() -> None:
     with screen.steps() as steps:
         steps.take("StepLogged", {"step": 30, "total_steps": 60, "loss": 1.25, "tokens_per_second": 1234.0})
         steps.take("Evaluated", {"step": 30, "eval_loss": None})
+        steps.take("SampleGenerated", {"step": 30, "prompt": "def add(a,\n  b):", "continuation": "\n    return a"})
         steps.take("LogLine", {"text": "Going on from step 20"})
     shown = screen.console.file.getvalue()  # type: ignore[attr-defined]
     assert "step 30 of 60, loss 1.2500, 1,234 tokens/s" in shown
     assert "step 30: validation loss not finite" in shown
+    assert "def add(a, b): -> return a" in shown
     assert "Going on from step 20" in shown
 
 

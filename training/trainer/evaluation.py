@@ -31,9 +31,8 @@ def validate(run: Run) -> None:
         return
     rows = evenly_spaced(len(validation), max(1, int(VALIDATION_TOKENS / validation.lengths.mean())))
     loss = mean_loss(run, validation, rows)
-    made = samples(
-        run, evenly_spaced(len(validation), SAMPLES).tolist()
-    )  # before the validation counts: a run that is stopped here makes both again
+    # Before the validation counts: a run that is stopped here makes both again.
+    made = samples(run, evenly_spaced(len(validation), SAMPLES).tolist())
     run.progress.eval_loss, run.progress.evaluated_step = loss, run.progress.step
     run.attempt.events.write("Evaluated", step=run.progress.step, eval_loss=loss)
     for sample in made:
