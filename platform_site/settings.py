@@ -213,6 +213,8 @@ BASE_MODEL = environment.choice("BASE_MODEL", "auto", {"auto", "bigcode/starcode
 MODELS_ROOT = environment.folder("MODELS_ROOT", HOME / "models")
 DEVICE = environment.choice("DEVICE", "auto", {"auto", "cpu", "cuda"})
 TRAINER_THREADS = environment.number("TRAINER_THREADS", 0, maximum=1024)  # 0: what torch chooses
+# Each with a device of its own, and TRAINER_THREADS of these; an accelerator for each has to be there.
+TRAINER_PROCESSES = environment.number("TRAINER_PROCESSES", 1, minimum=1, maximum=64)
 INFERENCE_URL = environment.url("INFERENCE_URL", "http://127.0.0.1:8001")
 # Signs the tickets that the web process sends to the inference server.
 INFERENCE_SECRET = environment.text("INFERENCE_SECRET", SECRET_KEY)

@@ -76,7 +76,9 @@ def resume_run(*, actor: Principal, run: TrainingRun, epochs: float | None, max_
     config = TrainingConfig.from_json(old.to_json() | {name: each for name, each in longer.items() if each is not None})
     if before.status == JobStatus.SUCCEEDED and config == old:
         raise Invalid(
-            "It has taken all its steps: ask for more epochs, or more maxSteps.", code="NOTHING_LEFT", field="epochs"
+            "It has taken all its steps, or has stopped early: ask for more epochs, or more maxSteps.",
+            code="NOTHING_LEFT",
+            field="epochs",
         )
     base = catalogue.named(before.base_model_name)
     if not base.available and base is not catalogue.default():

@@ -13,7 +13,16 @@ from training.models import TrainingRun
 from training.trainer.config import TrainingConfig
 
 MOST_RUNS = 10
-_MEASURED = ("tokens", "first_loss", "test_loss", "base_test_loss", "skipped_steps", "seconds")
+_MEASURED = (
+    "tokens",
+    "first_loss",
+    "test_loss",
+    "base_test_loss",
+    "skipped_steps",
+    "stopped_early",
+    "best_step",
+    "seconds",
+)
 """Figures of a run's result; what a run that goes on has as well is read from its row."""
 
 

@@ -14,6 +14,7 @@ CURVES = {
     "learningRate": ("StepLogged", "learning_rate"),
     "gradNorm": ("StepLogged", "grad_norm"),
     "tokensPerSecond": ("StepLogged", "tokens_per_second"),
+    "memoryBytes": ("StepLogged", "memory_bytes"),
     "evalLoss": ("Evaluated", "eval_loss"),
 }
 """By name: the kind of event that has it, and its key there."""

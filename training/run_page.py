@@ -18,6 +18,7 @@ PANELS = {
     "Learning rate": ("learningRate",),
     "Gradient norm": ("gradNorm",),
     "Tokens a second": ("tokensPerSecond",),
+    "Memory in bytes": ("memoryBytes",),
 }
 WORDS = {"loss": "training", "evalLoss": "validation"}
 COLOURS = ("#6366f1", "#dc2626")

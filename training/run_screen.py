@@ -40,6 +40,8 @@ class RunSteps:
             self._screen.line(f"  {one_line(str(data.get('text')), 300)}", "dim")
         elif kind == "StepLogged":
             self._step(data)
+        elif kind == "SampleGenerated":
+            self._screen.line(f"  {one_line(data['prompt'][-60:], 60)} -> {one_line(data['continuation'], 120)}", "dim")
         elif kind == "Evaluated":
             self._screen.line(f"  step {data['step']:,}: validation loss {_loss(data.get('eval_loss'))}")
 

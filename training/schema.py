@@ -70,6 +70,10 @@ class TrainingConfigInput:
     gradient_accumulation: int = strawberry.field(default=1, description="Micro-batches per optimizer step.")
     max_sequence_tokens: int = strawberry.field(default=1024, description="Longer rows are shortened.")
     packing: bool = strawberry.field(default=True, description="Fill micro-batches by tokens instead of by rows.")
+    fim_rate: float = strawberry.field(
+        default=0.0,
+        description="The share of texts that are learned as fill-in-the-middle; the base model's tokenizer needs <fim_prefix>, <fim_suffix>, and <fim_middle>.",
+    )
     quantization: Quantization = strawberry.field(
         default=Quantization.NF4, description="How the frozen base weights are held."
     )
@@ -90,6 +94,10 @@ class TrainingConfigInput:
         default=None, description="Steps between checkpoints; null is ten times."
     )
     keep_checkpoints: int = strawberry.field(default=2, description="How many of the newest checkpoints stay.")
+    early_stopping_patience: int | None = strawberry.field(
+        default=None,
+        description="End after so many validations without a better loss, and leave the best validated step's adapter; null is neither.",
+    )
     seed: int = strawberry.field(default=17, description="The same seed and data give the same adapter.")
 
 

@@ -77,6 +77,7 @@ class TrainingConfigType:
     gradient_accumulation: int = strawberry.field(description="Micro-batches per optimizer step.")
     max_sequence_tokens: int = strawberry.field(description="Longer rows are shortened.")
     packing: bool = strawberry.field(description="Whether micro-batches are filled by tokens instead of by rows.")
+    fim_rate: float = strawberry.field(description="The share of texts that are learned as fill-in-the-middle.")
     quantization: Quantization = strawberry.field(description="How the frozen base weights are held.")
     lora_rank: int = strawberry.field(description="The inner width of the adapter's matrices.")
     lora_alpha: int = strawberry.field(description="The adapter's output is scaled by loraAlpha / loraRank.")
@@ -85,6 +86,9 @@ class TrainingConfigType:
     eval_every_steps: int | None = strawberry.field(description="Steps between validations; null is four times.")
     checkpoint_every_steps: int | None = strawberry.field(description="Steps between checkpoints; null is ten times.")
     keep_checkpoints: int = strawberry.field(description="How many of the newest checkpoints stay.")
+    early_stopping_patience: int | None = strawberry.field(
+        description="End after so many validations without a better loss, and leave the best validated step's adapter; null is neither."
+    )
     seed: int = strawberry.field(description="The same seed and data give the same adapter.")
 
     @classmethod
@@ -104,6 +108,7 @@ class MetricSeries:
 @strawberry.type(description="A state that was saved; the newest keepCheckpoints exist while the run goes on.")
 class Checkpoint:
     step: int = strawberry.field(description="The step after which it was saved.")
+    eval_loss: float | None = strawberry.field(description="The validation loss after that step, if it was measured.")
     size_bytes: BigInt = strawberry.field(description="Its size.")
     sha256: str = strawberry.field(description="The digest of its manifest.")
     created_at: datetime = strawberry.field(description="When it was saved.")
@@ -119,6 +124,9 @@ class StepLogged(JobEventType):
     grad_norm: float | None = strawberry.field(default=None, description="The gradient's L2 norm before clipping.")
     tokens_per_second: float | None = strawberry.field(default=None, description="Unpadded tokens trained on a second.")
     tokens: BigInt | None = strawberry.field(default=None, description="Unpadded tokens trained on so far.")
+    memory_bytes: BigInt | None = strawberry.field(
+        default=None, description="The accelerator's memory that the trainer holds; on a CPU the main memory."
+    )
 
 
 @event_type
@@ -126,6 +134,14 @@ class StepLogged(JobEventType):
 class Evaluated(JobEventType):
     step: int = strawberry.field(description="After which step.")
     eval_loss: float | None = strawberry.field(default=None, description="Mean loss per supervised token, in nats.")
+
+
+@event_type
+@strawberry.type(description="What the model made of a prompt of the validation split, beside an Evaluated.")
+class SampleGenerated(JobEventType):
+    step: int = strawberry.field(description="After which step.")
+    prompt: str = strawberry.field(description="The prompt's end.")
+    continuation: str = strawberry.field(description="The likeliest text after it, up to some 48 tokens.")
 
 
 @event_type
@@ -163,7 +179,9 @@ class TrainingRunType(ModelNode):
     step: int = strawberry_django.field(description="Optimizer steps taken.")
     total_steps: int | None = strawberry_django.field(description="Optimizer steps in all.")
     loss: float | None = strawberry_django.field(description="The newest step's loss.")
-    eval_loss: float | None = strawberry_django.field(description="The newest validation loss.")
+    eval_loss: float | None = strawberry_django.field(
+        description="The newest validation loss; in the end, its adapter's."
+    )
     tokens_per_second: float | None = strawberry_django.field(description="Unpadded tokens trained on a second.")
     resumed_from: TrainingRunType | None = strawberry_django.field(
         description="The run whose checkpoint it began with."
@@ -206,15 +224,23 @@ class TrainingRunType(ModelNode):
 
     @strawberry_django.field(description="States that it was saved in, oldest first.")
     def checkpoints(self) -> list[Checkpoint]:
-        rows = models.TrainingRunEvent.objects.filter(job_id=self.pk, kind="CheckpointSaved").order_by("sequence")  # type: ignore[attr-defined]
+        rows = list(
+            models.TrainingRunEvent.objects.filter(
+                job_id=self.pk,  # type: ignore[attr-defined]
+                kind__in=("CheckpointSaved", "Evaluated"),
+            ).order_by("sequence")
+        )
+        eval_losses = {row.data["step"]: row.data.get("eval_loss") for row in rows if row.kind == "Evaluated"}
         return [
             Checkpoint(
                 step=row.data["step"],
+                eval_loss=eval_losses.get(row.data["step"]),
                 size_bytes=row.data["size_bytes"],
                 sha256=row.data["sha256"],
                 created_at=row.at,
             )
             for row in rows
+            if row.kind == "CheckpointSaved"
         ]
 
 

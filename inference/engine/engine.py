@@ -16,6 +16,7 @@ from inference.engine.request import FinishReason, GenerationRequest, Prediction
 from inference.engine.sequence import Sequence
 from inference.engine.slots import Routing, SlotTable, install_slots
 from inference.engine.text import TextStream, Vocabulary
+from training.trainer.chat import ChatTemplateError
 from training.trainer.config import Quantization
 from training.trainer.encoding import IGNORED, Example, encode_all
 from training.trainer.quantization import load_base
@@ -108,7 +109,10 @@ class Engine:
         """Tokens and labels of each row as the trainer sees them; None where it has nothing to learn from."""
         if max_tokens < 2:
             raise invalid("max_tokens", f"A row of at most {max_tokens} tokens has nothing to predict; take 2 or more.")
-        return list(encode_all(rows, self._tokenizer, min(max_tokens, self.context_tokens)))
+        try:
+            return list(encode_all(rows, self._tokenizer, min(max_tokens, self.context_tokens)))
+        except ChatTemplateError as error:
+            raise EngineError("CHAT_TEMPLATE", str(error), field="rows") from error
 
     @torch.inference_mode()
     def score(self, example: Example, slot: int) -> RowScore:

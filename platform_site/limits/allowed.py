@@ -61,7 +61,7 @@ class Allowed:
     points: int = 10
     """Of a curve, that take what a field does."""
 
-    curves: int = 5
+    curves: int = 6
     """Of a run, where nobody says which."""
 
     answer_fields: int = 100_000

@@ -210,7 +210,15 @@ def _run(by: dict[str, Any], version: DatasetVersion, word: str) -> TrainingRun:
     step = {"step": 1, "total_steps": 1, "loss": 1.0, "learning_rate": 0.1}
     saved = {"step": 1, "size_bytes": 1, "sha256": word}
     line = {"level": "INFO", "text": word}
-    _log(run, word, Event("StepLogged", step), Event("CheckpointSaved", saved), Event("LogLine", line))
+    sample = {"step": 1, "prompt": word, "continuation": word}
+    _log(
+        run,
+        word,
+        Event("StepLogged", step),
+        Event("SampleGenerated", sample),
+        Event("CheckpointSaved", saved),
+        Event("LogLine", line),
+    )
     return run
 
 

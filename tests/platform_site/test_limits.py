@@ -110,7 +110,7 @@ def test_pages_multiply(document: str, variables: dict[str, Any], found: int | N
         ("{ x(first: 9) { edges { nothing } } }", 3),
         ('{ datasetVersion(id: "x") { preview { text } } }', 1 + 1 + 20),
         ('{ datasetVersion(id: "x") { events(first: 9999) { sequence at } } }', 1 + 1 + 5_000 * 2),
-        ('{ trainingRun(id: "x") { metrics { steps } } }', 1 + 1 + 10 + 5 * 500),
+        ('{ trainingRun(id: "x") { metrics { steps } } }', 1 + 1 + 10 + 6 * 500),
         ('{ trainingRun(id: "x") { metrics(names: ["loss"], maxPoints: 8000) { steps } } }', 1 + 1 + 10 + 800),
         (
             '{ trainingRun(id: "x") { metrics(names: ["loss", "evalLoss"], maxPoints: 4) { steps } } }',
@@ -133,11 +133,11 @@ def test_the_cost_is_the_number_of_fields_in_a_full_answer(document: str, cost: 
 @pytest.mark.parametrize(
     ("given", "cost"),
     [
-        ({}, 5 * 500),
+        ({}, 6 * 500),
         ({"names": ["loss"] * 2}, 2 * 500),
-        ({"names": ["loss"] * 90, "most": 6_000}, 5 * 600),
+        ({"names": ["loss"] * 90, "most": 6_000}, 6 * 600),
         ({"names": [], "most": 6_000}, 0),
-        ({"names": None, "most": None}, 5 * 500),
+        ({"names": None, "most": None}, 6 * 500),
     ],
 )
 def test_curves_cost_what_their_variables_say(given: dict[str, Any], cost: int) -> None:

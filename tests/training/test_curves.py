@@ -50,7 +50,7 @@ def test_all_that_was_logged_is_shown_and_what_was_taken_twice_once(bob: Person)
     run = make_run(bob)
     log(
         run,
-        step(1, 3.0, grad_norm=1.5, tokens_per_second=80.0),
+        step(1, 3.0, grad_norm=1.5, tokens_per_second=80.0, memory_bytes=2**33),
         step(2, 2.5),
         ("Evaluated", {"step": 2, "eval_loss": 2.75}),
         step(3, 9.0),
@@ -64,9 +64,10 @@ def test_all_that_was_logged_is_shown_and_what_was_taken_twice_once(bob: Person)
         {"name": "learningRate", "steps": [1, 2, 3, 4], "values": [0.5] * 4},
         {"name": "gradNorm", "steps": [1, 2, 3, 4], "values": [1.5, None, None, None]},
         {"name": "tokensPerSecond", "steps": [1, 2, 3, 4], "values": [80.0, None, None, None]},
+        {"name": "memoryBytes", "steps": [1, 2, 3, 4], "values": [2.0**33, None, None, None]},
         {"name": "evalLoss", "steps": [2], "values": [2.75]},
     ]
-    assert metrics(bob, run, "evalLoss", "loss", "loss") == [metrics(bob, run)[4], metrics(bob, run)[0]]
+    assert metrics(bob, run, "evalLoss", "loss", "loss") == [metrics(bob, run)[5], metrics(bob, run)[0]]
     assert metrics(bob, make_run(bob, run.dataset_version), "loss") == [{"name": "loss", "steps": [], "values": []}]
     assert ask(bob, run, []) == []
 

@@ -26,8 +26,8 @@ mutation ($input: StartTrainingRunInput!) { startTrainingRun(input: $input) {
     id name status executor attempt step baseModel { name } datasetVersion { number dataset { name latestVersion { number } } }
     config {
       epochs maxSteps learningRate scheduler warmupRatio weightDecay maxGradNorm batchSize gradientAccumulation
-      maxSequenceTokens packing quantization loraRank loraAlpha loraDropout targetModules evalEverySteps
-      checkpointEverySteps keepCheckpoints seed
+      maxSequenceTokens packing fimRate quantization loraRank loraAlpha loraDropout targetModules evalEverySteps
+      checkpointEverySteps keepCheckpoints earlyStoppingPatience seed
     }
     checkpoints { step } adapter { name }
     events { __typename sequence ... on StatusChanged { status reason } }
@@ -91,6 +91,7 @@ def test_a_run_is_queued_with_every_default_filled_in(bob: Person) -> None:
             "gradientAccumulation": 1,
             "maxSequenceTokens": 1024,
             "packing": True,
+            "fimRate": 0.0,
             "quantization": "NF4",
             "loraRank": 16,
             "loraAlpha": 32,
@@ -99,6 +100,7 @@ def test_a_run_is_queued_with_every_default_filled_in(bob: Person) -> None:
             "evalEverySteps": None,
             "checkpointEverySteps": None,
             "keepCheckpoints": 2,
+            "earlyStoppingPatience": None,
             "seed": 17,
         },
         "checkpoints": [],

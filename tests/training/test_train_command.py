@@ -164,12 +164,14 @@ def test_on_a_terminal_a_bar_moves() -> None:
     with screen.steps() as steps:
         steps.take("StepLogged", {"step": 30, "total_steps": 60, "loss": 1.25, "tokens_per_second": 1234.0})
         steps.take("Evaluated", {"step": 30, "eval_loss": None})
+        steps.take("SampleGenerated", {"step": 30, "prompt": "def add(a,\n  b):", "continuation": "\n    return a"})
         steps.take("LogLine", {"text": "Going on from step 20"})
     shown = screen.console.file.getvalue()  # type: ignore[attr-defined]
     assert "step 30 of 60, loss 1.2500, 1,234 tokens/s" in shown
     assert "step 30: validation loss not finite" in shown
+    assert "def add(a, b): -> return a" in shown
     assert "Going on from step 20" in shown
 
 
 def test_all_choices_of_a_recipe_can_be_named() -> None:
-    assert train.CHOICES["maxSteps"] == "max_steps" and len(train.CHOICES) == 20
+    assert train.CHOICES["maxSteps"] == "max_steps" and len(train.CHOICES) == 22

@@ -1,5 +1,6 @@
 """A run of six steps: what it leaves behind, what it says, and that the same seed gives the same adapter."""
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def test_six_steps_leave_exactly_these_files(
     assert steps[-1]["step"] == 6
     assert steps[-1]["tokens"] == result["tokens"]
     assert steps[-1]["loss"] == result["last_loss"]
+    assert 2**26 < steps[-1]["memory_bytes"] <= 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     evaluations = events_of(folder, "Evaluated")
     assert [event["step"] for event in evaluations] == [3, 6]
     assert evaluations[-1]["eval_loss"] == result["eval_loss"]

@@ -21,6 +21,7 @@ def test_nothing_given_is_the_qlora_recipe_and_comes_back_from_json() -> None:
         "gradient_accumulation": 1,
         "max_sequence_tokens": 1024,
         "packing": True,
+        "fim_rate": 0.0,
         "quantization": "NF4",
         "lora_rank": 16,
         "lora_alpha": 32,
@@ -29,6 +30,7 @@ def test_nothing_given_is_the_qlora_recipe_and_comes_back_from_json() -> None:
         "eval_every_steps": None,
         "checkpoint_every_steps": None,
         "keep_checkpoints": 2,
+        "early_stopping_patience": None,
         "seed": 17,
     }
     assert TrainingConfig.from_json(config.to_json()) == config
@@ -74,7 +76,8 @@ def test_what_is_accepted(given: dict[str, Any], field: str, kept: object) -> No
         ({"target_modules": ["lm_head"]}, "target_modules"),
         ({"target_modules": "q_proj"}, "target_modules"),
         ({"seed": -1}, "seed"),
-        ({"early_stopping_patience": 3}, "early_stopping_patience"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience"),
+        ({"patience": 3}, "patience"),
     ],
 )
 def test_what_is_refused_names_the_field(given: dict[str, Any], field: str) -> None:

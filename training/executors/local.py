@@ -69,6 +69,7 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
             "resume_from": _begin_with(run, folder),
             "device": settings.DEVICE,
             "threads": settings.TRAINER_THREADS or None,
+            "processes": settings.TRAINER_PROCESSES,
             "adapter_name": run.name,
             "lineage": _lineage(run),
             "production": _fetch_production(run, folder / "production"),

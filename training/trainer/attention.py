@@ -6,6 +6,8 @@ costs the square of the sum, needs no mask in memory, and no document can reach 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +24,16 @@ def use_document_attention(model: Any) -> None:
     # Registered without a mask function, so that transformers builds no mask.
     AttentionInterface.register(DOCUMENTS, attend)
     model.config._attn_implementation = DOCUMENTS
+
+
+@contextmanager
+def one_document(model: Any) -> Iterator[None]:
+    """Within this the model takes a single document, with a cache of what it has read, as transformers' own do."""
+    model.config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = DOCUMENTS
 
 
 def attend(

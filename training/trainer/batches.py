@@ -82,14 +82,17 @@ class Sampler:
             self._first_steps.append(self._first_steps[-1] + steps)
         self.total_steps = int(min(self._first_steps[-1], limit))
 
-    def rows(self, step: int, halvings: int = 0) -> list[NDArray[np.int64]]:
+    def rows(self, step: int, halvings: int = 0, process: int = 0, processes: int = 1) -> list[NDArray[np.int64]]:
         """Return the rows of each micro-batch of a step, which counts from 0.
 
-        Each halving cuts the micro-batches in two by their tokens, as far as rows allow: a step has the same rows, in
-        the same order, in twice as many micro-batches.
+        Of several processes each gets its share of every micro-batch, by tokens and as far as rows allow: together they
+        have the step's rows, once each, however often each of them has halved. Each halving cuts the micro-batches in
+        two in the same way: a step has the same rows, in the same order, in twice as many micro-batches.
         """
         epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
         micro_batches = self._epoch_plan(epoch)[step - self._first_steps[epoch]]
+        if processes > 1:
+            micro_batches = [part for rows in micro_batches for part in self._cut(rows, processes)][process::processes]
         if halvings == 0:
             return micro_batches
         return [part for rows in micro_batches for part in self._cut(rows, 2**halvings)]

@@ -62,6 +62,9 @@ class TrainingConfig:
     """Longer rows are shortened (encoding.py says how). More than the base model's context counts as its context."""
     packing: bool = True
     """Fill micro-batches by tokens instead of by rows. Rows never see each other either way, and none is padded."""
+    fim_rate: float = 0.0
+    """The share of the training split's texts whose middle is moved to the end (fim.py). The base model's tokenizer needs
+    starcoder2's tokens for that."""
     quantization: Quantization = Quantization.NF4
     """How the base model is held while the adapter is trained."""
     lora_rank: int = 16
@@ -78,6 +81,9 @@ class TrainingConfig:
     """Optimizer steps between checkpoints. null: ten times, evenly spread. The end always leaves one."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay."""
+    early_stopping_patience: int | None = None
+    """End after so many validations in a row without a better loss, and leave the adapter of the best validated step.
+    A number larger than there are validations ends nothing, and leaves the best all the same. null: neither."""
     seed: int = 17
     """Decides the initial adapter, the order of rows, and what dropout zeroes: the same seed, the same adapter."""
 
@@ -122,12 +128,14 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "batch_size": (1, 1_024),
     "gradient_accumulation": (1, 1_024),
     "max_sequence_tokens": (16, 131_072),
+    "fim_rate": (0, 1),
     "lora_rank": (1, 256),
     "lora_alpha": (1, 4_096),
     "lora_dropout": (0, 0.9),
     "eval_every_steps": (1, 10_000_000),
     "checkpoint_every_steps": (1, 10_000_000),
     "keep_checkpoints": (1, 100),
+    "early_stopping_patience": (1, 1_000_000),
     "seed": (0, 2**31 - 1),
 }
 

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from common.child import NO_SPACE, ChildError
 
-FILES = ["*.json", "*.txt", "*.safetensors"]
+FILES = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
 
 
 def download(name: str, revision: str, folder: Path) -> None:

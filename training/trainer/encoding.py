@@ -3,30 +3,35 @@
 A row is one of three, looked for in this order:
 
     prompt and completion   prompt + completion + end of text; the loss is on the completion and its end
-    messages                a chat as plain text, "### role\\ncontent\\n\\n" for each message; the loss is on what the
-                            assistant says and the end of text after it
-    text                    text + end of text; the loss is on all but the first token, which nothing predicts
+    messages                a chat as the base model's chat template has it (chat.py); the loss is on what the assistant
+                            says and the end of text after it
+    text                    text + end of text; the loss is on all but the first token, which nothing predicts; in
+                            training some with their middle at their end (fim.py)
 
 Prompt and completion are tokenized apart, so that a prompt has the same tokens when the adapter is asked later.
 
 A row of more than max_tokens is shortened, and counted: a prompt keeps its last max_tokens // 2 tokens or as many as
 the completion leaves free, whichever is more; then everything is cut at max_tokens, and loses the end of text, since
-it does not end there. A row without anything to learn from (an empty completion, a chat without an assistant, nothing
-left after the cut) is dropped, and counted.
+it does not end there. A row without anything to learn from (an empty completion, a chat without an assistant or one that
+the template refuses, nothing left after the cut) is dropped, and counted.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.trainer.chat import ChatFormat
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from training.trainer.fim import FillInTheMiddle
 
 IGNORED = -100
 """The label of a token without loss, as in torch's cross entropy."""
@@ -53,16 +58,21 @@ class Examples:
         self.starts: NDArray[np.int64] = np.zeros(1, np.int64)
         self.truncated = 0
         self.dropped = 0
+        self.first_refusal: str | None = None
 
     @classmethod
     def from_rows(
-        cls, rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+        cls,
+        rows: Iterable[Mapping[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int,
+        fim: FillInTheMiddle | None = None,
     ) -> Examples:
-        """Encode all rows, counting the truncated and the dropped."""
-        made = cls()
+        """Encode all rows, counting the truncated and the dropped. Raises ChatTemplateError."""
+        made, chats = cls(), ChatFormat(tokenizer)
         ids: list[NDArray[np.int32]] = []
         supervised: list[NDArray[np.bool_]] = []
-        for example in encode_all(rows, tokenizer, max_tokens):
+        for example in encode_all(rows, tokenizer, max_tokens, chats, fim):
             if example is None:
                 made.dropped += 1
                 continue
@@ -72,6 +82,7 @@ class Examples:
         if ids:
             made.ids, made.supervised = np.concatenate(ids), np.concatenate(supervised)
             made.starts = np.concatenate([[0], np.cumsum([len(row) for row in ids])])
+        made.first_refusal = chats.first_refusal
         return made
 
     def __len__(self) -> int:
@@ -86,6 +97,12 @@ class Examples:
     def supervised_tokens(self) -> int:
         return int(self.supervised.sum())
 
+    def tokens_of(self, rows: NDArray[np.int64]) -> tuple[int, int]:
+        """Return how many tokens some rows have, and how many of them the loss counts."""
+        starts, ends = self.starts[rows], self.starts[rows + 1]
+        counted = sum(int(self.supervised[start:end].sum()) for start, end in zip(starts, ends, strict=True))
+        return int((ends - starts).sum()), counted
+
     def row(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Return the token ids of one row, and which of them the loss counts."""
         span = slice(self.starts[index], self.starts[index + 1])
@@ -98,49 +115,44 @@ def encode(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_token
 
 
 def encode_all(
-    rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    rows: Iterable[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    chats: ChatFormat | None = None,
+    fim: FillInTheMiddle | None = None,
 ) -> Iterator[Example | None]:
-    """Encode rows in their order; None stands for a dropped one."""
-    batch: list[list[tuple[str, bool]]] = []
-    for row in rows:
-        batch.append(segments(row))
+    """Encode rows in their order; None stands for a dropped one. Raises ChatTemplateError."""
+    chats = chats or ChatFormat(tokenizer)
+    batch: list[list[tuple[str, bool]] | Example] = []
+    for number, row in enumerate(rows):
+        rearranged = fim.rearranged(row, number, max_tokens) if fim else None
+        batch.append(rearranged or segments(row, chats))
         if len(batch) == _ROWS_AT_ONCE:
             yield from _encode_batch(batch, tokenizer, max_tokens)
             batch = []
     yield from _encode_batch(batch, tokenizer, max_tokens)
 
 
-def segments(row: Mapping[str, Any]) -> list[tuple[str, bool]]:
+def segments(row: Mapping[str, Any], chats: ChatFormat) -> list[tuple[str, bool]]:
     """Return a row's text in pieces, each with whether the loss counts it; the end of text comes after the last."""
     prompt, completion, messages, text = (row.get(name) for name in COLUMNS)
     if completion is not None:
         return [(prompt or "", False), (completion, True)]
     if messages is not None:
-        return list(_chat(json.loads(messages) if isinstance(messages, str) else messages))
+        return chats.segments(json.loads(messages) if isinstance(messages, str) else messages)
     return [("", False), (text or "", True)]
 
 
-def _chat(messages: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, bool]]:
-    """A chat's pieces, up to the assistant's last word: what follows it has no loss."""
-    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
-    for position, message in enumerate(messages[: last + 1]):
-        is_answer = message["role"] == "assistant"
-        yield f"### {message['role']}\n", False
-        yield message["content"], is_answer
-        if position < last:
-            yield "\n\n", False
-
-
 def _encode_batch(
-    batch: list[list[tuple[str, bool]]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    batch: list[list[tuple[str, bool]] | Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> Iterator[Example | None]:
-    texts = [text for row in batch for text, _ in row]
-    if not texts:
-        yield from (None for _ in batch)
-        return
+    texts = [text for row in batch if not isinstance(row, Example) for text, _ in row] or [""]
     # Tokenizing in one call uses the tokenizer's own threads and spares a call's overhead for each piece.
     tokens = iter(tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"])
     for row in batch:
+        if isinstance(row, Example):
+            yield row
+            continue
         yield _join([(next(tokens), supervised) for _, supervised in row], tokenizer.eos_token_id, max_tokens)
 
 

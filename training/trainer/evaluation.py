@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 
 from common.child import ChildError
 from training.trainer.batches import collate, fill
+from training.trainer.best import note_validation
 from training.trainer.encoding import Examples
 from training.trainer.halving import within_memory
 from training.trainer.loss import loss_sum
 from training.trainer.memory import memory_for
+from training.trainer.samples import SAMPLES, samples
 from training.trainer.step import Run
 
 VALIDATION_TOKENS = 16_384
@@ -22,14 +25,19 @@ EVALUATION_BATCH_TOKENS = 4_096
 
 
 def validate(run: Run) -> None:
-    """Measure the validation loss and record it; without validation rows do nothing."""
+    """Measure the validation loss and record it, with samples beside it; without validation rows do nothing."""
     validation = run.examples["validation"]
     if len(validation) == 0:
         return
     rows = evenly_spaced(len(validation), max(1, int(VALIDATION_TOKENS / validation.lengths.mean())))
     loss = mean_loss(run, validation, rows)
+    # Before the validation counts: a run that is stopped here makes both again.
+    made = samples(run, evenly_spaced(len(validation), SAMPLES).tolist())
     run.progress.eval_loss, run.progress.evaluated_step = loss, run.progress.step
     run.attempt.events.write("Evaluated", step=run.progress.step, eval_loss=loss)
+    for sample in made:
+        run.attempt.events.write("SampleGenerated", step=run.progress.step, **asdict(sample))
+    note_validation(run, loss)
 
 
 def mean_loss(run: Run, examples: Examples, rows: NDArray[np.int64]) -> float:

@@ -10,7 +10,9 @@ import torch
 
 from common.child import ChildError, DiskFull, Interrupted, room_for
 from training.trainer import checkpoint
+from training.trainer.best import tensors_beside
 from training.trainer.evaluation import validate
+from training.trainer.memory import used_bytes
 from training.trainer.state import save_state, tensors_of
 from training.trainer.step import Gradient, Run, train_step
 
@@ -20,7 +22,7 @@ LOG_EVERY_SHARE = 0.001  # of the time since the start: a day leaves some 7,000 
 
 
 def fit(run: Run) -> None:
-    """Train to the last step, from wherever the run's progress stands.
+    """Train to the last step, or until patience runs out (best.py), from wherever the run's progress stands.
 
     On SIGTERM it saves a checkpoint of the last finished step and raises Interrupted. Raises ChildError NUMERICS,
     OUT_OF_MEMORY, and DISK_FULL, each with the newest checkpoint whole and its weights finite.
@@ -31,9 +33,13 @@ def fit(run: Run) -> None:
         while True:
             if run.is_due(config.eval_every_steps, 4) and progress.evaluated_step < progress.step:
                 validate(run)
-            if run.is_due(config.checkpoint_every_steps, 10) and progress.step > start:
+            # More steps than there are where a checkpoint was made with a longer horizon.
+            is_over = progress.stopped_of is not None or progress.step >= run.sampler.total_steps
+            if is_over:
+                logged.write_last()
+            if (is_over or run.is_due(config.checkpoint_every_steps, 10)) and progress.step > start:
                 save_checkpoint(run)
-            if progress.step >= run.sampler.total_steps:  # more where a checkpoint was made with a longer horizon
+            if is_over:
                 break
             logged.write(*train_step(run))
     except Interrupted:
@@ -44,6 +50,12 @@ def fit(run: Run) -> None:
     require_finite_state(run)  # a checkpoint that was given may have been at the last step already
 
 
+def follow(run: Run) -> None:
+    """Share in each step that the first process makes, and in nothing else; it ends this process when it is done."""
+    while run.progress.step < run.sampler.total_steps:
+        train_step(run)
+
+
 def save_checkpoint(run: Run) -> None:
     """Leave a checkpoint of the present step, and remove the oldest beyond keep_checkpoints.
 
@@ -52,12 +64,13 @@ def save_checkpoint(run: Run) -> None:
     require_finite_state(run)
     step = run.progress.step
     weights, moments = tensors_of(run.layers, run.optimizer)
-    size_bytes = sum(tensor.nbytes for tensor in (*weights.values(), *moments.values()))
+    best = tensors_beside(run)
+    size_bytes = sum(tensor.nbytes for tensor in (*weights.values(), *moments.values(), *best.values()))
     with room_for(f"the checkpoint of step {step}", size_bytes, run.attempt.folder):
         saved = checkpoint.save(
             run.checkpoints,
             step,
-            lambda folder: save_state(folder, run.layers, run.optimizer, run.progress, run.orders),
+            lambda folder: save_state(folder, run.layers, run.optimizer, run.progress, run.orders, best),
         )
     checkpoint.rotate(run.checkpoints, run.orders.config.keep_checkpoints)
     run.attempt.events.write("CheckpointSaved", step=saved.step, size_bytes=saved.size_bytes, sha256=saved.sha256)
@@ -85,12 +98,25 @@ class _StepLog:
         self._run = run
         self._begun_at, self._written_at = time.monotonic(), -math.inf
         self._tokens, self._seconds = run.progress.tokens, run.progress.step_seconds
+        self._unwritten: tuple[Gradient, float] | None = None
 
     def write(self, gradient: Gradient, rate: float) -> None:
-        progress, total = self._run.progress, self._run.sampler.total_steps
+        """Write the step that was just made, if it is time, or keep it for write_last."""
         now = time.monotonic()
-        if now - self._written_at < log_every_s(now - self._begun_at) and progress.step != total:
+        is_last = self._run.progress.step >= self._run.sampler.total_steps
+        if now - self._written_at < log_every_s(now - self._begun_at) and not is_last:
+            self._unwritten = gradient, rate
             return
+        self._write(gradient, rate)
+        self._written_at, self._unwritten = now, None
+
+    def write_last(self) -> None:
+        """Write the last step, unless that has been done."""
+        if self._unwritten is not None:
+            self._write(*self._unwritten)
+
+    def _write(self, gradient: Gradient, rate: float) -> None:
+        progress, total = self._run.progress, self._run.sampler.total_steps
         seconds = progress.step_seconds - self._seconds
         self._run.attempt.events.write(
             "StepLogged",
@@ -101,5 +127,6 @@ class _StepLog:
             grad_norm=gradient.norm,
             tokens_per_second=(progress.tokens - self._tokens) / seconds,
             tokens=progress.tokens,
+            memory_bytes=used_bytes(self._run.device),
         )
-        self._written_at, self._tokens, self._seconds = now, progress.tokens, progress.step_seconds
+        self._tokens, self._seconds = progress.tokens, progress.step_seconds

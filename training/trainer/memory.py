@@ -69,6 +69,13 @@ def free_bytes(device: torch.device) -> int:
     return max(0, min(available, limit - psutil.Process().memory_info().vms))
 
 
+def used_bytes(device: torch.device) -> int:
+    """Return what this process has of `device`'s memory: on a CPU what is resident, else what torch has reserved."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_reserved(device))
+    return int(psutil.Process().memory_info().rss)
+
+
 @contextmanager
 def counting_saved_bytes(tokens: int) -> Iterator[list[int]]:
     """Within this each tensor that a forward pass of so many tokens keeps for its backward pass adds its bytes, once.

@@ -43,6 +43,10 @@ class Orders:
     """auto (an accelerator where there is one), cpu, or cuda."""
     threads: int | None
     """CPU threads; null: one for each core."""
+    processes: int
+    """How many share the work, each with a device of its own (team.py)."""
+    process: int
+    """Which of them this one is, from 0."""
     adapter_name: str
     lineage: Mapping[str, Any]
     """Where the data comes from, for the card."""
@@ -68,6 +72,8 @@ class Orders:
             resume_from=Path(resume_from) if resume_from else None,
             device=value.get("device", "auto"),
             threads=value.get("threads"),
+            processes=value.get("processes", 1),
+            process=value.get("process", 0),
             adapter_name=value["adapter_name"],
             lineage=value.get("lineage", {}),
             production=Production(production["name"], production["digest"], Path(production["path"]))

@@ -23,6 +23,7 @@ from training.trainer.orders import Orders
 WEIGHTS = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
+BEST = "best_model.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # What must be the same for a checkpoint to mean anything to a run. A longer horizon or another rate is allowed.
 _SAME = ("seed", "lora_rank", "lora_alpha", "target_modules", "quantization", "batch_size", "gradient_accumulation")
@@ -49,6 +50,14 @@ class Progress:
     """How many of them end with the present step."""
     halvings: int = 0
     """How often micro-batches were halved for lack of memory; they stay so."""
+    best_eval_loss: float | None = None
+    """The lowest validation loss."""
+    best_step: int = 0
+    """The step of best_eval_loss; 0 while nothing has been validated."""
+    validations_since_best: int = 0
+    """Validations after best_step's, none of which was better."""
+    stopped_of: int | None = None
+    """The steps that there would have been where patience ran out before the last of them."""
 
 
 def save_state(
@@ -57,11 +66,14 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     orders: Orders,
+    best: Mapping[str, torch.Tensor],
 ) -> None:
-    """Write the three files of a checkpoint into `folder`."""
+    """Write the three files of a checkpoint into `folder`, and a fourth where there is a better step's adapter."""
     weights, moments = tensors_of(layers, optimizer)
     save_tensors(weights, folder / WEIGHTS)
     save_tensors(moments, folder / OPTIMIZER)
+    if best:
+        save_tensors(best, folder / BEST)
     state = {"progress": asdict(progress), **_identity(orders)}
     (folder / STATE).write_text(json.dumps(state, indent=1))
 

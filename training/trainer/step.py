@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from common.child import Attempt, ChildError
@@ -21,6 +22,7 @@ from training.trainer.memory import memory_for
 from training.trainer.orders import Orders
 from training.trainer.schedule import learning_rate
 from training.trainer.state import Progress
+from training.trainer.team import Team
 
 MAX_SKIPPED_IN_A_ROW = 3
 SKIPPED_SHARE = 0.01
@@ -34,6 +36,7 @@ class Run:
     attempt: Attempt
     orders: Orders
     model: Any
+    tokenizer: Any
     layers: Mapping[str, LoraLinear]
     optimizer: torch.optim.Optimizer
     sampler: Sampler
@@ -41,6 +44,9 @@ class Run:
     """The rows of "train", "validation", and "test"."""
     progress: Progress
     device: torch.device
+    team: Team
+    best: dict[str, torch.Tensor] | None = None
+    """The adapter of the best validated step, where the run is to leave that one."""
 
     @property
     def checkpoints(self) -> Path:
@@ -96,25 +102,42 @@ def train_step(run: Run) -> tuple[Gradient, float]:
 
 
 def compute_gradient(run: Run) -> Gradient:
-    """Run the step's micro-batches forward and backward. Raises OutOfMemory."""
-    config, step = run.orders.config, run.progress.step
+    """Run this process's share of the step's micro-batches forward and backward, and add up all shares.
+
+    Raises OutOfMemory, and ChildError where another process has died.
+    """
+    config, step, train, team = run.orders.config, run.progress.step, run.examples["train"], run.team
     # Every step has random numbers of its own, so a resumed run draws the same ones without having saved any.
-    torch.manual_seed((config.seed << 32) + step + 1)
-    micro_batches = run.sampler.rows(step, run.progress.halvings)
-    batches = [collate(run.examples["train"], rows.tolist(), run.device) for rows in micro_batches]
-    counted = sum(len(batch.targets) for batch in batches)
+    torch.manual_seed((config.seed << 32) + step + 1 + (team.index << 24))
+    micro_batches = run.sampler.rows(step, run.progress.halvings, team.index, team.count)
+    batches = [collate(train, rows.tolist(), run.device) for rows in micro_batches]
+    tokens, counted = train.tokens_of(np.concatenate(run.sampler.rows(step)))
     run.model.train()
     run.optimizer.zero_grad(set_to_none=True)
     loss = 0.0
     for batch in batches:
         with memory_for(batch):
-            # Over the whole step's tokens, not the micro-batch's: each token weighs the same, however they are grouped.
+            # Over the whole step's tokens, not the micro-batch's or the process's: each weighs the same, however they
+            # are grouped.
             part = loss_sum(run.model, batch) / counted
             part.backward()
             loss += part.item()
     parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    loss = _summed(run, parameters, loss)
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm).item()
-    return Gradient(loss, norm, sum(batch.ids.shape[1] for batch in batches))
+    return Gradient(loss, norm, tokens)
+
+
+def _summed(run: Run, parameters: list[torch.nn.Parameter], loss: float) -> float:
+    """Make each gradient the sum over all processes, and return the sum of their losses, in one exchange."""
+    if run.team.count == 1:
+        return loss
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), gradients[0].new_tensor([loss])])
+    *totals, total_loss = run.team.summed(flat).split([*(gradient.numel() for gradient in gradients), 1])
+    for parameter, total in zip(parameters, totals, strict=True):
+        parameter.grad = total.view_as(parameter)
+    return float(total_loss.item())
 
 
 def _skip(run: Run, gradient: Gradient) -> None:
