@@ -11,7 +11,7 @@ from unfold.decorators import display
 
 from common.admin import EventAdmin, JobAdmin, ReadOnlyAdmin
 from training import run_page
-from training.models import Adapter, TrainingRun, TrainingRunEvent
+from training.models import Adapter, Device, TokenCount, TokenCountEvent, TrainingRun, TrainingRunEvent
 
 
 def rounded(loss: float | None) -> str:
@@ -87,3 +87,21 @@ class AdapterAdmin(ReadOnlyAdmin):
 
 
 admin.site.register(TrainingRunEvent, EventAdmin)
+admin.site.register(TokenCountEvent, EventAdmin)
+
+
+@admin.register(TokenCount)
+class TokenCountAdmin(JobAdmin):
+    list_display = ["version", "base_model_name", "organization", "state", "lasting", "why", "attempts", "created_at"]
+    search_fields = [*JobAdmin.search_fields, "version__dataset__name"]
+    list_select_related = ["organization", "version__dataset"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Less the lengths of thousands of rows."""
+        return [name for name in super().get_fields(request, obj) if name != "splits"]
+
+
+@admin.register(Device)
+class DeviceAdmin(ReadOnlyAdmin):
+    list_display = ["host", "name", "base_model_name", "measured_at", "seen_at"]
+    search_fields = ["host", "name", "base_model_name"]

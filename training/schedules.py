@@ -5,9 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from common.timetable import every
-from training import checkpoints
+from training import checkpoints, devices
 
 
 @every(timedelta(hours=1), slow=True)
 def remove_old_checkpoints() -> None:
     checkpoints.remove_old()
+
+
+@every(timedelta(seconds=10), on_each_host=True, slow=True)
+def measure_devices() -> None:
+    devices.measure_this_host()

@@ -17,6 +17,7 @@ from common.jobs import JobStatus
 from datasets.types import DatasetVersionType
 from training import catalogue, models
 from training.curves import CURVES, MAX_POINTS, MIN_POINTS, curves
+from training.estimate_types import EstimateType, estimate_field, eta_field
 from training.models import Executor
 from training.trainer.config import Quantization, Scheduler, TrainingConfig
 
@@ -112,6 +113,7 @@ class StepLogged(JobEventType):
     grad_norm: float | None = strawberry.field(default=None, description="The gradient's L2 norm before clipping.")
     tokens_per_second: float | None = strawberry.field(default=None, description="Unpadded tokens trained on a second.")
     tokens: BigInt | None = strawberry.field(default=None, description="Unpadded tokens trained on so far.")
+    eta_seconds: float | None = strawberry.field(default=None, description="Until the last step, as things go.")
 
 
 @event_type
@@ -158,6 +160,8 @@ class TrainingRunType(ModelNode):
     loss: float | None = strawberry_django.field(description="The newest step's loss.")
     eval_loss: float | None = strawberry_django.field(description="The newest validation loss.")
     tokens_per_second: float | None = strawberry_django.field(description="Unpadded tokens trained on a second.")
+    eta_seconds: float | None = eta_field()
+    estimate: EstimateType | None = estimate_field()
     resumed_from: TrainingRunType | None = strawberry_django.field(
         description="The run whose checkpoint it began with."
     )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
 import torch
 
 from common.child import Attempt, ChildError
@@ -18,18 +16,16 @@ from training.trainer.adapter import model_card, write_adapter
 from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest
 from training.trainer.attention import use_document_attention
 from training.trainer.batches import Sampler
-from training.trainer.encoding import COLUMNS, Examples
-from training.trainer.evaluation import evenly_spaced, mean_loss
+from training.trainer.encoding import Examples
+from training.trainer.evaluation import mean_loss
 from training.trainer.fit import fit
 from training.trainer.lora import add_lora, base_only
-from training.trainer.memory import free_bytes, is_out_of_memory
+from training.trainer.memory import free_bytes, is_out_of_memory, peak_bytes
 from training.trainer.orders import Orders
 from training.trainer.quantization import BaseModelError, load_base
+from training.trainer.rows import HELD_OUT_ROWS, evenly_spaced, read_rows
 from training.trainer.state import Progress, load_state
 from training.trainer.step import Run
-
-HELD_OUT_ROWS = 2_000
-"""Validation and test read at most this many rows of their splits, evenly spaced."""
 
 
 def train(attempt: Attempt, orders: Orders) -> None:
@@ -67,6 +63,7 @@ def _train(attempt: Attempt, orders: Orders) -> None:
         "last_loss": run.progress.last_loss,
         "eval_loss": run.progress.eval_loss,
         **losses,
+        "peak_memory_bytes": peak_bytes(run.device),
         "seconds": time.monotonic() - started,
     }
     environment = describe_environment(run.device)
@@ -143,21 +140,6 @@ def read_split(attempt: Attempt, orders: Orders, name: str, max_tokens: int) -> 
         f"by the loss; {examples.truncated:,} rows shortened to {max_tokens:,} tokens, {examples.dropped:,} left out"
     )
     return examples
-
-
-def read_rows(paths: Sequence[Path], at_most: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of Parquet files in their order: all, or `at_most` of them, evenly spaced."""
-    files = [pyarrow.parquet.ParquetFile(path) for path in paths]
-    total = sum(file.metadata.num_rows for file in files)
-    wanted = None if at_most is None or total <= at_most else set(evenly_spaced(total, at_most).tolist())
-    position = 0
-    for file in files:
-        columns = [name for name in COLUMNS if name in file.schema_arrow.names]
-        for batch in file.iter_batches(batch_size=1_024, columns=columns):
-            for row in batch.to_pylist():
-                if wanted is None or position in wanted:
-                    yield row
-                position += 1
 
 
 def score(run: Run) -> dict[str, float | int | None]:
