@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
