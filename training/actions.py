@@ -52,11 +52,13 @@ def start_run(
     )
 
 
-@transaction.atomic
 def estimate_run(
     *, actor: Principal, version: DatasetVersion, base_model: str | None, config: TrainingConfig
 ) -> Estimate:
-    """What a run of `version` would take. Raises what start_run does for its input, and Invalid with ESTIMATE_PENDING."""
+    """What a run of `version` would take. Raises what start_run does for its input, and Invalid with ESTIMATE_PENDING.
+
+    No transaction of its own: a refusal must not take back that a worker was asked to count.
+    """
     return estimate(version, _startable(actor, version, base_model), config)
 
 

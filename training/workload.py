@@ -19,7 +19,7 @@ from training.trainer.costs import Workload
 from training.trainer.lengths import Lengths
 from training.trainer.sampler import Sampler
 
-ROW_VISITS = 300_000
+ROW_VISITS = 200_000
 VALIDATION_TOKENS = 16_384
 """As evaluation.py has it."""
 EVALUATIONS, CHECKPOINTS = 4, 10
@@ -37,8 +37,7 @@ def workload(splits: Mapping[str, Lengths], config: TrainingConfig, max_tokens: 
             field="datasetVersionId",
         )
     steps, epochs, first = _steps(lengths, train.scale, config, max_tokens)
-    micro_tokens = first.micro_batch_sums(0, lengths)
-    micro_squares = first.micro_batch_sums(0, lengths * lengths)
+    micro_tokens, micro_squares = first.micro_batch_sizes()
     largest = int(micro_tokens.argmax())
     validations = _times(steps, config.eval_every_steps, EVALUATIONS)
     tokens, squares = _scored(splits, max_tokens, validations)

@@ -27,13 +27,14 @@ def some_lengths(rows: int, seed: int = 1) -> np.ndarray[Any, np.dtype[np.int64]
     return np.random.default_rng(seed).lognormal(5, 1, rows).astype(np.int64) + 2
 
 
+def split(lengths: Any) -> dict[str, Any]:
+    """Rows that can all be learned from, whatever they are cut to."""
+    totals = np.asarray(lengths, np.int64)
+    return Lengths(len(totals), len(totals), totals, np.full(len(totals), 16), 1.0).to_json()
+
+
 def counted(version: DatasetVersion, train: Any, held_out: Any = (), **fields: Any) -> TokenCount:
-    """A count whose rows can all be learned from, whatever they are cut to."""
-
-    def split(lengths: Any) -> dict[str, Any]:
-        totals = np.asarray(lengths, np.int64)
-        return Lengths(len(totals), len(totals), totals, np.full(len(totals), 16), 1.0).to_json()
-
+    """What a worker leaves that has counted rows of these lengths."""
     with operator():
         return TokenCount.objects.create(
             **{

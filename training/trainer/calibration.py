@@ -43,8 +43,10 @@ def main(folder: Path) -> None:
             attempt.succeed(**measure(Path(attempt.orders["base_path"]), attempt.orders["device"], threads, started_at))
 
 
-def measure(base: Path, wanted: str, threads: int | None, started_at: float) -> dict[str, Any]:
-    """The device, its free memory, and the costs of training `base` on it."""
+def measure(
+    base: Path, wanted: str, threads: int | None, started_at: float, clock: Callable[[], float] = time.time
+) -> dict[str, Any]:
+    """The device, its free memory, and the costs of training `base` on it, by a clock by which this process began then."""
     import torch
 
     from training.trainer.attention import use_document_attention
@@ -61,8 +63,8 @@ def measure(base: Path, wanted: str, threads: int | None, started_at: float) -> 
     use_document_attention(model)
     lora = add_lora(model, config)
     optimizer = torch.optim.AdamW([each for layer in lora.values() for each in (layer.lora_A, layer.lora_B)])
-    start_s = time.time() - started_at
-    bench = _Bench(model, optimizer, device, shape.vocabulary)
+    start_s = clock() - started_at
+    bench = _Bench(model, optimizer, device, shape.vocabulary, clock)
     long = min(LONG, shape.context_tokens)
     plan = [[long // 8], [long // 8] * 8, [long]]
     points = [bench.measured(lengths) for lengths in plan]
@@ -92,8 +94,11 @@ def _model(base: Path, shape: Shape, device: torch.device) -> tuple[Any, int]:
 class _Bench:
     """Steps of a micro-batch, timed."""
 
-    def __init__(self, model: Any, optimizer: Any, device: torch.device, vocabulary: int) -> None:
+    def __init__(
+        self, model: Any, optimizer: Any, device: torch.device, vocabulary: int, clock: Callable[[], float]
+    ) -> None:
         self._model, self._optimizer, self._device, self._vocabulary = model, optimizer, device, vocabulary
+        self._clock = clock
 
     def measured(self, lengths: list[int]) -> tuple[float, int]:
         """The fastest step's seconds, and the peak of memory so far: larger batches come later."""
@@ -123,10 +128,10 @@ class _Bench:
         """Whatever else the machine does makes it slower, and nothing makes it faster."""
         seconds = math.inf
         for _ in range(1 + ROUNDS):
-            began = time.perf_counter()
+            began = self._clock()
             work()
             _wait_for(self._device)
-            seconds = min(seconds, time.perf_counter() - began)
+            seconds = min(seconds, self._clock() - began)
         return seconds
 
     def _batch(self, lengths: list[int]) -> Any:

@@ -19,7 +19,7 @@ from training.trainer.encoding import segments
 from training.trainer.lengths import SHORTEST, Lengths
 from training.trainer.rows import HELD_OUT_ROWS, count_rows, read_rows
 
-MOST_ROWS = 100_000
+MOST_ROWS = 60_000
 """Of the training split no more rows are counted than this, evenly spaced."""
 _ROWS_AT_ONCE = 512
 

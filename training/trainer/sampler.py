@@ -39,6 +39,7 @@ class Sampler:
         self._max_tokens = config.batch_size * max_row_tokens
         self._epoch_plan = lru_cache(maxsize=1)(self._plan)
         self._first_steps = [0]  # of each epoch, and the end
+        self._whole_epochs: list[int] = []  # the steps that each has, or would have
         whole_epochs = int(config.epochs)
         limit = config.max_steps or math.inf
         while len(self._first_steps) <= whole_epochs and self._first_steps[-1] < limit:
@@ -63,12 +64,13 @@ class Sampler:
     def epochs_of(self, steps: int) -> float:
         """How many passes over the rows so many steps are."""
         epoch = min(int(np.searchsorted(self._first_steps, steps, side="right")), len(self._first_steps) - 1) - 1
-        return epoch + (steps - self._first_steps[epoch]) / self._count_steps(epoch)
+        return epoch + (steps - self._first_steps[epoch]) / self._whole_epochs[epoch]
 
-    def micro_batch_sums(self, epoch: int, of_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """What each micro-batch of an epoch has, in order, of something that each row has."""
-        order = self._order(epoch)
-        return np.add.reduceat(of_rows[order], self._group_starts(order))
+    def micro_batch_sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of each micro-batch of the first epoch its tokens, and the sum of its rows' squared lengths."""
+        order = self._order(0)
+        lengths, starts = self._lengths[order], self._group_starts(order)
+        return np.add.reduceat(lengths, starts), np.add.reduceat(lengths * lengths, starts)
 
     def _cut(self, rows: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
         lengths = self._lengths[rows]
@@ -81,12 +83,13 @@ class Sampler:
         return [micro_batches[start : start + per_step] for start in range(0, len(micro_batches), per_step)]
 
     def _count_steps(self, epoch: int) -> int:
-        """As many as its plan has."""
+        """As many as its plan has, or would have without an end on the way."""
         if self._config.packing:
             micro_batches = len(self._group_starts(self._order(epoch)))
         else:
             micro_batches = math.ceil(len(self._lengths) / self._config.batch_size)
-        return math.ceil(micro_batches / self._config.gradient_accumulation)
+        self._whole_epochs.append(math.ceil(micro_batches / self._config.gradient_accumulation))
+        return self._whole_epochs[-1]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self._config.seed, epoch]).permutation(len(self._lengths))
