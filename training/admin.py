@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from unfold.decorators import display
@@ -99,6 +100,9 @@ class TokenCountAdmin(JobAdmin):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Less the lengths of thousands of rows."""
         return [name for name in super().get_fields(request, obj) if name != "splits"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("splits")
 
 
 @admin.register(Device)

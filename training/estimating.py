@@ -6,11 +6,11 @@ organization's earlier runs. Steps are the trainer's own arithmetic. numpy is im
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
@@ -20,10 +20,13 @@ from datasets.holds import DatasetDeleted
 from datasets.models import DatasetVersion
 from training.catalogue import BaseModel
 from training.devices import known_devices
-from training.models import Device, TokenCount, TrainingRun
+from training.models import Device, TrainingRun
 from training.token_counts import ask
 from training.trainer.config import Quantization, TrainingConfig
 from training.trainer.costs import Costs, Estimator, Shape, Workload
+
+if TYPE_CHECKING:
+    from training.trainer.lengths import Lengths
 
 ESTIMATE_PENDING = "ESTIMATE_PENDING"
 DOES_NOT_FIT = "DOES_NOT_FIT"
@@ -31,6 +34,12 @@ MODELLED_RANGE = (0.7, 1.5)
 MEASURED_RANGE = (0.85, 1.25)
 EARLIER_RUNS = 5
 MB = 1_000_000
+_SMALLER = (
+    ("batch_size", "batchSize", 1),
+    ("max_sequence_tokens", "maxSequenceTokens", 16),
+    ("lora_rank", "loraRank", 1),
+)
+"""What takes less memory where it is less, in a config and in the API, and the least that it can be."""
 
 
 class Basis(Enum):
@@ -79,11 +88,12 @@ def estimate(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -
             code="BASE_MODEL_UNAVAILABLE",
             field="baseModel",
         )
-    work, devices = _workload(version, base, config), known_devices(base)
-    if work is None:
+    splits, devices = _lengths(version, base), known_devices(base)
+    if splits is None:
         raise Pending("The version's rows are being counted in the base model's tokens: ask again in a moment.")
     if not devices:
         raise Pending("No host that trains has measured its device yet: ask again in a moment.")
+    work = _workload(splits, base, config)
     shape, earlier = Shape.of(base.folder), _earlier_runs(version, base, config)
     found = [_on(device, shape, work, config, earlier) for device in devices]
     return min(found, key=lambda each: (not each.fits, each.seconds))
@@ -99,46 +109,45 @@ def require_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig
         return None
     if found.fits:
         return found
-    devices, shape = known_devices(base), Shape.of(base.folder)
-    largest = max(devices, key=lambda each: int(each.costs["measurement"]["free_bytes"]))
-    free = largest.costs["measurement"]["free_bytes"]
-    fitting = [words for words, changed in _changes(config) if _fits(version, base, shape, largest, changed)]
-    advice = (
-        f"It would fit with {_either(fitting)}." if fitting else "No single change of its config would make it fit."
-    )
+    largest = max(known_devices(base), key=_free_bytes)
+    advice = _what_would_fit(version, base, config, largest)
     raise Invalid(
-        f"The run would take about {found.peak_memory_bytes / MB:,.0f} MB of memory, and {free / MB:,.0f} MB are there. {advice}",
+        f"The run would take about {found.peak_memory_bytes / MB:,.0f} MB of memory, and {_free_bytes(largest) / MB:,.0f} MB "
+        f"are there. {advice}",
         code=DOES_NOT_FIT,
         field="config",
     )
 
 
-def _changes(config: TrainingConfig) -> list[tuple[str, TrainingConfig]]:
-    """Single choices that take less memory, the mildest of each kind first, as the API names them."""
-    found = []
-    for name, words, least in (
-        ("batch_size", "batchSize", 1),
-        ("max_sequence_tokens", "maxSequenceTokens", 16),
-        ("lora_rank", "loraRank", 1),
-    ):
-        value = getattr(config, name) // 2
-        while value >= least:
-            found.append((f"{words} {value}", replace(config, **{name: value})))
-            value //= 2
+def _free_bytes(device: Device) -> int:
+    return int(device.costs["measurement"]["free_bytes"])
+
+
+def _what_would_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig, device: Device) -> str:
+    """Single changes that would, of each kind the mildest."""
+    splits, estimator = _lengths(version, base), _estimator(device, Shape.of(base.folder))
+    assert splits is not None, "the run has been estimated"
+    fitting = []
+    for changes in _changes(config):
+        for words, changed in changes:
+            if estimator.fits(_workload(splits, base, changed), changed):
+                fitting.append(words)
+                break
+    return (
+        f"It would fit with {' or '.join(fitting)}." if fitting else "No single change of its config would make it fit."
+    )
+
+
+def _changes(config: TrainingConfig) -> Iterator[list[tuple[str, TrainingConfig]]]:
+    """Choices that take less memory, in the API's words: those of each kind together, the mildest first."""
     if config.quantization is not Quantization.NF4:
-        found.append(("quantization NF4", replace(config, quantization=Quantization.NF4)))
-    return found
-
-
-def _either(changes: Sequence[str]) -> str:
-    """The first of each kind: that is the mildest."""
-    kinds = list({change.split()[0]: change for change in reversed(changes)}.values())[::-1]
-    return " or ".join(kinds)
-
-
-def _fits(version: DatasetVersion, base: BaseModel, shape: Shape, device: Device, config: TrainingConfig) -> bool:
-    work = _workload(version, base, config)
-    return work is not None and _estimator(device, shape).fits(work, config)
+        yield [("quantization NF4", replace(config, quantization=Quantization.NF4))]
+    for name, words, least in _SMALLER:
+        value, changes = getattr(config, name) // 2, []
+        while value >= least:
+            changes.append((f"{words} {value}", replace(config, **{name: value})))
+            value //= 2
+        yield changes
 
 
 def _on(
@@ -216,13 +225,17 @@ def _factor(run: TrainingRun, device: Device, estimator: Estimator, work: Worklo
 # ---------------------------------------------------------------------------------------------- what there is to do
 
 
-def _workload(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> Workload | None:
-    """None, and asked for, while the version's tokens are not counted."""
-    count: TokenCount = ask(version, base)
+def _lengths(version: DatasetVersion, base: BaseModel) -> dict[str, Lengths] | None:
+    """Of its splits; None, and asked for, while they are not counted."""
+    count = ask(version, base)
     if count.status != JobStatus.SUCCEEDED or count.splits is None:
         return None
     from training.trainer.lengths import Lengths
+
+    return {name: Lengths.from_json(value) for name, value in count.splits.items()}
+
+
+def _workload(splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig) -> Workload:
     from training.workload import workload
 
-    splits = {name: Lengths.from_json(value) for name, value in count.splits.items()}
     return workload(splits, config, min(config.max_sequence_tokens, base.context_tokens))

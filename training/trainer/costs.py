@@ -217,22 +217,18 @@ class Estimator:
         ratio = self.shape.token_numbers(config, self.shape.layers) / self.shape.token_numbers(default, layers)
         deeper = self.shape.layers / layers
         in_batch = Fit(0, measured.token * ratio, measured.square * deeper).at(*work.largest)
-        weights = self._weight_bytes(config, self.shape.layers, exact=True) - self._weight_bytes(default, layers)
-        return round(measured.fixed + weights + in_batch)
+        wanted = self._weight_bytes(config, self.shape.layers, config.quantization is Quantization.NF4)
+        present = self._weight_bytes(default, layers, layers == self.shape.layers)  # some layers have no quantization
+        return round(measured.fixed + wanted - present + in_batch)
 
     def fits(self, work: Workload, config: TrainingConfig) -> bool:
         return self.peak_bytes(work, config) <= self.costs.measurement.free_bytes
 
-    def _weight_bytes(self, config: TrainingConfig, layers: int, exact: bool = False) -> float:
-        """Of the blocks, frozen, and of the adapter with its gradient and AdamW's two moments."""
-        size = 4 if self.is_cpu else 2
+    def _weight_bytes(self, config: TrainingConfig, layers: int, quantized: bool) -> float:
+        """Of so many blocks, frozen, and of the adapter with its gradient and AdamW's two moments."""
         share = layers / self.shape.layers
-        dense = self.shape.linear_weights * share * size
-        if (
-            layers != self.shape.layers and not exact
-        ) or config.quantization is Quantization.NONE:  # it was measured without quantization
-            frozen = dense
-        else:
-            cached = dense if dense <= CACHE_SHARE * self.costs.measurement.free_bytes else 0
-            frozen = self.shape.linear_weights * share * NF4_BYTES + cached
+        frozen = dense = self.shape.linear_weights * share * (4 if self.is_cpu else 2)
+        if quantized:
+            kept = dense if dense <= CACHE_SHARE * self.costs.measurement.free_bytes else 0
+            frozen = self.shape.linear_weights * share * NF4_BYTES + kept
         return frozen + 16 * self.shape.adapter_weights(config) * share
