@@ -16,7 +16,7 @@ from training.trainer.costs import Costs, Fit, Measurement
 from training.trainer.lengths import Lengths
 
 COSTS = Costs(
-    measurement=Measurement(layers=5, start_s=8.0, free_bytes=8_000_000_000),
+    measurement=Measurement(layers=5, start_s=8.0, free_bytes=8_000_000_000, scoring_peak_bytes=600_000_000),
     seconds=Fit(fixed=0.03, token=0.0004, square=1e-7),
     peak_bytes=Fit(fixed=500_000_000, token=160_000, square=11),
     forward_share=0.25,

@@ -16,7 +16,7 @@ from training.workload import ROW_VISITS, workload
 
 SHAPE = Shape(layers=4, hidden=100, intermediate=400, key_value=50, vocabulary=1_000, context_tokens=512)
 COSTS = Costs(
-    measurement=Measurement(layers=4, start_s=5.0, free_bytes=10**9),
+    measurement=Measurement(layers=4, start_s=5.0, free_bytes=10**9, scoring_peak_bytes=105_000_000),
     seconds=Fit(fixed=0.1, token=0.001, square=0.0),
     peak_bytes=Fit(fixed=10**8, token=10_000, square=1),
     forward_share=0.3,
@@ -51,6 +51,11 @@ def test_the_default_recipe_costs_what_was_measured() -> None:
     assert estimator.peak_bytes(WORK, TrainingConfig()) == 10**8 + 10_000 * 1_000 + 50_000
 
 
+def test_a_small_micro_batch_takes_what_the_held_out_rows_take() -> None:
+    estimator = Estimator(SHAPE, COSTS, is_cpu=True)
+    assert estimator.peak_bytes(replace(WORK, largest=(10, 100.0)), TrainingConfig()) == 105_000_000
+
+
 @pytest.mark.parametrize(
     ("change", "slower", "larger"),
     [
@@ -71,7 +76,7 @@ def test_weights_that_are_not_quantized_take_less_beside_copies_and_more_without
     unquantized = replace(TrainingConfig(), quantization=Quantization.NONE)
     roomy = Estimator(SHAPE, COSTS, is_cpu=True)
     assert roomy.peak_bytes(WORK, unquantized) < roomy.peak_bytes(WORK, TrainingConfig())
-    narrow = Estimator(SHAPE, replace(COSTS, measurement=Measurement(4, 5.0, 1_000)), is_cpu=True)
+    narrow = Estimator(SHAPE, replace(COSTS, measurement=Measurement(4, 5.0, 1_000, 0)), is_cpu=True)
     more = narrow.peak_bytes(WORK, unquantized) - narrow.peak_bytes(WORK, TrainingConfig())
     assert more == pytest.approx(SHAPE.linear_weights * (4 - 0.53), rel=1e-3)
 
@@ -80,7 +85,7 @@ def test_some_layers_stand_for_all() -> None:
     of_two = replace(COSTS, measurement=replace(COSTS.measurement, layers=2))
     whole, part = Estimator(SHAPE, COSTS, is_cpu=False), Estimator(SHAPE, of_two, is_cpu=False)
     ratio = part.step_seconds(WORK, TrainingConfig()) / whole.step_seconds(WORK, TrainingConfig())
-    assert 1.8 < ratio < 2.0, "the output layer is there once"
+    assert 1.6 < ratio < 1.9, "the output layer is there once"
 
 
 def rows(totals: Any, rows_in_all: int | None = None, needs: Any = None) -> Lengths:

@@ -50,7 +50,7 @@ def test_it_is_measured_once_and_known_to_everybody(home: Path) -> None:
     assert measurements(home) == [{"base_path": str(SMALL.folder), "device": "cpu", "threads": 3}]
     (row,) = devices.known_devices(SMALL)
     assert (row.host, row.name, row.kind) == (socket.gethostname(), "a calculator", "cpu")
-    assert row.costs["measurement"] == {"layers": 5, "start_s": 1.0, "free_bytes": 2}
+    assert row.costs["measurement"] == {"layers": 5, "start_s": 1.0, "free_bytes": 2, "scoring_peak_bytes": 3}
 
 
 @pytest.mark.parametrize("change", ["boot", "threads", "edition"])

@@ -202,7 +202,7 @@ def test_earlier_runs_of_the_organization_say_how_fast_it_goes(bob: Person, vers
 
 def test_of_several_devices_the_fastest_that_suffices_counts(bob: Person, version: DatasetVersion) -> None:
     counted(version, ROWS)
-    small = replace(COSTS, measurement=Measurement(5, 1.0, 600_000_000))
+    small = replace(COSTS, measurement=Measurement(5, 1.0, 600_000_000, 0))
     device(small, host="small")
     assert ask(bob, version)["fits"] is False
     slow = device(host="slow", name="the CPU (1 threads)")
@@ -215,7 +215,7 @@ def test_of_several_devices_the_fastest_that_suffices_counts(bob: Person, versio
 
 def test_a_run_that_cannot_fit_is_refused_with_what_would(bob: Person, version: DatasetVersion) -> None:
     counted(version, ROWS)
-    device(replace(COSTS, measurement=Measurement(5, 8.0, 900_000_000)))
+    device(replace(COSTS, measurement=Measurement(5, 8.0, 900_000_000, 0)))
     (message,) = bob.data(START, version=global_id(version), config={"quantization": "NONE"})["answer"]["messages"]
     assert (message["kind"], message["code"], message["field"]) == ("VALIDATION", "DOES_NOT_FIT", "config")
     assert message["message"].endswith(
@@ -230,7 +230,7 @@ def test_a_run_that_cannot_fit_is_refused_with_what_would(bob: Person, version: 
 
 def test_where_no_single_change_helps_that_is_said(bob: Person, version: DatasetVersion) -> None:
     counted(version, ROWS)
-    device(replace(COSTS, measurement=Measurement(5, 8.0, 400_000_000)))
+    device(replace(COSTS, measurement=Measurement(5, 8.0, 400_000_000, 0)))
     (message,) = bob.data(START, version=global_id(version))["answer"]["messages"]
     assert message["message"].endswith("No single change of its config would make it fit.")
 

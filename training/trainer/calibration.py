@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.child import Attempt
 from training.trainer.config import Quantization, TrainingConfig
-from training.trainer.costs import Costs, Fit, Measurement, Shape
+from training.trainer.costs import SCORED_AT_ONCE, Costs, Fit, Measurement, Shape
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ def measure(
 
     from training.trainer.attention import use_document_attention
     from training.trainer.lora import add_lora
-    from training.trainer.memory import free_bytes
+    from training.trainer.memory import free_bytes, peak_bytes
     from training.trainer.run import choose_device, describe_device
 
     if threads is not None:
@@ -68,20 +68,26 @@ def measure(
     long = min(LONG, shape.context_tokens)
     plan = [[long // 8], [long // 8] * 8, [long]]
     points = [bench.measured(lengths) for lengths in plan]
+    forward_s = bench.forward_seconds(plan[1])
+    bench.forward_seconds([long // 2] * (2 * SCORED_AT_ONCE // long))
     costs = Costs(
-        measurement=Measurement(layers=layers, start_s=start_s, free_bytes=free),
+        measurement=Measurement(
+            layers=layers, start_s=start_s, free_bytes=free, scoring_peak_bytes=peak_bytes(device)
+        ),
         seconds=Fit.through([(*_sums(lengths), seconds) for lengths, (seconds, _) in zip(plan, points, strict=True)]),
         peak_bytes=Fit.through([(*_sums(lengths), peak) for lengths, (_, peak) in zip(plan, points, strict=True)]),
-        forward_share=bench.forward_seconds(plan[1]) / points[1][0],
+        forward_share=forward_s / points[1][0],
     )
     return {"device": describe_device(device), "kind": device.type, "costs": costs.to_json()}
 
 
 def _model(base: Path, shape: Shape, device: torch.device) -> tuple[Any, int]:
     """The base model as a run has it, or some layers of its shape, and how many layers those are."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from training.trainer.quantization import compute_dtype, load_base
+
+    AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)  # takes its time in a run, too
 
     if sum(file.stat().st_size for file in base.glob("*.safetensors")) <= WHOLE_BYTES:
         return load_base(base, Quantization.NF4, device), shape.layers
@@ -102,10 +108,12 @@ class _Bench:
 
     def measured(self, lengths: list[int]) -> tuple[float, int]:
         """The fastest step's seconds, and the peak of memory so far: larger batches come later."""
+        from training.trainer.memory import peak_bytes
+
         batch = self._batch(lengths)
         self._model.train()
         seconds = self._fastest(lambda: self._step(batch))
-        return seconds, _peak_bytes(self._device)
+        return seconds, peak_bytes(self._device)
 
     def forward_seconds(self, lengths: list[int]) -> float:
         import torch
@@ -157,12 +165,6 @@ def _wait_for(device: torch.device) -> None:
         import torch
 
         torch.cuda.synchronize(device)
-
-
-def _peak_bytes(device: torch.device) -> int:
-    from training.trainer.memory import peak_bytes
-
-    return peak_bytes(device)
 
 
 def _used_bytes(device: torch.device) -> int:

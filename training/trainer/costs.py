@@ -23,6 +23,10 @@ NF4_BYTES = 0.53
 CACHE_SHARE = 0.25
 """As quantization.py has it: the dequantized weights are kept where they take at most this share of the free memory."""
 
+READ_TOKENS_A_SECOND = 500_000
+SAVE_S = 0.05
+SCORED_AT_ONCE = 4_096
+"""Tokens of held-out rows that go forward together: as evaluation.py has it."""
 _INPUTS = {
     "q_proj": "first",
     "k_proj": "first",
@@ -130,6 +134,8 @@ class Measurement:
     """From the start of its process until it could begin a step."""
     free_bytes: int
     """The memory that a run may take."""
+    scoring_peak_bytes: int
+    """The peak once SCORED_AT_ONCE tokens have gone forward alone, after all else that was measured."""
 
 
 @dataclass(frozen=True)
@@ -185,10 +191,6 @@ class Estimator:
     costs: Costs
     is_cpu: bool
 
-    READ_TOKENS_A_SECOND = 500_000
-    SAVE_S = 0.05
-    SCORED_AT_ONCE = 4_096
-
     def step_seconds(self, work: Workload, config: TrainingConfig) -> float:
         """Of all steps together."""
         measured, default = self.costs.seconds, TrainingConfig()
@@ -207,10 +209,10 @@ class Estimator:
         forward = (
             self.costs.forward_share
             * deeper
-            * measured.at(work.scored_tokens, work.scored_squares, work.scored_tokens / self.SCORED_AT_ONCE)
+            * measured.at(work.scored_tokens, work.scored_squares, work.scored_tokens / SCORED_AT_ONCE)
         )
-        reading = work.read_tokens / self.READ_TOKENS_A_SECOND
-        return self.costs.measurement.start_s + reading + forward + work.checkpoints * self.SAVE_S
+        reading = work.read_tokens / READ_TOKENS_A_SECOND
+        return self.costs.measurement.start_s + reading + forward + work.checkpoints * SAVE_S
 
     def peak_bytes(self, work: Workload, config: TrainingConfig) -> int:
         measured, default, layers = self.costs.peak_bytes, TrainingConfig(), self.costs.measurement.layers
@@ -219,7 +221,8 @@ class Estimator:
         in_batch = Fit(0, measured.token * ratio, measured.square * deeper).at(*work.largest)
         wanted = self._weight_bytes(config, self.shape.layers, config.quantization is Quantization.NF4)
         present = self._weight_bytes(default, layers, layers == self.shape.layers)  # some layers have no quantization
-        return round(measured.fixed + wanted - present + in_batch)
+        stepping, scoring = measured.fixed + in_batch, self.costs.measurement.scoring_peak_bytes
+        return round(max(stepping, scoring) + wanted - present)
 
     def fits(self, work: Workload, config: TrainingConfig) -> bool:
         return self.peak_bytes(work, config) <= self.costs.measurement.free_bytes

@@ -7,7 +7,7 @@ from pathlib import Path
 from common.child import Attempt
 
 COSTS = {
-    "measurement": {"layers": 5, "start_s": 1.0, "free_bytes": 2},
+    "measurement": {"layers": 5, "start_s": 1.0, "free_bytes": 2, "scoring_peak_bytes": 3},
     "seconds": {"fixed": 0.0, "token": 1.0, "square": 0.0},
     "peak_bytes": {"fixed": 0.0, "token": 1.0, "square": 0.0},
     "forward_share": 0.25,
