@@ -197,7 +197,7 @@ class _Attempt:
             with self._renewed(patience_s=0.0):
                 self.work = self._prepared(job, prepare)
             if not self.job.was_cancelled():
-                self._work()
+                self._see_through()
                 return
         except CalledAway:
             if not self.job.was_cancelled():
@@ -205,7 +205,7 @@ class _Attempt:
                 return
         self.job.cancel()
 
-    def _work(self) -> None:
+    def _see_through(self) -> None:
         self.forbidden = self._surely_asked(self.work.forbidden)
         if self.forbidden:
             self._keep()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Role
@@ -122,6 +125,21 @@ def test_until_a_worker_has_counted_it_is_pending_and_asked_for_once(bob: Person
         TokenCount.objects.update(status="FAILED")
     assert code(ask(bob, version)) == "ESTIMATE_PENDING"
     assert count_jobs() == 2, "one that failed is tried again by whoever asks again"
+
+
+def test_of_several_who_ask_at_once_one_has_it_counted(bob: Person, version: DatasetVersion) -> None:
+    begin = threading.Barrier(4)
+
+    def ask_too() -> str:
+        begin.wait()
+        try:
+            return code(ask(replace(bob, client=Client()), version))
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as clients:
+        answers = [asked.result() for asked in [clients.submit(ask_too) for _ in range(4)]]
+    assert (answers, count_jobs()) == (["ESTIMATE_PENDING"] * 4, 1)
 
 
 def test_until_a_host_has_measured_it_is_pending(bob: Person, version: DatasetVersion) -> None:
