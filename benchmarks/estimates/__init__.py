@@ -33,11 +33,11 @@ THREADS = 2
 ROWS = {"train": 400, "validation": 30, "test": 30}
 AT_MOST_APART = 0.25
 RECIPES: dict[str, dict[str, Any]] = {
-    "default": {"max_steps": 12},
-    "short rows": {"max_steps": 60, "batch_size": 2, "max_sequence_tokens": 256},
-    "by rows": {"max_steps": 12, "packing": False, "gradient_accumulation": 3},
-    "rank 64": {"max_steps": 10, "lora_rank": 64, "lora_dropout": 0.0, "quantization": "NONE"},
-    "attention alone": {"max_steps": 12, "target_modules": ["q_proj", "v_proj"], "batch_size": 3},
+    "default": {"max_steps": 8},
+    "short rows": {"max_steps": 40, "batch_size": 2, "max_sequence_tokens": 256},
+    "by rows": {"max_steps": 6, "packing": False, "gradient_accumulation": 3},
+    "rank 64": {"max_steps": 6, "lora_rank": 64, "lora_dropout": 0.0, "quantization": "NONE"},
+    "attention alone": {"max_steps": 8, "target_modules": ["q_proj", "v_proj"], "batch_size": 3},
 }
 
 

@@ -60,8 +60,9 @@ def test_what_may_have_changed_is_measured_anew(
     workers(busy=0)
     devices.measure_this_host()
     if change == "boot":
+        (row,) = rows()
         with operator():
-            Device.objects.update(identity=rows()[0].identity.replace("-", "_"))
+            Device.objects.update(identity=row.identity.replace("-", "_"))
     elif change == "threads":
         settings.TRAINER_THREADS = 2
     else:
