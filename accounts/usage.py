@@ -103,6 +103,11 @@ def require_left(organization_id: UUID, *kinds: UsageKind) -> None:
             raise _exceeded(kind, limits[kind], used[kind])
 
 
+def limit_and_used(organization_id: UUID, kind: UsageKind) -> tuple[int, int]:
+    """As the ledger counts them: for what is under way, and entered at its end."""
+    return _limits(organization_id, kind)[kind], _used(organization_id, kind)[kind]
+
+
 def settle(organization_id: UUID, kind: UsageKind, used: int, *, key: str) -> None:
     """Enter what was used in the end, reserved or not. It is a fact by now, and never refused."""
     entry = UsageEntry(organization_id=organization_id, kind=kind, key=key, amount=used)

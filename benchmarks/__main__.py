@@ -14,6 +14,7 @@ NAMES = (
     "append",
     "claims",
     "dispatch",
+    "estimates",
     "growth",
     "hostile",
     "ids",

@@ -160,6 +160,15 @@ def clusters(queue: str) -> list[dict[str, Any]]:
     return [presence for value in values if value and (presence := _presence(value))]  # type: ignore[union-attr]
 
 
+def at_work_here(queue: str) -> int | None:
+    """How many workers of `queue` are busy on this host; None where it has none. Raises redis.RedisError."""
+    with connect() as client:
+        keys = list(client.scan_iter(f"{_presence_key(queue)}{socket.gethostname()}:*"))
+        values = client.mget(keys) if keys else []
+    found = [presence for value in values if value and (presence := _presence(value))]  # type: ignore[union-attr]
+    return sum(presence["busy"] for presence in found) if found else None
+
+
 def _presence(value: bytes) -> dict[str, Any] | None:
     try:
         presence = json.loads(value)

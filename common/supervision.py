@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import close_old_connections
@@ -38,6 +38,8 @@ from common.outages import AWAY, RETRY_EVERY_S, Patience, nobody_listens, told
 from common.presence import present
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOOK_EVERY_S = 0.2
 PROMPT_S = 4.0
@@ -83,6 +85,8 @@ class Work:
     environment: dict[str, str] = field(default_factory=dict)
     gives_way: Callable[[], bool] = lambda: False
     """Whether the worker is needed for something else: then the child is ended, and the job goes back to the queue."""
+    forbidden: Callable[[], Refused | None] = lambda: None
+    """Why it must not go on, where that is so: then the child saves and leaves, and the job fails with that."""
 
 
 def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work], most: float = math.inf) -> int:
@@ -158,6 +162,7 @@ class _Attempt:
         self.folder = attempt_folder(lease.job_id, lease.fence)
         self.stores_below: str | None = None
         self.cancelled = self.gives_way = False
+        self.forbidden: Refused | None = None
 
     def run(self, prepare: Callable[[Any, Lease, Path], Work]) -> None:
         with ExitStack() as until_told:
@@ -194,8 +199,7 @@ class _Attempt:
             with self._renewed(patience_s=0.0):
                 self.work = self._prepared(job, prepare)
             if not self.job.was_cancelled():
-                code = self._supervise_child()
-                self._conclude(code, self._result())
+                self._see_through()
                 return
         except CalledAway:
             if not self.job.was_cancelled():
@@ -203,14 +207,27 @@ class _Attempt:
                 return
         self.job.cancel()
 
+    def _see_through(self) -> None:
+        self.forbidden = self._surely_asked(self.work.forbidden)
+        if self.forbidden:
+            self._keep()
+            self.job.fail(self.forbidden.code, self.forbidden.message)
+        else:
+            code = self._supervise_child()
+            self._conclude(code, self._result())
+
     def _renewed(self, patience_s: float) -> AbstractContextManager[None]:
         return renewed(self.job, lambda: bool(self.stop), patience_s)
 
     def _prepared(self, job: Any, prepare: Callable[[Any, Lease, Path], Work]) -> Work:
+        return self._surely_asked(lambda: prepare(job, self.lease, self.folder))
+
+    def _surely_asked(self, question: Callable[[], T]) -> T:
+        """The answer, once the database is there for it."""
         patience = Patience(lambda: bool(self.stop))
         while True:
             try:
-                return prepare(job, self.lease, self.folder)
+                return question()
             except AWAY as error:
                 patience.wait(error)
 
@@ -276,6 +293,7 @@ class _Attempt:
                     self.job.forward_events(self._events)
                     self.cancelled = self.job.is_cancelled()
                     self.gives_way = self.gives_way or self.work.gives_way()
+                    self.forbidden = self.forbidden or self.work.forbidden()
                     next_look = now + 2 * LOOK_EVERY_S
                     patience.over()
             except AWAY as error:
@@ -283,7 +301,7 @@ class _Attempt:
                 if nobody_listens(error):  # then nobody can claim the job, and the child may go on
                     _feed(writer)
                 next_look = next_heartbeat = now + RETRY_EVERY_S
-            if asked_to_stop_at is None and (self.stop or self.cancelled or self.gives_way):
+            if asked_to_stop_at is None and (self.stop or self.cancelled or self.gives_way or self.forbidden):
                 child.terminate()
                 asked_to_stop_at = now
             elif asked_to_stop_at is not None and now - asked_to_stop_at > STOP_GRACE_S:
@@ -305,7 +323,7 @@ class _Attempt:
     def _conclude(self, code: int, result: dict[str, Any] | None) -> None:
         status = result and result["status"]
         goes_on = self.stop or self.gives_way or status == "interrupted"
-        if status in ("succeeded", "failed") or self.cancelled or not goes_on:
+        if status in ("succeeded", "failed") or self.cancelled or self.forbidden or not goes_on:
             self._keep()
         if status == "succeeded":
             with self._renewed(STORE_PATIENCE_S):
@@ -315,6 +333,8 @@ class _Attempt:
             self.job.fail(result["code"], result["message"])
         elif self.cancelled:
             self.job.cancel()
+        elif self.forbidden:
+            self.job.fail(self.forbidden.code, self.forbidden.message)
         elif self.stop:
             self.job.give_back(ASKED_TO_STOP)
         elif self.gives_way:

@@ -17,6 +17,7 @@ from common.supervision import Refused, Work
 from common.tenancy import organizations_scope
 from datasets.appending import lineage
 from datasets.files import MANIFEST, key_of, manifest_of
+from datasets.follow_ups import follow_ups
 from datasets.models import DatasetVersion
 from datasets.reporting import ask_for_report
 
@@ -47,6 +48,8 @@ def prepare(version: DatasetVersion, lease: Lease, folder: Path) -> Work:
             splits=_splits(result["manifest"]),
             progress=1.0,
         )
+        for each in follow_ups():
+            each.ask(version)
         if settings.REPORTS:
             ask_for_report(version)
 

@@ -119,6 +119,8 @@ CONCURRENT_VERSIONS = environment.number("CONCURRENT_VERSIONS", 2, minimum=1)
 # An HTML report for each version, by Evidently: some seconds of a dataset worker that is not needed else, and 420 MB for as long.
 REPORTS = environment.flag("REPORTS", True)
 CONCURRENT_RUNS = environment.number("CONCURRENT_RUNS", 2, minimum=1)
+# What runs will take is told before they start: each version's tokens are counted, and each host's device is measured once a boot.
+ESTIMATES = environment.flag("ESTIMATES", True)
 
 # ---------------------------------------------------------------------------------------------- quotas
 

@@ -73,6 +73,12 @@ def _without_reports(settings: Any) -> None:
     settings.REPORTS = False
 
 
+@pytest.fixture(autouse=True)
+def _without_estimates(settings: Any) -> None:
+    """Each version would have its tokens counted; the tests of that turn it on."""
+    settings.ESTIMATES = False
+
+
 @pytest.fixture
 def quiet_queues() -> None:
     """No rings that an earlier test has left unheard."""

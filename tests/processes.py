@@ -27,6 +27,7 @@ def environment() -> dict[str, str]:
         "PLATFORM_HOME": str(settings.HOME),
         "SECRET_KEY": settings.SECRET_KEY,
         "REPORTS": str(settings.REPORTS),
+        "ESTIMATES": str(settings.ESTIMATES),
     }
 
 

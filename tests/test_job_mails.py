@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from accounts.models import Membership, Role, User
 from common.jobs import Job, JobStatus
+from common.lookup import api_id
 from common.models import OutboxMessage
 from common.tenancy import operator, organizations_scope
 from datasets.models import DatasetVersion
@@ -102,8 +103,41 @@ and there are 8.
 
 Base model: platform/python-small
 Data: Snippets v1
+
+It has left nothing to go on from: start a new run once the reason is gone.
+
+What happened before:
 """
     )
+
+
+def test_a_run_that_failed_after_a_checkpoint_says_how_to_go_on(alice: Person, settings: Any) -> None:
+    settings.PUBLIC_URL = "https://platform.example.com"
+    at = {"step": 90, "total_steps": 560, "loss": 1.21436, "eval_loss": 1.5, "checkpoint_step": 90}
+    run = a_run(alice, **at, checkpoint="0001-checkpoint", checkpoint_bytes=1)
+    end(run, JobStatus.FAILED, error_code="BUDGET_SPENT", error_message="Your minutes are used up.")
+    (mail,) = mails()
+    assert mail.body.startswith(
+        f"""The training run "First" of Alice's has failed after 2 min 5 s, at step 90 of 560.
+
+BUDGET_SPENT
+Your minutes are used up.
+
+Base model: platform/python-small
+Data: Snippets v1
+Training loss: 1.2144
+Validation loss: 1.5000
+
+What it had reached, step 90, is kept for a while. To go on from there once the reason is gone:
+
+  https://platform.example.com/graphql
+  mutation {{ resumeTrainingRun(id: "{api_id(run)}") {{ __typename ... on TrainingRun {{ id }} }} }}
+
+What happened before:
+"""
+    )
+    (mutation,) = re.findall(r"^  (mutation .*)$", mail.body, re.MULTILINE)
+    assert alice.data(mutation)["resumeTrainingRun"]["__typename"] == "TrainingRun"
 
 
 def test_a_version_that_failed(alice: Person) -> None:

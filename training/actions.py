@@ -17,6 +17,8 @@ from common.text import plain_text
 from datasets.holds import hold
 from datasets.models import DatasetVersion
 from training import catalogue, stages
+from training.catalogue import BaseModel
+from training.estimating import Estimate, estimate, require_fit
 from training.models import Adapter, TrainingRun
 from training.trainer.config import TrainingConfig
 
@@ -27,20 +29,13 @@ def start_run(
 ) -> TrainingRun:
     """Queue a fine-tuning run of `version`.
 
-    Raises NotAllowed, and Invalid: DATASET_NOT_READY, DATASET_DELETED, UNKNOWN_BASE_MODEL, BASE_MODEL_UNAVAILABLE, or a bad name.
+    Raises NotAllowed, and Invalid: DATASET_NOT_READY, DATASET_DELETED, UNKNOWN_BASE_MODEL, BASE_MODEL_UNAVAILABLE, a bad name,
+    or DOES_NOT_FIT where it is known that the memory of no device would suffice.
     Raises QuotaExceeded for a run too many, and where the month's minutes or the storage for its adapter are used up:
     how much of those it takes shows only in the end, so the last run may take more than was left.
     """
-    authorize(actor, Permission.START_RUN, version.organization_id)
-    if version.status != JobStatus.SUCCEEDED:
-        raise Invalid(
-            f"The dataset version is {version.status}; a run needs one that has SUCCEEDED.",
-            code="DATASET_NOT_READY",
-            field="datasetVersionId",
-        )
-    base = catalogue.named(base_model) if base_model is not None else catalogue.default()
-    if not base.available and base is not catalogue.default():
-        raise catalogue.unavailable(base)
+    base = _startable(actor, version, base_model)
+    known = require_fit(version, base, config)
     return _queued(
         TrainingRun(
             organization_id=version.organization_id,
@@ -52,8 +47,34 @@ def start_run(
             base_model_name=base.name,
             base_model_revision=base.revision,
             config=config.to_json(),
+            estimate=known and known.to_json(),
         )
     )
+
+
+def estimate_run(
+    *, actor: Principal, version: DatasetVersion, base_model: str | None, config: TrainingConfig
+) -> Estimate:
+    """What a run of `version` would take. Raises what start_run does for its input, and Invalid with ESTIMATE_PENDING.
+
+    No transaction of its own: a refusal must not take back that a worker was asked to count.
+    """
+    return estimate(version, _startable(actor, version, base_model), config)
+
+
+def _startable(actor: Principal, version: DatasetVersion, base_model: str | None) -> BaseModel:
+    """The base model of a run that somebody may start."""
+    authorize(actor, Permission.START_RUN, version.organization_id)
+    if version.status != JobStatus.SUCCEEDED:
+        raise Invalid(
+            f"The dataset version is {version.status}; a run needs one that has SUCCEEDED.",
+            code="DATASET_NOT_READY",
+            field="datasetVersionId",
+        )
+    base = catalogue.named(base_model) if base_model is not None else catalogue.default()
+    if not base.available and base is not catalogue.default():
+        raise catalogue.unavailable(base)
+    return base
 
 
 @transaction.atomic

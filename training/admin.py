@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from unfold.decorators import display
 
-from common.admin import EventAdmin, JobAdmin
+from common.admin import EventAdmin, JobAdmin, ReadOnlyAdmin
 from training import run_page
 from training.lineage import lineage_of
-from training.models import Adapter, TrainingRun, TrainingRunEvent
+from training.models import Adapter, Device, TokenCount, TokenCountEvent, TrainingRun, TrainingRunEvent
 from training.stage_buttons import StageButtons
 
 
@@ -107,3 +108,24 @@ class AdapterAdmin(StageButtons):
 
 
 admin.site.register(TrainingRunEvent, EventAdmin)
+admin.site.register(TokenCountEvent, EventAdmin)
+
+
+@admin.register(TokenCount)
+class TokenCountAdmin(JobAdmin):
+    list_display = ["version", "base_model_name", "organization", "state", "lasting", "why", "attempts", "created_at"]
+    search_fields = [*JobAdmin.search_fields, "version__dataset__name"]
+    list_select_related = ["organization", "version__dataset"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Less the lengths of thousands of rows."""
+        return [name for name in super().get_fields(request, obj) if name != "splits"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("splits")
+
+
+@admin.register(Device)
+class DeviceAdmin(ReadOnlyAdmin):
+    list_display = ["host", "name", "base_model_name", "measured_at", "seen_at"]
+    search_fields = ["host", "name", "base_model_name"]

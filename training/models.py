@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -19,6 +20,9 @@ from common.events import JobEvent
 from common.jobs import Job, JobStatus
 from common.tenancy import TenantQuerySet
 from datasets.holds import let_go
+from training.measured import Device, TokenCount, TokenCountEvent
+
+__all__ = ["Adapter", "Device", "Executor", "TokenCount", "TokenCountEvent", "TrainingRun", "TrainingRunEvent"]
 
 
 class Executor(models.TextChoices):
@@ -53,6 +57,8 @@ class TrainingRun(Job):
     loss = models.FloatField(null=True)
     eval_loss = models.FloatField(null=True)
     tokens_per_second = models.FloatField(null=True)
+    eta_seconds = models.FloatField(null=True, help_text="Until its last step, as things went when that was told.")
+    estimate = models.JSONField(null=True, help_text="estimating.Estimate, as it was when it was asked for.")
     result = models.JSONField(null=True, help_text="What the trainer measured, and where.")
     resumed_from = models.ForeignKey(
         "self",
@@ -88,7 +94,7 @@ class TrainingRun(Job):
         changes: dict[str, Any] = {}
         for event in events:
             if event["kind"] == "StepLogged":
-                names = ("step", "total_steps", "loss", "tokens_per_second")
+                names = ("step", "total_steps", "loss", "tokens_per_second", "eta_seconds")
                 changes |= {name: event[name] for name in names if event.get(name) is not None}
             elif event["kind"] == "Evaluated" and event.get("eval_loss") is not None:
                 changes["eval_loss"] = event["eval_loss"]
@@ -117,13 +123,8 @@ class TrainingRun(Job):
 
     def seconds_at_work(self) -> int:
         """How long it was RUNNING, all attempts together: what lay between them in the queue is not its own time."""
-        total, since = timedelta(), None
         changes = self.event_log.filter(kind="StatusChanged").order_by("sequence")
-        for status, at in changes.values_list("data__status", "at"):
-            if since is not None:
-                total += at - since
-            since = at if status == JobStatus.RUNNING else None
-        return round(total.total_seconds())
+        return round(time_at_work(changes.values_list("data__status", "at")).total_seconds())
 
     @property
     def usage_key(self) -> str:
@@ -139,6 +140,16 @@ class TrainingRun(Job):
     @property
     def artefacts(self) -> str:
         return blobs.key(self.organization_id, "adapters", self.pk)
+
+
+def time_at_work(changes: Iterable[tuple[str, datetime]], now: datetime | None = None) -> timedelta:
+    """The time RUNNING of one run, of whose statuses these are all, in order; `now` ends one that lasts."""
+    total, since = timedelta(), None
+    for status, at in changes:
+        if since is not None:
+            total += at - since
+        since = at if status == JobStatus.RUNNING else None
+    return total + (now - since) if since is not None and now is not None else total
 
 
 class AdapterQuerySet(TenantQuerySet):

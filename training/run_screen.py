@@ -8,8 +8,11 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from common.jobs import JobStatus
 from common.shell import Screen
+from common.tenancy import operator
 from common.text import one_line
+from training.models import Adapter, TrainingRun
 
 LINES = 10  # of steps, where nothing moves
 
@@ -25,6 +28,17 @@ class RunScreen(Screen):
         )
         with Progress(*columns, console=self.console, disable=not self.moves, refresh_per_second=10) as progress:
             yield RunSteps(self, progress)
+
+    def ended(self, run: TrainingRun) -> None:
+        """What a run that has ended came to: its adapter with its losses, or the reason that there is none."""
+        if run.status != JobStatus.SUCCEEDED:
+            self.ended_badly(run)
+            return
+        with operator():
+            adapter = Adapter.objects.get(training_run=run)
+        self.line(f"SUCCEEDED: adapter {one_line(str(adapter), 200)}, digest {adapter.digest}", "green")
+        if adapter.test_loss is not None and adapter.base_test_loss is not None:
+            self.line(f"Test loss: {adapter.test_loss:.4f}, of the base model {adapter.base_test_loss:.4f}")
 
 
 class RunSteps:

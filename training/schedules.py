@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from common.timetable import every
-from training import checkpoints, registering
+from training import checkpoints, devices, registering
 
 
 @every(timedelta(hours=1), slow=True)
@@ -16,3 +16,8 @@ def remove_old_checkpoints() -> None:
 @every(timedelta(hours=1), slow=True)
 def remove_adapters_that_were_never_registered() -> None:
     registering.remove_given_up()
+
+
+@every(timedelta(seconds=10), on_each_host=True, slow=True)
+def measure_devices() -> None:
+    devices.measure_this_host()

@@ -29,6 +29,7 @@ from datasets.models import DatasetVersion
 from training import actions, catalogue, models
 from training.compare_types import RunComparison
 from training.comparing import MOST_RUNS
+from training.estimate_types import EstimateType
 from training.models import AdapterStage, Executor
 from training.trainer.config import ConfigError, Quantization, Scheduler, TrainingConfig
 from training.types import AdapterType, BaseModelType, TrainingRunType
@@ -52,6 +53,10 @@ PromoteAdapterPayload = Annotated[
 ]
 ArchiveAdapterPayload = Annotated[
     AdapterType | OperationInfo, strawberry.union("ArchiveAdapterPayload", description="The adapter, or why not.")
+]
+EstimateTrainingRunPayload = Annotated[
+    EstimateType | OperationInfo,
+    strawberry.union("EstimateTrainingRunPayload", description="What it would take, or why that is not known."),
 ]
 
 
@@ -195,6 +200,19 @@ class TrainingMutation:
             base_model=input.base_model,
             name=input.name,
             config=config_of(input.config),
+        )
+
+    @mutation("What a run would take in time and memory, before it is started.")
+    def estimate_training_run(
+        self, info: Info, input: Annotated[StartTrainingRunInput, argument(description="The run.")]
+    ) -> EstimateTrainingRunPayload:
+        return EstimateType.of(
+            actions.estimate_run(
+                actor=info.context.actor,
+                version=resolve(info, input.dataset_version_id, DatasetVersion),
+                base_model=input.base_model,
+                config=config_of(input.config),
+            )
         )
 
     @mutation(

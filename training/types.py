@@ -17,6 +17,7 @@ from common.jobs import JobStatus
 from datasets.types import DatasetVersionType
 from training import catalogue, lineage, models
 from training.curves import CURVES, MAX_POINTS, MIN_POINTS, curves
+from training.estimate_types import EstimateType, estimate_field, eta_field
 from training.files import AdapterFile, link_to
 from training.models import AdapterStage, Executor
 from training.trainer.config import Quantization, Scheduler, TrainingConfig
@@ -127,6 +128,7 @@ class StepLogged(JobEventType):
     memory_bytes: BigInt | None = strawberry.field(
         default=None, description="The accelerator's memory that the trainer holds; on a CPU the main memory."
     )
+    eta_seconds: float | None = strawberry.field(default=None, description="Until the last step, as things go.")
 
 
 @event_type
@@ -183,6 +185,8 @@ class TrainingRunType(ModelNode):
         description="The newest validation loss; in the end, its adapter's."
     )
     tokens_per_second: float | None = strawberry_django.field(description="Unpadded tokens trained on a second.")
+    eta_seconds: float | None = eta_field()
+    estimate: EstimateType | None = estimate_field()
     resumed_from: TrainingRunType | None = strawberry_django.field(
         description="The run whose checkpoint it began with."
     )

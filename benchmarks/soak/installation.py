@@ -46,6 +46,7 @@ class Installation:
             "BASE_MODEL": "platform/python-small",
             "WEB_THREADS": str(WEB_THREADS),
             "DEVICE": "cpu",
+            "ESTIMATES": "false",
             "REPORTS": "no",  # one a version, of six seconds: here a version comes every second
         }
 

@@ -89,6 +89,7 @@ def test_with_nothing_to_do_each_queue_says_so(db: None, capsys: Any) -> None:
     assert lines(output) == [
         "datasets: 0 queued, 0 running, 0 stuck; no worker is heard; 0 rings unheard",
         "datasets, version reports: 0 queued, 0 running, 0 stuck; no worker is heard; 0 rings unheard",
+        "datasets, token counts: 0 queued, 0 running, 0 stuck; no worker is heard; 0 rings unheard",
         "training: 0 queued, 0 running, 0 stuck; no worker is heard; 0 rings unheard",
         "No keeper is running: nobody requeues lost jobs, or sends mail. Start one: manage.py keeper",
     ]

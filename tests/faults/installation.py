@@ -97,6 +97,7 @@ class Installation:
             "PUBLIC_URL": self.url,
             "BASE_MODEL": "platform/python-small",
             "DEVICE": "cpu",
+            "ESTIMATES": "false",
             **UNHURRIED,
             "TMPDIR": str(self.temporary),
             WITNESS: str(self.witness),

@@ -21,6 +21,7 @@ NOBODYS = {
     "django_q_schedule": "unused: schedules are the keeper's",
     "django_q_task": "unused: nothing is recorded of rings",
     "django_session": "of the admin; the API has none",
+    "training_device": "of hosts, which train for everybody; what it says is in no answer but as figures of an estimate",
 }
 """Tables without an organization, and why they have none."""
 
@@ -31,6 +32,7 @@ NOT_OF_THE_ORGANIZATION = {
     "datasetversionevent_sequence": "the job is one organization's, which its composite foreign key sees to",
     "versionreportevent_sequence": "the job is one organization's, which its composite foreign key sees to",
     "trainingrunevent_sequence": "the job is one organization's, which its composite foreign key sees to",
+    "tokencountevent_sequence": "the job is one organization's, which its composite foreign key sees to",
     "training_adapter_training_run_id_key": "the run is one organization's, which its composite foreign key sees to",
     "outbox_once": "an event names the row that it tells of, by an id that nobody chooses",
 }

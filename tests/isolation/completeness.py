@@ -17,7 +17,7 @@ OF_DIGESTS = {
     *("sha256", "expected_sha256", "secret_sha256", "token_sha256"),
     *("fingerprint", "digest", "production_digest", "hash", "previous_hash"),
 }
-OF_NUMBERS = {"config", "splits"}
+OF_NUMBERS = {"config", "splits", "estimate"}
 WITHOUT_WORDS = OF_OUR_WORDS | OF_DIGESTS | OF_NUMBERS | {"address"}
 """Columns that hold nobody's own words."""
 

@@ -41,4 +41,5 @@ def committed_world(django_db_setup: None, django_db_blocker: Any, files: Path) 
 def world(committed_world: World, db: None, home: Path, files: Path, settings: Any) -> World:
     settings.STORAGES = storage(files)
     settings.INFERENCE_URL = NOBODY_LISTENS
+    settings.ESTIMATES = True
     return committed_world

@@ -89,6 +89,7 @@ OPERATIONS = {
     "cancelDatasetVersion": open_to(Permission.PROCESS_DATASET, id="DatasetVersion"),
     "deleteDataset": open_to(Permission.DELETE_DATASET, id="Dataset", answers="DATASET_IN_USE"),
     "startTrainingRun": open_to(Permission.START_RUN),
+    "estimateTrainingRun": open_to(Permission.START_RUN, answers="ESTIMATE_PENDING"),
     "resumeTrainingRun": open_to(Permission.START_RUN, id="TrainingRun", maxSteps=7),
     "cancelTrainingRun": open_to(Permission.CANCEL_RUN, id="TrainingRun"),
     "promoteAdapter": open_to(Permission.MANAGE_ADAPTERS, id="Adapter"),

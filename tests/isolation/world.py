@@ -38,10 +38,12 @@ from tests.isolation.askers import Asker
 from tests.isolation.catalog import rows, tenant_tables
 from tests.isolation.files import CONTENT, store_files
 from tests.rows import BASE, global_id
-from training.models import Adapter, TrainingRun
+from tests.training.estimates import split
+from training.models import Adapter, TokenCount, TrainingRun
 from training.trainer.config import TrainingConfig
 
 SHA256 = sha256_of(CONTENT.decode())
+TOKENS = {"train": split([5]), "validation": split([]), "test": split([])}
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,16 @@ def _version(by: dict[str, Any], dataset: Dataset, upload: Upload, word: str) ->
     store_files(version.storage_prefix, word)
     report = VersionReport.objects.create(**by, version=version, status="SUCCEEDED", **_texts_of_a_job(word))
     _log(report, word)
+    count = TokenCount.objects.create(
+        **by,
+        version=version,
+        base_model_name=BASE,
+        base_model_revision="1",
+        splits=TOKENS,
+        status="SUCCEEDED",
+        **_texts_of_a_job(word),
+    )
+    _log(count, word)
     progress = {"name": word, "status": "RUNNING", "rows_in": 1, "rows_kept": 1, "progress": 0.5}
     _log(version, word, Event("StepProgressed", progress))
     return version

@@ -14,11 +14,11 @@ from datasets.holds import hold
 from datasets.models import VersionReport
 from tests.cast import Person
 from tests.rows import make_adapter, make_dataset, make_run, make_version
-from training.models import Adapter
+from training.models import Adapter, TokenCount
 
 
 def make_history(person: Person) -> Adapter:
-    """An invitation, an API key, a quota, something used of it, an upload, a dataset, its version and that one's report, a run that holds it, the jobs' first events, a mail, a token in one, and the adapter."""
+    """An invitation, an API key, a quota, something used of it, an upload, a dataset, its version, that one's report and its rows counted in tokens, a run that holds it, the jobs' first events, a mail, a token in one, and the adapter."""
     name = f"{person.user.name}'s functions"
     version = make_version(person, make_dataset(person, name), rows_in=1204, rows_kept=1180)
     run = make_run(person, version, name=name, status="SUCCEEDED", step=120, total_steps=120, loss=1.214)
@@ -39,6 +39,14 @@ def make_history(person: Person) -> Adapter:
         version.created()
         report = VersionReport.objects.create(organization=person.organization, version=version, status="SUCCEEDED")
         report.created()
+        count = TokenCount.objects.create(
+            organization=person.organization,
+            version=version,
+            base_model_name=run.base_model_name,
+            base_model_revision=run.base_model_revision,
+            status="SUCCEEDED",
+        )
+        count.created()
         run.created()
         mail(
             event=f"training-run/{run.pk}/SUCCEEDED",

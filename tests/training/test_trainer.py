@@ -77,7 +77,7 @@ def test_peft_loads_the_adapter_and_finds_the_same_test_loss(
     from training.trainer.config import Quantization
     from training.trainer.encoding import Examples
     from training.trainer.quantization import load_base
-    from training.trainer.run import read_rows
+    from training.trainer.rows import read_rows
 
     orders["config"] |= {"quantization": quantization, "target_modules": ["q_proj", "c_proj"], "max_steps": 4}
     folder = run_trainer(orders)

@@ -15,6 +15,7 @@ from common.tenancy import organizations_scope
 from datasets.files import key_of, manifest_of
 from datasets.models import DatasetVersion
 from training import catalogue, checkpoints
+from training.budget import MinutesLeft
 from training.models import Adapter, TrainingRun
 from training.trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest, sha256_of
 
@@ -77,6 +78,7 @@ def prepare(run: TrainingRun, lease: Lease, folder: Path) -> Work:
         store=store,
         succeeded=succeeded,
         keep=lambda folder: checkpoints.keep(run, lease, folder),
+        forbidden=MinutesLeft(run.organization_id),
     )
 
 

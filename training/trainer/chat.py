@@ -34,9 +34,9 @@ class _Refused(Exception):
 
 
 class ChatFormat:
-    """The form of chats for one tokenizer."""
+    """The form of chats for one tokenizer; without any, the plain one."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
         self._tokenizer = tokenizer
         self.first_refusal: str | None = None
         """What the template said of the first chat that it refused."""
@@ -96,12 +96,11 @@ class ChatFormat:
         if not answers:
             return []
         *pieces, (last, _) = _cut(whole[: answers[-1][1]], answers)
-        return [*pieces, (last.removesuffix(str(self._tokenizer.eos_token)), True)]
+        return [*pieces, (last.removesuffix(self._end_of_text), True)]
 
     def _answers(self, messages: Sequence[Message], whole: str) -> list[tuple[int, int]]:
         """Where in a chat's text the answers, each with the end-of-text token that ends it, begin and end."""
         found: list[tuple[int, int]] = []
-        end_of_text = str(self._tokenizer.eos_token)
         for position, message in enumerate(messages):
             if message["role"] != ASSISTANT or position == 0:
                 continue
@@ -112,13 +111,19 @@ class ChatFormat:
                     "The base model's chat template writes a chat differently as it goes on, so that what the assistant "
                     "said cannot be told apart. Use rows of prompt and completion instead."
                 )
-            ends_at = after.find(end_of_text, len(before))
-            found.append((len(before), len(after) if ends_at < 0 else ends_at + len(end_of_text)))
+            ends_at = after.find(self._end_of_text, len(before))
+            found.append((len(before), len(after) if ends_at < 0 else ends_at + len(self._end_of_text)))
         return found
+
+    @property
+    def _end_of_text(self) -> str:
+        assert self._tokenizer is not None
+        return str(self._tokenizer.eos_token)
 
     def _rendered(self, messages: Sequence[Message], *, invites: bool) -> str:
         from jinja2 import TemplateError
 
+        assert self._tokenizer is not None
         chat = [{"role": message["role"], "content": message["content"]} for message in messages]
         try:
             text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=invites)
@@ -129,9 +134,9 @@ class ChatFormat:
         return str(text)
 
 
-def _template_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, str | None]:
+def _template_of(tokenizer: PreTrainedTokenizerBase | None) -> tuple[str | None, str | None]:
     """Return the tokenizer's template, if it has one, and why no chat could be trained with it, if that is so."""
-    if not tokenizer.chat_template:
+    if tokenizer is None or not tokenizer.chat_template:
         return None, None
     try:
         template = str(tokenizer.get_chat_template())

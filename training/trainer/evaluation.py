@@ -16,6 +16,7 @@ from training.trainer.encoding import Examples
 from training.trainer.halving import within_memory
 from training.trainer.loss import loss_sum
 from training.trainer.memory import memory_for
+from training.trainer.rows import evenly_spaced
 from training.trainer.samples import SAMPLES, samples
 from training.trainer.step import Run
 
@@ -66,9 +67,3 @@ def _summed_loss(run: Run, examples: Examples, rows: NDArray[np.int64]) -> tuple
             total += loss_sum(run.model, batch).item()
         counted += len(batch.targets)
     return total, counted
-
-
-def evenly_spaced(count: int, wanted: int) -> NDArray[np.int64]:
-    """Return `wanted` of the numbers below `count` (all, where there are fewer), evenly spaced and in order."""
-    wanted = min(count, wanted)
-    return np.arange(wanted) * count // wanted

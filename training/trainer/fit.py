@@ -96,6 +96,7 @@ class _StepLog:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._begun_with = run.progress.step
         self._begun_at, self._written_at = time.monotonic(), -math.inf
         self._tokens, self._seconds = run.progress.tokens, run.progress.step_seconds
         self._unwritten: tuple[Gradient, float] | None = None
@@ -125,8 +126,14 @@ class _StepLog:
             loss=gradient.loss,
             learning_rate=rate,
             grad_norm=gradient.norm,
+            eta_seconds=self._eta_s(),
             tokens_per_second=(progress.tokens - self._tokens) / seconds,
             tokens=progress.tokens,
             memory_bytes=used_bytes(self._run.device),
         )
         self._tokens, self._seconds = progress.tokens, progress.step_seconds
+
+    def _eta_s(self) -> float:
+        """Until the last step, validations and checkpoints on the way included, if the rest goes as it went so far."""
+        step, total = self._run.progress.step, self._run.sampler.total_steps
+        return (time.monotonic() - self._begun_at) / (step - self._begun_with) * max(0, total - step)

@@ -95,3 +95,10 @@ def counting_saved_bytes(tokens: int) -> Iterator[list[int]]:
 
     with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
         yield counted
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that this process has had of `device` so far: of a CPU's memory, what was resident."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
 import torch
 
 from common.child import Attempt, ChildError
@@ -19,21 +17,19 @@ from training.trainer.artifact import ADAPTER_WEIGHTS, adapter_digest
 from training.trainer.attention import use_document_attention
 from training.trainer.batches import Sampler
 from training.trainer.chat import ChatFormat, ChatTemplateError
-from training.trainer.encoding import COLUMNS, Examples
-from training.trainer.evaluation import evenly_spaced, mean_loss
+from training.trainer.encoding import Examples
+from training.trainer.evaluation import mean_loss
 from training.trainer.fim import FillInTheMiddle, FimError
 from training.trainer.fit import fit, follow
 from training.trainer.lora import add_lora, base_only
-from training.trainer.memory import free_bytes, is_out_of_memory
+from training.trainer.memory import free_bytes, is_out_of_memory, peak_bytes
 from training.trainer.orders import Orders
 from training.trainer.production import measure_production
 from training.trainer.quantization import BaseModelError, load_base
+from training.trainer.rows import HELD_OUT_ROWS, evenly_spaced, read_rows
 from training.trainer.state import Progress, load_state
 from training.trainer.step import Run
 from training.trainer.team import Team
-
-HELD_OUT_ROWS = 2_000
-"""Validation and test read at most this many rows of their splits, evenly spaced."""
 
 
 def train(attempt: Attempt, orders: Orders, team: Team) -> None:
@@ -81,6 +77,7 @@ def _train(attempt: Attempt, orders: Orders, team: Team) -> None:
         "stopped_early": run.progress.stopped_of is not None,
         "chat_template_sha256": ChatFormat(run.tokenizer).template_sha256,
         **losses,
+        "peak_memory_bytes": peak_bytes(run.device),
         "seconds": time.monotonic() - started,
     }
     environment = describe_environment(run.device)
@@ -196,21 +193,6 @@ def read_split(attempt: Attempt, orders: Orders, name: str, tokenizer: Any, max_
             level="WARNING",
         )
     return examples
-
-
-def read_rows(paths: Sequence[Path], at_most: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of Parquet files in their order: all, or `at_most` of them, evenly spaced."""
-    files = [pyarrow.parquet.ParquetFile(path) for path in paths]
-    total = sum(file.metadata.num_rows for file in files)
-    wanted = None if at_most is None or total <= at_most else set(evenly_spaced(total, at_most).tolist())
-    position = 0
-    for file in files:
-        columns = [name for name in COLUMNS if name in file.schema_arrow.names]
-        for batch in file.iter_batches(batch_size=1_024, columns=columns):
-            for row in batch.to_pylist():
-                if wanted is None or position in wanted:
-                    yield row
-                position += 1
 
 
 def score(run: Run) -> dict[str, Any]:

@@ -44,7 +44,9 @@ class Command(BaseCommand):
         parser.add_argument("--queue", choices=queues, help="Only this queue's.")
         parser.add_argument("--organization", metavar="NAME", help="Only those of this organization: its name or slug.")
         parser.add_argument("--all", action="store_true", help="The 50 of each queue that ended last, too.")
-        parser.add_argument("--limit", type=_count, default=LIMIT, help=f"Jobs a queue, 0 for all; {LIMIT} by default.")
+        parser.add_argument(
+            "--limit", type=whole_number, default=LIMIT, help=f"Jobs a queue, 0 for all; {LIMIT} by default."
+        )
         parser.add_argument("--json", action="store_true", help="For scripts.")
         parser.add_argument("--watch", action="store_true", help="Again every two seconds, until Ctrl-C.")
         verbs = parser.add_subparsers(dest="verb", metavar="{show,cancel,requeue}")
@@ -169,7 +171,7 @@ def last_words(job: Job) -> str | None:
     return "\n".join(lines[-LAST_WORDS:])
 
 
-def _count(text: str) -> int:
+def whole_number(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"should be 0 or a larger whole number, not {text!r}")
     return int(text)

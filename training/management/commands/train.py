@@ -17,7 +17,6 @@ from django.db import ProgrammingError
 from accounts.roles import Role
 from common.errors import DomainError, Invalid
 from common.graphql import camel_case
-from common.jobs import JobStatus
 from common.lookup import short
 from common.outages import AWAY, first_line
 from common.shell import exit_unless_well, fail, watched
@@ -27,7 +26,7 @@ from datasets.interrupting import sigterm_as_ctrl_c
 from datasets.lookup import finished_version_named
 from datasets.sending import AtTheShell
 from training import actions
-from training.models import Adapter, TrainingRun
+from training.models import TrainingRun
 from training.run_screen import RunScreen
 from training.trainer.config import ConfigError, TrainingConfig
 
@@ -72,20 +71,10 @@ class Command(BaseCommand):
         self._screen.line(f"Queued as {short(run)}: {one_line(run.name, 200)}")
         if options["wait"]:
             run = watched(self._screen, TrainingRun.objects.all(), run, self._screen.steps(), "run")
-        self._tell(run)
+        if run.has_ended:
+            self._screen.ended(run)
+        self._screen.where(run)
         exit_unless_well(run)
-
-    def _tell(self, run: TrainingRun) -> None:
-        screen = self._screen
-        if run.status == JobStatus.SUCCEEDED:
-            with operator():
-                adapter = Adapter.objects.get(training_run=run)
-            screen.line(f"SUCCEEDED: adapter {one_line(str(adapter), 200)}, digest {adapter.digest}", "green")
-            if adapter.test_loss is not None and adapter.base_test_loss is not None:
-                screen.line(f"Test loss: {adapter.test_loss:.4f}, of the base model {adapter.base_test_loss:.4f}")
-        elif run.has_ended:
-            screen.ended_badly(run)
-        screen.where(run)
 
 
 def _started(options: dict[str, Any]) -> TrainingRun:

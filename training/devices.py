@@ -1,0 +1,151 @@
+"""What training costs on each host that trains: measured by its keeper once a boot, in a child process, beside everything else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.utils import timezone
+
+from common.child import LEASE_FD
+from common.cluster import at_work_here
+from common.outages import AWAY
+from common.supervision import NICENESS
+from common.tenancy import operator
+from training import catalogue
+from training.catalogue import BaseModel
+from training.measured import Device
+
+logger = logging.getLogger(__name__)
+
+MODULE = "training.trainer.calibration"
+EDITION = 1
+"""Of what is measured: another one has each host measure anew."""
+PATIENCE_S = 180.0
+FEED_EVERY_S = 5.0
+SEEN_WITHIN = timedelta(minutes=10)
+SEEN_EVERY = timedelta(minutes=2)
+
+
+def known_devices(base: BaseModel) -> list[Device]:
+    """Those of the hosts that train, or that were the last to: an installation that rests is known as it was."""
+    found = list(Device.objects.filter(base_model_name=base.name, base_model_revision=base.revision)[:100])
+    return [each for each in found if found[0].seen_at - each.seen_at < SEEN_WITHIN]
+
+
+def measure_this_host() -> None:
+    """Measure what has not been since this host has booted, while nothing is being trained on it. Raises one of AWAY."""
+    if not settings.ESTIMATES:
+        return
+    try:
+        busy = at_work_here("training")
+    except redis.RedisError:
+        return
+    if busy is None:
+        return
+    for base in catalogue.ALLOWED:
+        if base.available and _is_due(base, busy > 0):
+            try:
+                _measure(base)
+            except AWAY:
+                raise
+            except Exception:
+                logger.exception("What training %s costs on this host could not be measured.", base.name)
+
+
+def _is_due(base: BaseModel, busy: bool) -> bool:
+    """Whether it is to be measured now. A device that was is noted as one that is there."""
+    with operator():
+        device = _rows(base).first()
+        if device is None or device.identity != _identity(base):
+            return not busy
+        if timezone.now() - device.seen_at > SEEN_EVERY:
+            _rows(base).update(seen_at=timezone.now())
+        return False
+
+
+def _measure(base: BaseModel) -> None:
+    found = measured(base)
+    now = timezone.now()
+    fields = {
+        "name": found["device"],
+        "kind": found["kind"],
+        "costs": found["costs"],
+        "measured_at": now,
+        "seen_at": now,
+    }
+    with operator():
+        Device.objects.update_or_create(
+            host=socket.gethostname(),
+            base_model_name=base.name,
+            base_model_revision=base.revision,
+            defaults={**fields, "identity": _identity(base)},
+        )
+
+
+def measured(base: BaseModel) -> dict[str, Any]:
+    """What a child finds; it ends with this process. Raises RuntimeError where it finds nothing within PATIENCE_S."""
+    folder = (
+        Path(settings.HOME) / "calibration"
+    )  # always the same: a keeper that is killed meanwhile leaves no second one
+    folder.mkdir(exist_ok=True)
+    result_file = folder / "result.json"
+    result_file.unlink(missing_ok=True)
+    orders = {"base_path": str(base.folder), "device": settings.DEVICE, "threads": settings.TRAINER_THREADS or None}
+    (folder / "run.json").write_text(json.dumps(orders))
+    with (folder / "child.log").open("wb") as log:
+        _run(folder, log)
+    result: dict[str, Any] = json.loads(result_file.read_text()) if result_file.is_file() else {"status": "lost"}
+    if result["status"] != "succeeded":
+        raise RuntimeError(f"{result}\n{(folder / 'child.log').read_text(errors='replace')[-2000:]}")
+    return result
+
+
+def _run(folder: Path, log: Any) -> None:
+    reader, writer = os.pipe()
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-m", MODULE, str(folder)],
+            cwd=settings.BASE_DIR,
+            env={**os.environ, LEASE_FD: str(reader)},
+            pass_fds=[reader],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        os.setpriority(os.PRIO_PROCESS, child.pid, min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19))
+        given_up_at = time.monotonic() + PATIENCE_S
+        while time.monotonic() < given_up_at:
+            os.write(writer, b".")
+            try:
+                child.wait(FEED_EVERY_S)
+                return
+            except subprocess.TimeoutExpired:
+                pass
+        child.kill()
+        child.wait()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def _rows(base: BaseModel) -> Any:
+    return Device.objects.filter(
+        host=socket.gethostname(), base_model_name=base.name, base_model_revision=base.revision
+    )
+
+
+def _identity(base: BaseModel) -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {EDITION} {settings.DEVICE} {settings.TRAINER_THREADS} {base.revision}"

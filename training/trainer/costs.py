@@ -1,0 +1,237 @@
+"""What a run costs in time and memory: a measurement of its device, and arithmetic. Imports neither torch nor Django.
+
+A micro-batch of documents with the lengths L costs  a + b * sum(L) + c * sum(L^2),  in seconds as in bytes at the peak: what
+does not depend on it, what each token takes, and what attention takes, which looks from each token at those before it.
+Calibration solves that for one recipe. Of another one b changes as the floating point operations, or the numbers that are
+kept for the backward pass, of each token do; and the weights and their adapter take what they take.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from training.trainer.config import Quantization, TrainingConfig
+
+NO_DROPOUT = 0.85
+"""Of the time of a token with dropout of an adapter's inputs: measured on a CPU."""
+NF4_BYTES = 0.53
+"""Of a weight in 4 bits, with what its blocks need."""
+CACHE_SHARE = 0.25
+"""As quantization.py has it: the dequantized weights are kept where they take at most this share of the free memory."""
+
+READ_TOKENS_A_SECOND = 500_000
+SAVE_S = 0.05
+SCORED_AT_ONCE = 4_096
+"""Tokens of held-out rows that go forward together: as evaluation.py has it."""
+_INPUTS = {
+    "q_proj": "first",
+    "k_proj": "first",
+    "v_proj": "first",
+    "o_proj": "second",
+    "c_fc": "third",
+    "c_proj": "fourth",
+}
+"""Which linear layers of a block have the same input, and keep it once."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A base model's sizes."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    key_value: int
+    """The width of all keys of a token, and of its values."""
+    vocabulary: int
+    context_tokens: int
+
+    @classmethod
+    def of(cls, folder: Path) -> Shape:
+        """Of its config.json. Raises OSError, ValueError, and KeyError where that cannot be read."""
+        config = json.loads((folder / "config.json").read_bytes())
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        return cls(
+            layers=config["num_hidden_layers"],
+            hidden=hidden,
+            intermediate=config["intermediate_size"],
+            key_value=hidden // heads * config.get("num_key_value_heads", heads),
+            vocabulary=config["vocab_size"],
+            context_tokens=config["max_position_embeddings"],
+        )
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Of the linear layers of one block, how many numbers go in and out."""
+        return {
+            "q_proj": (self.hidden, self.hidden),
+            "k_proj": (self.hidden, self.key_value),
+            "v_proj": (self.hidden, self.key_value),
+            "o_proj": (self.hidden, self.hidden),
+            "c_fc": (self.hidden, self.intermediate),
+            "c_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def linear_weights(self) -> int:
+        """Of all blocks: those that are quantized."""
+        return self.layers * sum(a * b for a, b in self.linears.values())
+
+    @property
+    def embedding_weights(self) -> int:
+        return self.vocabulary * self.hidden
+
+    def adapter_weights(self, config: TrainingConfig) -> int:
+        return self.layers * config.lora_rank * sum(sum(self.linears[name]) for name in config.target_modules)
+
+    def token_flops(self, config: TrainingConfig, counted_share: float, layers: int) -> float:
+        """Of a token's way forward and back, less attention. The frozen weights have no gradients of their own."""
+        adapter = config.lora_rank * sum(sum(self.linears[name]) for name in config.target_modules)
+        block = 4 * sum(a * b for a, b in self.linears.values()) + 6 * adapter
+        return layers * block + counted_share * 4 * self.embedding_weights
+
+    def token_numbers(self, config: TrainingConfig, layers: int) -> float:
+        """How many numbers of a token are kept for its way back."""
+        of_attention = 2 * self.hidden + 2 * self.key_value
+        others = 2 * self.hidden + 2 * self.intermediate + of_attention
+        inner = config.lora_rank * len(config.target_modules)
+        if config.lora_dropout == 0:
+            inputs = sum({_INPUTS[name]: self.linears[name][0] for name in config.target_modules}.values())
+        else:  # each layer has an input of its own, and which of it was zeroed
+            inputs = 2 * sum(self.linears[name][0] for name in config.target_modules)
+        return layers * (others + inner + inputs)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """a + b * tokens + c * sum of squared lengths."""
+
+    fixed: float
+    token: float
+    square: float
+
+    @classmethod
+    def through(cls, points: Sequence[tuple[int, int, float]]) -> Fit:
+        """Through three points (tokens, squares, value), of which the last two have the same tokens; nothing is negative."""
+        (t1, s1, v1), (t2, s2, v2), (_, s3, v3) = points
+        square = max(0.0, (v3 - v2) / (s3 - s2))
+        token = max(0.0, (v2 - v1 - square * (s2 - s1)) / (t2 - t1))
+        return cls(max(0.0, v1 - token * t1 - square * s1), token, square)
+
+    def at(self, tokens: float, squares: float, batches: float = 1) -> float:
+        return self.fixed * batches + self.token * tokens + self.square * squares
+
+
+@dataclass(frozen=True)
+class Measurement:
+    layers: int
+    """Of the model that was measured."""
+    start_s: float
+    """From the start of its process until it could begin a step."""
+    free_bytes: int
+    """The memory that a run may take."""
+    scoring_peak_bytes: int
+    """The peak once SCORED_AT_ONCE tokens have gone forward alone, after all else that was measured."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of the default recipe, on a device."""
+
+    measurement: Measurement
+    seconds: Fit
+    """Of a micro-batch there and back."""
+    peak_bytes: Fit
+    """Of the process, or of what it has of an accelerator's memory."""
+    forward_share: float
+    """Of a micro-batch's time, that of its way forward alone."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Costs:
+        return cls(
+            measurement=Measurement(**value["measurement"]),
+            seconds=Fit(**value["seconds"]),
+            peak_bytes=Fit(**value["peak_bytes"]),
+            forward_share=value["forward_share"],
+        )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run has to do: sums over its whole length."""
+
+    steps: int
+    tokens: int
+    squares: float
+    """The sum of the squared lengths of all documents trained on."""
+    micro_batches: int
+    largest: tuple[int, float]
+    """Tokens and squares of the micro-batch that needs most memory."""
+    scored_tokens: float
+    """Tokens that only go forward: validations, and the test split twice."""
+    scored_squares: float
+    read_tokens: float
+    """Tokens that are made of text at the start."""
+    checkpoints: int
+    counted_share: float
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """The costs of a base model's runs on a device."""
+
+    shape: Shape
+    costs: Costs
+    is_cpu: bool
+
+    def step_seconds(self, work: Workload, config: TrainingConfig) -> float:
+        """Of all steps together."""
+        measured, default = self.costs.seconds, TrainingConfig()
+        flops = self.shape.token_flops(config, work.counted_share, self.shape.layers)
+        token = measured.token * flops / self.shape.token_flops(default, 1.0, self.costs.measurement.layers)
+        if config.lora_dropout == 0:
+            token *= NO_DROPOUT
+        deeper = self.shape.layers / self.costs.measurement.layers
+        return Fit(measured.fixed * deeper, token, measured.square * deeper).at(
+            work.tokens, work.squares, work.micro_batches
+        )
+
+    def other_seconds(self, work: Workload) -> float:
+        """Of what is not in a step: the start, validations, the test split, checkpoints."""
+        measured, deeper = self.costs.seconds, self.shape.layers / self.costs.measurement.layers
+        forward = (
+            self.costs.forward_share
+            * deeper
+            * measured.at(work.scored_tokens, work.scored_squares, work.scored_tokens / SCORED_AT_ONCE)
+        )
+        reading = work.read_tokens / READ_TOKENS_A_SECOND
+        return self.costs.measurement.start_s + reading + forward + work.checkpoints * SAVE_S
+
+    def peak_bytes(self, work: Workload, config: TrainingConfig) -> int:
+        measured, default, layers = self.costs.peak_bytes, TrainingConfig(), self.costs.measurement.layers
+        ratio = self.shape.token_numbers(config, self.shape.layers) / self.shape.token_numbers(default, layers)
+        deeper = self.shape.layers / layers
+        in_batch = Fit(0, measured.token * ratio, measured.square * deeper).at(*work.largest)
+        wanted = self._weight_bytes(config, self.shape.layers, config.quantization is Quantization.NF4)
+        present = self._weight_bytes(default, layers, layers == self.shape.layers)  # some layers have no quantization
+        stepping, scoring = measured.fixed + in_batch, self.costs.measurement.scoring_peak_bytes
+        return round(max(stepping, scoring) + wanted - present)
+
+    def fits(self, work: Workload, config: TrainingConfig) -> bool:
+        return self.peak_bytes(work, config) <= self.costs.measurement.free_bytes
+
+    def _weight_bytes(self, config: TrainingConfig, layers: int, quantized: bool) -> float:
+        """Of so many blocks, frozen, and of the adapter with its gradient and AdamW's two moments."""
+        share = layers / self.shape.layers
+        frozen = dense = self.shape.linear_weights * share * (4 if self.is_cpu else 2)
+        if quantized:
+            kept = dense if dense <= CACHE_SHARE * self.costs.measurement.free_bytes else 0
+            frozen = self.shape.linear_weights * share * NF4_BYTES + kept
+        return frozen + 16 * self.shape.adapter_weights(config) * share
