@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from django.conf import settings
 
 from tests.training.conftest import WORDS
+from tests.training.test_chat_templates import TEMPLATE, said
 from training.trainer.counting import lengths_of
 from training.trainer.lengths import Lengths
 
@@ -66,6 +69,29 @@ def test_each_row_is_as_long_as_the_trainer_makes_it(seed: int, tokenizers: tupl
     again = Lengths.from_json(found.to_json())
     assert again.totals.tolist() == found.totals.tolist() and again.needs.tolist() == found.needs.tolist()
     assert (again.rows, again.sampled, again.counted_share) == (600, 600, found.counted_share)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja"])
+def test_chats_are_counted_as_the_base_models_template_has_them(
+    name: str, tmp_path: Path, tiny_base: Path, tokenizers: tuple[Any, Any]
+) -> None:
+    from transformers import AutoTokenizer
+
+    from training.trainer.counting import chats_of
+    from training.trainer.encoding import Examples
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    if name.endswith(".json"):
+        config = json.loads((base / name).read_text())
+        (base / name).write_text(json.dumps(config | {"chat_template": TEMPLATE}))
+    else:
+        (base / name).write_text(TEMPLATE)
+    rows = [{"messages": said("Hi", " Yes ", "Why", "No")}, {"messages": said("nobody answers")}, {"text": "plain"}]
+    found = lengths_of(rows, len(rows), tokenizers[0], chats_of(base))
+    examples = Examples.from_rows(rows, AutoTokenizer.from_pretrained(base), 128)
+    assert found.at(128).tolist() == examples.lengths.tolist()
+    assert found.at(128).tolist() != lengths_of(rows, len(rows), tokenizers[0], chats_of(tiny_base)).at(128).tolist()
 
 
 def test_the_shipped_tokenizer_counts_as_the_trainers_does() -> None:

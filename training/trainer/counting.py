@@ -78,7 +78,7 @@ def _is_kept(pieces: Sequence[tuple[int, bool]], max_tokens: int) -> bool:
     return False
 
 
-def _chats(base: Path) -> ChatFormat:
+def chats_of(base: Path) -> ChatFormat:
     """As the base model's tokenizer has them."""
     config = base / "tokenizer_config.json"
     has_template = config.is_file() and json.loads(config.read_bytes()).get("chat_template")
@@ -98,7 +98,7 @@ def main(folder: Path) -> None:
             raise ChildError("BASE_MODEL_UNAVAILABLE", f"{file.parent.name} has no {file.name} to count tokens with.")
         tokenizer = Tokenizer.from_file(str(file))
         tokenizer.no_truncation()
-        chats, splits = _chats(file.parent), {}
+        chats, splits = chats_of(file.parent), {}
         for name, paths in attempt.orders["data"].items():
             files = [Path(path) for path in paths]
             most = MOST_ROWS if name == "train" else HELD_OUT_ROWS
