@@ -18,6 +18,7 @@ NAMES = (
     "hostile",
     "ids",
     "large_upload",
+    "multi_lora",
     "near_dedup",
     "parse",
     "pii",

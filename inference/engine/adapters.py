@@ -12,6 +12,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_CONFIG_BYTES = 1_000_000
 MAX_ALPHA = 1e6
+FETCHED_AT_ONCE = 4
 PEFT_PREFIX = "base_model.model."
 
 # What else peft's configuration may ask for changes what the layers compute, and is refused. These we follow, or they
@@ -56,11 +58,13 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """Verified LoRA matrices in host memory: per layer A [rank, inputs] and B [outputs, rank]."""
+    """Verified LoRA matrices in host memory, as a slot takes them: per layer A [rank, inputs] and B [rank, outputs].
+
+    B is transposed, and holds the file's times the adapter's scaling.
+    """
 
     ref: AdapterRef
     rank: int
-    scaling: float
     layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -82,7 +86,7 @@ def read_adapter(folder: Path, ref: AdapterRef, limits: AdapterLimits) -> Adapte
         if adapter_digest(folder) != ref.digest:
             raise EngineError("ADAPTER_DIGEST_MISMATCH", "The adapter's files are not those that were registered.")
         rank, scaling, targets = _read_config(folder / CONFIG_FILE, limits)
-        return AdapterWeights(ref, rank, scaling, _read_weights(folder / WEIGHTS_FILE, rank, targets, limits))
+        return AdapterWeights(ref, rank, _read_weights(folder / WEIGHTS_FILE, rank, scaling, targets, limits))
     except OSError as error:
         raise EngineError("ADAPTER_INVALID", f"The adapter's files cannot be read: {error.strerror}.") from error
 
@@ -116,7 +120,7 @@ def _read_config(path: Path, limits: AdapterLimits) -> tuple[int, float, set[str
 
 
 def _read_weights(
-    path: Path, rank: int, targets: set[str], limits: AdapterLimits
+    path: Path, rank: int, scaling: float, targets: set[str], limits: AdapterLimits
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     expected = {name: shape for name, shape in limits.layers.items() if name.rpartition(".")[2] in targets}
     missing = targets - {name.rpartition(".")[2] for name in expected}
@@ -135,10 +139,13 @@ def _read_weights(
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise _unfit(f"{name} holds a number that is not finite")
-    return {
-        name: (weights[f"{PEFT_PREFIX}{name}.lora_A.weight"], weights[f"{PEFT_PREFIX}{name}.lora_B.weight"])
-        for name in expected
-    }
+    read: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for name in expected:
+        a, b = weights[f"{PEFT_PREFIX}{name}.lora_A.weight"], weights[f"{PEFT_PREFIX}{name}.lora_B.weight"]
+        read[name] = (a.float(), (b.float() * scaling).T.contiguous())
+        if not read[name][1].isfinite().all():
+            raise _unfit(f"{PEFT_PREFIX}{name}.lora_B.weight times lora_alpha is not finite")
+    return read
 
 
 def _check_header(file: Any, shapes: Mapping[str, list[int]]) -> None:
@@ -168,7 +175,32 @@ class AdapterStore:
         self._capacity = capacity
         self._kept: OrderedDict[AdapterRef, AdapterWeights] = OrderedDict()
         self._loading: dict[AdapterRef, threading.Lock] = {}
+        self._awaited: dict[AdapterRef, Future[AdapterWeights]] = {}
         self._lock = threading.Lock()
+        self._fetchers = ThreadPoolExecutor(FETCHED_AT_ONCE, thread_name_prefix="adapters")
+
+    def prefetch(self, ref: AdapterRef) -> Future[AdapterWeights]:
+        """Begin to fetch an adapter, and return at once; the future raises what `get` raises.
+
+        Whoever asks for one that is being fetched already waits for the same future, and takes no thread.
+        """
+        with self._lock:
+            weights = self._kept.get(ref)
+            if weights is not None:
+                self._kept.move_to_end(ref)
+                known: Future[AdapterWeights] = Future()
+                known.set_result(weights)
+                return known
+            awaited = self._awaited.get(ref)
+            if awaited is not None:
+                return awaited
+            future = self._awaited[ref] = self._fetchers.submit(self.get, ref)
+        future.add_done_callback(lambda _: self._arrived(ref))  # outside the lock: it may be called at once
+        return future
+
+    def _arrived(self, ref: AdapterRef) -> None:
+        with self._lock:
+            self._awaited.pop(ref, None)
 
     def get(self, ref: AdapterRef) -> AdapterWeights:
         """Raises read_adapter's EngineErrors, and ADAPTER_NOT_FOUND or ADAPTER_UNAVAILABLE."""
