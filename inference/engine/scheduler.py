@@ -147,7 +147,9 @@ class Scheduler:
         into a slot, and not for a second one.
         """
         loads = self._engine.slots.loads
-        for work in list(self._queue):  # only this thread takes from the queue
+        with self._wake:
+            waiting = list(self._queue)  # only this thread takes from it
+        for work in waiting:
             if len(self._active) >= self._active_limit:
                 return
             if not work.can_begin:
