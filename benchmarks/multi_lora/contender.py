@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, Starcoder2Config, Starcoder2ForCausalLM
 
 from inference.engine.adapters import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, AdapterRef, AdapterWeights, read_adapter
-from inference.engine.engine import Engine, EngineConfig
+from inference.engine.engine import Engine, EngineConfig, Outcome
 from inference.engine.request import GenerationRequest
 from inference.engine.scheduler import Scheduler
+from inference.engine.sequence import Sequence
 from training.trainer.artifact import adapter_digest
 from training.trainer.config import LINEAR_LAYERS, Quantization
 from training.trainer.quantization import load_base
@@ -141,22 +142,17 @@ class _Ours:
     def answer(self, asked: Asked, new_tokens: int) -> list[list[int]]:
         assert self._engine is not None
         engine = self._engine
-        tokens: dict[str, list[int]] = {}
-        begin = engine.begin
+        tokens: dict[str, list[int]] = {prompt: [] for prompt, _, _ in asked}
+        advance = engine.advance
 
-        def remembering(request: GenerationRequest, prompt: list[int], slot: int) -> Any:
-            sequence = begin(request, prompt, slot)
-            assert sequence is not None
-            add, theirs = sequence.add, tokens.setdefault(request.prompt, [])
+        def remembering(sequences: list[Sequence]) -> list[Outcome]:
+            outcomes = advance(sequences)
+            for sequence in sequences:
+                if not sequence.is_reading:
+                    tokens[sequence.request.prompt] += sequence.unread
+            return outcomes
 
-            def adding(token: int, *rest: Any) -> str:
-                theirs.append(token)
-                return add(token, *rest)
-
-            sequence.add = adding  # type: ignore[method-assign]
-            return sequence
-
-        engine.begin = remembering  # type: ignore[method-assign]
+        engine.advance = remembering  # type: ignore[method-assign]
         scheduler = Scheduler(engine, active_limit=self._most, queue_limit=MOST_REQUESTS)
         heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
         try:
@@ -171,7 +167,7 @@ class _Ours:
                 left -= event.prediction is not None
         finally:
             scheduler.close()
-            engine.begin = begin  # type: ignore[method-assign]
+            engine.advance = advance  # type: ignore[method-assign]
         return [tokens[prompt] for prompt, _, _ in asked]
 
 
