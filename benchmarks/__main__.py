@@ -19,6 +19,7 @@ NAMES = (
     "hostile",
     "ids",
     "large_upload",
+    "multi_lora",
     "near_dedup",
     "parse",
     "pii",

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 
 from inference.engine.errors import EngineError
 from training.trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from training.trainer.reading import AdapterLimits, LayerShape, UnfitAdapter, read
+from training.trainer.reading import AdapterLimits, LayerShape, Matrices, UnfitAdapter, read
 
 __all__ = ["AdapterLimits", "AdapterRef", "AdapterStore", "AdapterWeights", "LayerShape", "read_adapter"]
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILE = ADAPTER_CONFIG
 WEIGHTS_FILE = ADAPTER_WEIGHTS
+FETCHED_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """Verified LoRA matrices in host memory: per layer A [rank, inputs] and B [outputs, rank]."""
+    """Verified LoRA matrices in host memory, as a slot takes them: per layer A [rank, inputs] and B [rank, outputs].
+
+    B is transposed, and holds the file's times the adapter's scaling.
+    """
 
     ref: AdapterRef
     rank: int
-    scaling: float
     layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -54,7 +58,17 @@ def read_adapter(folder: Path, ref: AdapterRef, limits: AdapterLimits) -> Adapte
         matrices = read(folder, ref.digest, limits)
     except UnfitAdapter as error:
         raise EngineError(error.code, error.message) from error
-    return AdapterWeights(ref, matrices.rank, matrices.scaling, matrices.layers)
+    return AdapterWeights(ref, matrices.rank, dict(_as_slots_take_them(matrices)))
+
+
+def _as_slots_take_them(matrices: Matrices) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
+    for name, (a, b) in matrices.layers.items():
+        scaled = (b.float() * matrices.scaling).T.contiguous()
+        if not scaled.isfinite().all():
+            raise EngineError(
+                "ADAPTER_INVALID", f"The adapter cannot be used: {name}.lora_B times lora_alpha is not finite."
+            )
+        yield name, (a.float(), scaled)
 
 
 class AdapterStore:
@@ -70,7 +84,32 @@ class AdapterStore:
         self._capacity = capacity
         self._kept: OrderedDict[AdapterRef, AdapterWeights] = OrderedDict()
         self._loading: dict[AdapterRef, threading.Lock] = {}
+        self._awaited: dict[AdapterRef, Future[AdapterWeights]] = {}
         self._lock = threading.Lock()
+        self._fetchers = ThreadPoolExecutor(FETCHED_AT_ONCE, thread_name_prefix="adapters")
+
+    def prefetch(self, ref: AdapterRef) -> Future[AdapterWeights]:
+        """Begin to fetch an adapter, and return at once; the future raises what `get` raises.
+
+        Whoever asks for one that is being fetched already waits for the same future, and takes no thread.
+        """
+        with self._lock:
+            weights = self._kept.get(ref)
+            if weights is not None:
+                self._kept.move_to_end(ref)
+                known: Future[AdapterWeights] = Future()
+                known.set_result(weights)
+                return known
+            awaited = self._awaited.get(ref)
+            if awaited is not None:
+                return awaited
+            future = self._awaited[ref] = self._fetchers.submit(self.get, ref)
+        future.add_done_callback(lambda _: self._arrived(ref))  # outside the lock: it may be called at once
+        return future
+
+    def _arrived(self, ref: AdapterRef) -> None:
+        with self._lock:
+            self._awaited.pop(ref, None)
 
     def get(self, ref: AdapterRef) -> AdapterWeights:
         """Raises read_adapter's EngineErrors, and ADAPTER_NOT_FOUND or ADAPTER_UNAVAILABLE."""

@@ -1,18 +1,21 @@
-"""The model, its slots, and the two things it does: add a token to a sequence, and score a row."""
+"""The model, its slots, and the two things it does: add a token to each of some sequences, and score a row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, DynamicCache
+from transformers import AutoTokenizer
 
 from inference.engine.adapters import AdapterLimits, LayerShape
 from inference.engine.errors import EngineError, invalid
+from inference.engine.passes import Passes
 from inference.engine.request import FinishReason, GenerationRequest, Prediction, RowScore
+from inference.engine.sampling import not_finite
 from inference.engine.sequence import Sequence
 from inference.engine.slots import Routing, SlotTable, install_slots
 from inference.engine.text import TextStream, Vocabulary
@@ -21,11 +24,17 @@ from training.trainer.config import Quantization
 from training.trainer.encoding import IGNORED, Example, encode_all
 from training.trainer.quantization import load_base
 
+logger = logging.getLogger(__name__)
+
 LOGITS_AT_ONCE = 4_194_304
 """Logits in memory at a time while a row is scored."""
 WIDTH_WORTH_THREADS = 1024
 """A narrower model's products for one token are over before a second thread has begun: on two busy cores, two threads
 took eight times as long as one."""
+CACHED_CONTEXTS = 8
+MOST_CACHED_TOKENS = 32_768
+Outcome = str | Exception
+"""Of a step for one sequence: the text that is now certain, or why it failed."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,13 @@ class EngineConfig:
     """Adapters that are in the model at a time."""
     max_rank: int = 256
     """The largest LoRA rank that a slot takes; memory is set aside for it."""
+    batch: int = 8
+    """The most sequences that get a token in one pass; where there are more, a step has several."""
+    prompt_tokens_a_step: int = 256
+    """A longer prompt is read in parts of so many tokens, and the running sequences go on between them."""
+    cache_tokens: int | None = None
+    """Tokens whose keys and values there is room for, of all sequences together; at least a whole context. None means
+    eight contexts, of a long one less (MOST_CACHED_TOKENS)."""
     threads: int | None = None
     """CPU threads of torch; none means one for a small model, and for others what torch chooses."""
 
@@ -65,18 +81,27 @@ class Engine:
         self._vocabulary = Vocabulary(self._tokenizer)
         self.context_tokens = int(self._model.config.max_position_embeddings)
         self._end_tokens = _end_tokens(self._model, self._tokenizer)
-        self._routing = Routing()
-        layers = install_slots(
-            self._model,
-            self._model.get_output_embeddings(),
-            config.slots,
-            config.max_rank,
-            self._model.dtype,
-            self._routing,
-        )
+        routing = Routing()
+        head = self._model.get_output_embeddings()
+        layers = install_slots(self._model, head, config.slots, config.max_rank, self._model.dtype, routing)
         self.slots = SlotTable(layers, config.slots)
         shapes = {name: LayerShape(layer.base.in_features, layer.base.out_features) for name, layer in layers.items()}
         self.adapter_limits = AdapterLimits(config.base_model, shapes, config.max_rank)
+        tokens = config.cache_tokens or min(CACHED_CONTEXTS * self.context_tokens, MOST_CACHED_TOKENS)
+        self._passes = Passes(
+            self._model,
+            layers,
+            self.slots,
+            routing,
+            most=config.batch,
+            tokens=max(tokens, self.context_tokens),  # a request that fits the context fits the cache
+            device=self.device,
+        )
+
+    @property
+    def free_tokens(self) -> int:
+        """Tokens whose keys and values there is room for."""
+        return self._passes.pages.free_tokens
 
     def encode_prompt(self, request: GenerationRequest) -> list[int]:
         """Return the prompt's tokens. Raises EngineError PROMPT_TOO_LONG where the answer would not fit behind them."""
@@ -91,19 +116,76 @@ class Engine:
             )
         return tokens
 
-    def begin(self, request: GenerationRequest, prompt: list[int], slot: int) -> Sequence:
-        stream = TextStream(self._vocabulary, request.stop)
-        return Sequence(request, prompt, slot, stream, DynamicCache(config=self._model.config))
+    def begin(self, request: GenerationRequest, prompt: list[int], slot: int) -> Sequence | None:
+        """Give the request room for all its tokens; None while there is not enough."""
+        lease = self._passes.pages.lease(max(1, len(prompt)) + request.max_new_tokens - 1)  # the last one is never read
+        if lease is None:
+            return None
+        # an empty prompt starts where a document does: behind the end of the one before
+        start = prompt or [min(self._end_tokens)]
+        return Sequence(request, prompt, start, slot, TextStream(self._vocabulary, request.stop), lease)
+
+    def end(self, sequence: Sequence) -> None:
+        """Take back a sequence's room; to be called once."""
+        self._passes.pages.release(sequence.lease)
 
     @torch.inference_mode()
-    def advance(self, sequence: Sequence) -> str:
-        """Add one token to a sequence that has not finished; return the text that is now certain."""
-        # an empty prompt starts where a document does: behind the end of the one before
-        unread = sequence.unread or [min(self._end_tokens)]
-        self._route([sequence.slot])
-        inputs = torch.tensor([unread], device=self.device)
-        output = self._model(input_ids=inputs, past_key_values=sequence.cache, use_cache=True, logits_to_keep=1)
-        return sequence.add(output.logits[0, -1], self._end_tokens)
+    def advance(self, sequences: list[Sequence]) -> list[Outcome]:
+        """A step of each sequence, none of which has finished: a part of its prompt, or one token.
+
+        Those that decode share a pass. What one of them comes to does not depend on the others, and neither does it fail
+        with them: where a pass fails, each is tried alone.
+        """
+        outcomes: dict[Sequence, Outcome] = {}
+        decoding = [sequence for sequence in sequences if not sequence.is_reading]
+        reading = [sequence for sequence in sequences if sequence.is_reading]
+        self._passes.begin_step()
+        for first in range(0, len(decoding), self.config.batch):
+            outcomes |= self._apart(self._decode, decoding[first : first + self.config.batch])
+        for sequence in reading:
+            outcomes |= self._apart(self._read, [sequence])
+        return [outcomes[sequence] for sequence in sequences]
+
+    def _apart(
+        self, run: Callable[[list[Sequence]], dict[Sequence, Outcome]], sequences: list[Sequence]
+    ) -> dict[Sequence, Outcome]:
+        """`run` changes no sequence before its pass has succeeded."""
+        try:
+            return run(sequences)
+        except Exception as error:
+            if len(sequences) == 1:
+                return {sequences[0]: error}
+            logger.exception("A pass over %d sequences failed; each is tried alone", len(sequences))
+            return {sequence: outcome for each in sequences for sequence, outcome in self._apart(run, [each]).items()}
+
+    def _read(self, sequences: list[Sequence]) -> dict[Sequence, Outcome]:
+        """The next part of one prompt; the last part gives a token."""
+        (sequence,) = sequences
+        count = min(len(sequence.unread), self.config.prompt_tokens_a_step)
+        logits = self._passes.read(sequence, count)
+        sequence.seen(count)
+        return {sequence: ""} if sequence.unread else self._chosen(sequences, logits)
+
+    def _decode(self, sequences: list[Sequence]) -> dict[Sequence, Outcome]:
+        ordered, logits = self._passes.decode(sequences)
+        for sequence in ordered:
+            sequence.seen(1)
+        return self._chosen(ordered, logits)
+
+    def _chosen(self, sequences: list[Sequence], logits: torch.Tensor) -> dict[Sequence, Outcome]:
+        """Each sequence's next token; the first of equal logits, where it takes the best."""
+        best, tokens = logits.max(dim=-1)
+        finite, taken = best.isfinite().tolist(), tokens.tolist()
+        outcomes: dict[Sequence, Outcome] = {}
+        for row, sequence in enumerate(sequences):
+            try:
+                if not finite[row]:
+                    raise not_finite()
+                token = taken[row] if sequence.sampler.takes_the_best else sequence.sampler.choose(logits[row])
+                outcomes[sequence] = sequence.add(token, logits[row], self._end_tokens)
+            except Exception as error:
+                outcomes[sequence] = error
+        return outcomes
 
     def encode_rows(self, rows: list[Mapping[str, Any]], max_tokens: int) -> list[Example | None]:
         """Tokens and labels of each row as the trainer sees them; None where it has nothing to learn from."""
@@ -117,9 +199,7 @@ class Engine:
     @torch.inference_mode()
     def score(self, example: Example, slot: int) -> RowScore:
         """The loss of one row at its counted tokens."""
-        self._route([slot])
-        inputs = torch.tensor([example.ids], device=self.device)
-        hidden = self._model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state[0]
+        hidden = self._passes.whole(example.ids, slot)
         targets = torch.tensor(example.labels[1:], device=self.device)
         counted = targets != IGNORED
         hidden, targets = hidden[:-1][counted], targets[counted]
@@ -142,11 +222,8 @@ class Engine:
             None if holder is None else holder.digest,
             self.config.base_model,
             round(seconds, 6),
+            None if sequence.logprobs is None else tuple(sequence.logprobs),
         )
-
-    def _route(self, slots: list[int]) -> None:
-        """Say which slot each sequence of the next forward pass uses."""
-        self._routing.set(slots, self.slots.rank(slots), self.device)
 
 
 def _device(asked: str) -> str:

@@ -14,6 +14,7 @@ from inference.engine.errors import invalid
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 100
 MAX_SCORED_ROWS = 1000
+PENALTIES = (0.1, 10.0)
 
 
 class FinishReason(StrEnum):
@@ -37,6 +38,14 @@ class GenerationRequest:
     """The same seed gives the same text; without one each answer is its own."""
     stop: tuple[str, ...] = ()
     """Generation ends where one of these appears in the generated text, which then ends before it."""
+    top_k: int = 0
+    """Samples from this many tokens, the most likely ones; 0 from all. It is applied before top_p."""
+    repetition_penalty: float = 1.0
+    """Logits of tokens that are in the prompt or the answer are divided by it where they are positive, and multiplied
+    where they are negative (Keskar et al., CTRL, 2019). 1 changes nothing."""
+    logprobs: bool = False
+    """Whether each token's log-probability is told (nats), as the model alone sees it: before temperature, penalty, and
+    cuts."""
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -49,6 +58,18 @@ class GenerationRequest:
         _check_number("top_p", self.top_p)
         if not 0 < self.top_p <= 1:  # NaN fails every comparison
             raise invalid("top_p", f"Top-p should be above 0 and at most 1, not {self.top_p}.")
+        _check_integer("top_k", self.top_k)
+        if not 0 <= self.top_k < 2**31:
+            raise invalid("top_k", "Top-k should be 0, for all tokens, or the number of those to choose from.")
+        _check_number("repetition_penalty", self.repetition_penalty)
+        least, most = PENALTIES
+        if not least <= self.repetition_penalty <= most:
+            raise invalid(
+                "repetition_penalty",
+                f"The repetition penalty should be from {least} to {most}, not {self.repetition_penalty}.",
+            )
+        if not isinstance(self.logprobs, bool):
+            raise invalid("logprobs", "This should be true or false.")
         if self.seed is not None:
             _check_integer("seed", self.seed)
             if not -(2**63) <= self.seed < 2**63:
@@ -72,7 +93,10 @@ class GenerationRequest:
             raise invalid("prompt", "There is no prompt.")
         given = {
             name: body[name]
-            for name in ("prompt", "max_new_tokens", "temperature", "top_p", "seed")
+            for name in (
+                *("prompt", "max_new_tokens", "temperature", "top_p", "seed"),
+                *("top_k", "repetition_penalty", "logprobs"),
+            )
             if body.get(name) is not None
         }
         stop = body.get("stop") or []
@@ -92,9 +116,11 @@ class Prediction:
     adapter_digest: str | None
     base_model: str
     seconds: float
+    logprobs: tuple[float, ...] | None = None
+    """Of each of the completion's tokens, where they were asked for."""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "logprobs" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -106,9 +132,13 @@ class Chunk:
     tokens: int
     """Computed by then: the prompt's, and those of the answer, text that is held back included."""
     prediction: Prediction | None = None
+    logprobs: tuple[float, ...] | None = None
+    """Of the tokens that were computed since the chunk before, where they were asked for."""
 
     def to_json(self) -> dict[str, Any]:
         chunk: dict[str, Any] = {"sequence": self.sequence, "text": self.text, "tokens": self.tokens}
+        if self.logprobs is not None:
+            chunk["logprobs"] = list(self.logprobs)
         return chunk if self.prediction is None else {**chunk, "prediction": self.prediction.to_json()}
 
 

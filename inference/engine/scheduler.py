@@ -1,136 +1,32 @@
 """One thread owns the model; whatever wants it joins and leaves between steps.
 
-A step advances each active piece of work by one forward pass: one token of a generation, one row of a score. Waiting
-work is admitted in the order of its arrival, as soon as a place and, for its adapter, a slot is free.
+A step gives each generation that has read its prompt a token, in one pass; reads as much of waiting prompts as the engine
+allows beside that, so that nobody stands still while a long one is read; and scores one row. Waiting work is admitted in
+the order of its arrival, as soon as its adapter is in host memory and a place, room for its tokens, and, for its adapter,
+a slot is free.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from inference.engine.adapters import AdapterWeights
 from inference.engine.engine import Engine
 from inference.engine.errors import EngineError
-from inference.engine.request import Chunk, FinishReason, GenerationRequest, RowScore, Score
-from inference.engine.sequence import Sequence
+from inference.engine.request import Chunk, GenerationRequest, Score
 from inference.engine.slots import NO_ADAPTER
-from training.trainer.encoding import Example
+from inference.engine.work import Adapter, Generation, Scoring, Work
+
+__all__ = ["Scheduler", "Work", "shutting_down"]
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
-
-
-class Work(ABC):
-    """What needs the model for some steps. Its listener is called from the model's thread, and must not block."""
-
-    def __init__(self, adapter: AdapterWeights | None, listener: Callable[[Any], None]) -> None:
-        self.adapter = adapter
-        self.slot = NO_ADAPTER
-        self.cancelled = False
-        self.started_at = time.monotonic()
-        self._listener = listener
-
-    def tell(self, event: Any) -> None:
-        """Hand an event to the listener; one that fails has nobody to tell, and cancels the work."""
-        try:
-            self._listener(event)
-        except Exception:
-            self.cancelled = True
-            logger.exception("A listener failed")
-
-    @abstractmethod
-    def begin(self, engine: Engine) -> None:
-        """The work has a place, and `slot` is its adapter's."""
-
-    @abstractmethod
-    def advance(self, engine: Engine) -> bool:
-        """Do one step; return whether that was the last."""
-
-    @abstractmethod
-    def abandon(self, engine: Engine) -> None:
-        """It was cancelled."""
-
-
-class Generation(Work):
-    """Tells its listener Chunks, the last one with the prediction, or an EngineError."""
-
-    def __init__(
-        self,
-        request: GenerationRequest,
-        prompt: list[int],
-        adapter: AdapterWeights | None,
-        listener: Callable[[Chunk | EngineError], None],
-    ) -> None:
-        super().__init__(adapter, listener)
-        self._request = request
-        self._prompt = prompt
-        self._sequence: Sequence | None = None
-        self._chunks = 0
-
-    def begin(self, engine: Engine) -> None:
-        self._sequence = engine.begin(self._request, self._prompt, self.slot)
-
-    def advance(self, engine: Engine) -> bool:
-        assert self._sequence is not None
-        self._publish(engine, self._sequence, engine.advance(self._sequence))
-        return self._sequence.finish_reason is not None
-
-    def abandon(self, engine: Engine) -> None:
-        if self._sequence is None:
-            self.begin(engine)
-        assert self._sequence is not None
-        self._publish(engine, self._sequence, self._sequence.cancel())
-
-    def _publish(self, engine: Engine, sequence: Sequence, text: str) -> None:
-        if sequence.finish_reason is not None:
-            prediction = engine.predicted(sequence, time.monotonic() - self.started_at)
-            self.tell(Chunk(self._next_number(), text, sequence.tokens, prediction))
-        elif text:
-            self.tell(Chunk(self._next_number(), text, sequence.tokens))
-
-    def _next_number(self) -> int:
-        self._chunks += 1
-        return self._chunks
-
-
-class Scoring(Work):
-    """Tells its listener a Score, or an EngineError."""
-
-    def __init__(
-        self,
-        rows: list[Example | None],
-        adapter: AdapterWeights | None,
-        listener: Callable[[Score | EngineError], None],
-    ) -> None:
-        super().__init__(adapter, listener)
-        self._rows = rows
-        self._scores: list[RowScore] = []
-
-    def begin(self, engine: Engine) -> None:
-        pass
-
-    def advance(self, engine: Engine) -> bool:
-        if len(self._scores) < len(self._rows):
-            row = self._rows[len(self._scores)]
-            self._scores.append(RowScore(0.0, 0) if row is None else engine.score(row, self.slot))
-        if len(self._scores) < len(self._rows):
-            return False
-        holder = engine.slots.holder(self.slot)
-        seconds = round(time.monotonic() - self.started_at, 6)
-        digest = None if holder is None else holder.digest
-        self.tell(Score(tuple(self._scores), digest, engine.config.base_model, seconds))
-        return True
-
-    def abandon(self, engine: Engine) -> None:
-        message = f"Scoring was cancelled after {len(self._scores)} of {len(self._rows)} rows with {engine.config.base_model}."
-        self.tell(EngineError(FinishReason.CANCELLED, message))
+LEAST_READ_TOKENS = 32
+"""What reading a short prompt counts as: its pass costs more than its tokens."""
 
 
 class Scheduler:
@@ -144,6 +40,8 @@ class Scheduler:
         self._queue: deque[Work] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self.admitted = 0
+        """Pieces of work with an adapter that have got a place; those whose adapter was in no slot took a load."""
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -162,7 +60,7 @@ class Scheduler:
     def generate(
         self,
         request: GenerationRequest,
-        adapter: AdapterWeights | None,
+        adapter: Adapter,
         listener: Callable[[Chunk | EngineError], None],
     ) -> Work:
         """Queue a generation. Raises EngineError PROMPT_TOO_LONG, QUEUE_FULL, and SHUTTING_DOWN."""
@@ -172,7 +70,7 @@ class Scheduler:
         self,
         rows: list[Mapping[str, Any]],
         max_tokens: int,
-        adapter: AdapterWeights | None,
+        adapter: Adapter,
         listener: Callable[[Score | EngineError], None],
     ) -> Work:
         """Queue the scoring of rows. Raises EngineError INVALID, QUEUE_FULL, and SHUTTING_DOWN."""
@@ -201,26 +99,35 @@ class Scheduler:
                 raise EngineError("QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
             self._queue.append(work)
             self._wake.notify()
+        work.when_it_can_begin(self._look_again)
         return work
+
+    def _look_again(self) -> None:
+        with self._wake:
+            self._wake.notify()
 
     def _run(self) -> None:
         try:
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._closing or self._active or self._queue)
+                    self._wake.wait_for(self._has_something_to_do)
                     if self._closing:
                         return
                 self._drop_cancelled()
                 self._admit()
-                for work in list(self._active):
-                    self._step(work)
+                self._step()
         finally:
             with self._wake:
                 self._closing = True
             for work in [*self._active, *self._queue]:
                 work.tell(shutting_down())
+            for work in self._active:
+                work.end(self._engine)
             self._active.clear()
             self._queue.clear()
+
+    def _has_something_to_do(self) -> bool:
+        return self._closing or bool(self._active) or any(work.can_begin or work.cancelled for work in self._queue)
 
     def _drop_cancelled(self) -> None:
         with self._wake:
@@ -234,49 +141,91 @@ class Scheduler:
             self._leave(work)
 
     def _admit(self) -> None:
-        """Give places to those who have waited longest; nobody overtakes one who waits for a slot."""
-        while self._queue and len(self._active) < self._active_limit:
-            work = self._queue[0]  # only this thread takes from the queue
-            try:
-                slot = self._engine.slots.acquire(work.adapter)
-            except Exception:
-                logger.exception("Loading an adapter into a slot failed")
-                with self._wake:
-                    self._queue.popleft()
-                work.tell(_internal())
-                continue
-            if slot is None:
-                return
-            work.slot = slot
-            with self._wake:
-                self._active.append(self._queue.popleft())
-            work.begin(self._engine)
+        """Give places to those who have waited longest; nobody overtakes one who waits for a slot, or for room.
 
-    def _step(self, work: Work) -> None:
+        Whose adapter is still being fetched is passed over. While others run, a step waits for one adapter to be copied
+        into a slot, and not for a second one.
+        """
+        loads = self._engine.slots.loads
+        with self._wake:
+            waiting = list(self._queue)  # only this thread takes from it
+        for work in waiting:
+            if len(self._active) >= self._active_limit:
+                return
+            if not work.can_begin:
+                continue
+            try:
+                has_to_wait = self._active and self._engine.slots.loads > loads
+                if has_to_wait and not self._engine.slots.holds(work.adapter):
+                    return
+                if not work.begin(self._engine):
+                    return
+            except Exception as error:
+                with self._wake:
+                    self._queue.remove(work)
+                work.fail(error)
+                continue
+            self.admitted += work.slot != NO_ADAPTER
+            with self._wake:
+                self._queue.remove(work)
+                self._active.append(work)
+
+    def _step(self) -> None:
+        for work in list(self._active):
+            if not self._has_its_adapter(work):
+                work.fail(RuntimeError("A slot holds another adapter than the one that was asked for."))
+                self._leave(work)
+        generations = self._next_generations()
+        sequences = [work.sequence for work in generations if work.sequence is not None]
         try:
-            holder = self._engine.slots.holder(work.slot)
-            if holder != (None if work.adapter is None else work.adapter.ref):
-                raise RuntimeError("A slot holds another adapter than the one that was asked for.")
+            outcomes = self._engine.advance(sequences) if sequences else []
+        except Exception as error:
+            outcomes = [error] * len(sequences)
+        for work, outcome in zip(generations, outcomes, strict=True):
+            if work.publish(self._engine, outcome):
+                self._leave(work)
+        self._score()
+
+    def _has_its_adapter(self, work: Work) -> bool:
+        return self._engine.slots.holder(work.slot) == (None if work.adapter is None else work.adapter.ref)
+
+    def _next_generations(self) -> list[Generation]:
+        """All that decode, and of those that read, in the order of their arrival, as many as a step has time for."""
+        most = self._engine.config.prompt_tokens_a_step
+        chosen, left, is_first = [], most, True
+        for work in self._active:
+            if not isinstance(work, Generation) or work.sequence is None:
+                continue
+            if work.sequence.is_reading:
+                cost = max(min(len(work.sequence.unread), most), LEAST_READ_TOKENS)
+                if cost > left and not is_first:
+                    left = 0  # a shorter one behind it waits its turn
+                    continue
+                left, is_first = left - cost, False
+            chosen.append(work)
+        return chosen
+
+    def _score(self) -> None:
+        """One row of the scoring that has waited longest for one."""
+        work = next((work for work in self._active if isinstance(work, Scoring)), None)
+        if work is None:
+            return
+        try:
             finished = work.advance(self._engine)
-        except EngineError as error:
-            work.tell(error)
-            finished = True
-        except Exception:
-            logger.exception("A step failed")
-            work.tell(_internal())
+        except Exception as error:
+            work.fail(error)
             finished = True
         if finished:
             self._leave(work)
+        else:
+            self._active.remove(work)
+            self._active.append(work)
 
     def _leave(self, work: Work) -> None:
         self._active.remove(work)
-        self._engine.slots.release(work.slot)
+        work.end(self._engine)
 
 
 def shutting_down() -> EngineError:
     message = "The inference server is stopping; try again in a moment."
     return EngineError("SHUTTING_DOWN", message, retry_after_s=RETRY_AFTER_S)
-
-
-def _internal() -> EngineError:
-    return EngineError("INTERNAL", "The inference server failed at this request; its log has the reason.")

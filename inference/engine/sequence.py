@@ -2,37 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
+from inference.engine.pages import Lease
 from inference.engine.request import FinishReason, GenerationRequest
 from inference.engine.sampling import Sampler
 from inference.engine.text import TextStream
 
 
 class Sequence:
-    """One generation under way: what it was asked, what it has so far, and its key-value cache."""
+    """One generation under way: what it was asked, what it has so far, and where its keys and values are.
 
-    def __init__(self, request: GenerationRequest, prompt: list[int], slot: int, text: TextStream, cache: Any) -> None:
+    It first reads its prompt, part by part; the last part gives its first token. From then on it decodes.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        prompt: list[int],
+        unread: list[int],
+        slot: int,
+        text: TextStream,
+        lease: Lease,
+    ) -> None:
+        """`unread` is what the model is to read at first: the prompt, where it has any tokens."""
         self.request = request
         self.slot = slot
-        self.cache = cache
-        self.unread = prompt  # tokens that the model has not seen yet: the prompt, then the newest token
+        self.lease = lease
+        self.unread = unread
+        """Tokens that the model has not seen yet: the prompt's, then the newest one."""
+        self.read = 0
+        """Tokens whose keys and values are kept."""
         self.prompt_tokens = len(prompt)
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
         self.text = ""
+        self.logprobs: list[float] | None = [] if request.logprobs else None
+        self.sampler = Sampler(request, prompt)
         self._stream = text
-        self._sampler = Sampler(request)
+
+    @property
+    def is_reading(self) -> bool:
+        return self.completion_tokens == 0
 
     @property
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
-    def add(self, logits: torch.Tensor, end_tokens: frozenset[int]) -> str:
-        """Choose the next token from `logits` [vocabulary] and return the text that is now certain."""
-        token = self._sampler.choose(logits)
+    def seen(self, count: int) -> None:
+        """The model has read `count` of the unread tokens."""
+        self.read += count
+        self.unread = self.unread[count:]
+
+    def add(self, token: int, logits: torch.Tensor, end_tokens: frozenset[int]) -> str:
+        """Take the next token, chosen from `logits` [vocabulary]; return the text that is now certain."""
+        if self.logprobs is not None:
+            self.logprobs.append(float(logits.double().log_softmax(-1)[token]))
         self.completion_tokens += 1
         self.unread = [token]
         piece = "" if token in end_tokens else self._stream.push(token)

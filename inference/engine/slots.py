@@ -1,14 +1,17 @@
 """Adapters in the model: each layer holds the matrices of all slots, stacked, and each sequence picks its own.
 
-    output[n] = base(x[n]) + (x[n] @ A[slot[n]].T) @ B[slot[n]].T
+    output[n] = base(x[n]) + (x[n] @ A[slot[n]].T) @ B[slot[n]]
 
-B holds the adapter's own times its scaling. Slot 0 is no adapter: its matrices are zeros and stay so.
+B is transposed, [rank, outputs], and times the adapter's scaling. Slot 0 is no adapter, and nothing is computed for it.
+
+What is computed for a row depends on its own adapter alone, down to the last bit: rows are multiplied one by one, with as
+many rows of A and B as the adapter's own rank takes, whatever the others' ranks are.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -16,20 +19,44 @@ from torch import nn
 from inference.engine.adapters import AdapterRef, AdapterWeights
 
 NO_ADAPTER = 0
+LEAST_ROOM = 8
+MOST_KEPT_BYTES = 2**29
+"""Gathered matrices of a batch are kept from step to step up to this size; larger ones are gathered at each."""
+
+
+def room_of(rank: int) -> int:
+    """How many rows of A and B an adapter is computed with: few sizes, so that adapters of about one rank share a product."""
+    return 0 if rank == 0 else max(LEAST_ROOM, 1 << (rank - 1).bit_length())
+
+
+class Share:
+    """Neighbouring rows of a batch whose adapters take the same room, with the slot of each."""
+
+    def __init__(self, rows: slice, slots: Sequence[int], room: int, device: torch.device, *, keep: bool) -> None:
+        self.rows = rows
+        self.slots = frozenset(slots)
+        self._room = room
+        first, count = slots[0], len(slots)
+        in_a_row = list(slots) == list(range(first, first + count))
+        # a slice of the stack is a view; slots that lie apart are gathered
+        self._index = slice(first, first + count) if in_a_row else torch.tensor(slots, device=device)
+        self._kept: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] | None = {} if keep and not in_a_row else None
+
+    def matrices(self, layer: SlotLinear) -> tuple[torch.Tensor, torch.Tensor]:
+        """A [rows, room, inputs] and B [rows, room, outputs] of these rows' adapters."""
+        found = None if self._kept is None else self._kept.get(layer)
+        if found is None:
+            found = layer.a[:, : self._room][self._index], layer.b[:, : self._room][self._index]
+            if self._kept is not None:
+                self._kept[layer] = found
+        return found
 
 
 class Routing:
-    """Which slot each sequence of the batch in hand uses; every layer reads it during a forward pass."""
+    """Which adapters the rows of the batch in hand use; every layer reads it during a forward pass."""
 
     def __init__(self) -> None:
-        self.slots: torch.Tensor | slice = slice(NO_ADAPTER, NO_ADAPTER + 1)
-        self.rank = 0
-
-    def set(self, slots: list[int], rank: int, device: torch.device) -> None:
-        """`rank` is the largest among the slots' adapters: what lies beyond it is zeros, and not computed."""
-        self.rank = rank
-        # a slice of the stack is a view; only several sequences are worth gathering for
-        self.slots = torch.tensor(slots, device=device) if len(slots) > 1 else slice(slots[0], slots[0] + 1)
+        self.shares: list[Share] = []
 
 
 class SlotLinear(nn.Module):
@@ -39,29 +66,35 @@ class SlotLinear(nn.Module):
         super().__init__()
         self.base = base
         self._routing = routing
-        device = base.weight.device
+        self._filled: set[int] = set()  # the slots whose adapter has matrices for this layer
+        device, room = base.weight.device, room_of(max_rank)
         self.a: torch.Tensor
         self.b: torch.Tensor
-        self.register_buffer("a", torch.zeros(slots, max_rank, base.in_features, dtype=dtype, device=device))
-        self.register_buffer("b", torch.zeros(slots, base.out_features, max_rank, dtype=dtype, device=device))
+        self.register_buffer("a", torch.zeros(slots, room, base.in_features, dtype=dtype, device=device))
+        self.register_buffer("b", torch.zeros(slots, room, base.out_features, dtype=dtype, device=device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x and the result are [sequences, tokens, features]."""
+        """x and the result are [rows, tokens, features]."""
         output: torch.Tensor = self.base(x)
-        slots, rank = self._routing.slots, self._routing.rank
-        if rank == 0:
-            return output
-        inner = torch.bmm(x, self.a[slots, :rank].transpose(1, 2))
-        return torch.baddbmm(output, inner, self.b[slots, :, :rank].transpose(1, 2))
+        for share in self._routing.shares:
+            if self._filled.isdisjoint(share.slots):
+                continue
+            a, b = share.matrices(self)
+            output[share.rows].baddbmm_(torch.bmm(x[share.rows], a.transpose(1, 2)), b)
+        return output
 
-    def load(self, slot: int, weights: tuple[torch.Tensor, torch.Tensor] | None, scaling: float) -> None:
-        """Fill a slot; a lower rank than the slot's is padded with zeros, a layer without weights is all zeros."""
-        self.a[slot].zero_()
-        self.b[slot].zero_()
+    def load(self, slot: int, weights: tuple[torch.Tensor, torch.Tensor] | None, rank: int) -> None:
+        """Fill a slot for an adapter of this rank; what of its room it has no weights for is zeros."""
+        filled = 0
+        self._filled.discard(slot)
         if weights is not None:
             a, b = weights
-            self.a[slot, : a.shape[0]].copy_(a)
-            self.b[slot, :, : b.shape[1]].copy_(b.float() * scaling)
+            filled = rank
+            self.a[slot, :rank].copy_(a)
+            self.b[slot, :rank].copy_(b)
+            self._filled.add(slot)
+        self.a[slot, filled : room_of(rank)].zero_()
+        self.b[slot, filled : room_of(rank)].zero_()
 
 
 class SlotTable:
@@ -74,6 +107,8 @@ class SlotTable:
         self._users: dict[int, int] = {}
         self._holders: dict[int, AdapterRef] = {}
         self._ranks = {NO_ADAPTER: 0}
+        self.loads = 0
+        """How often an adapter was copied into a slot."""
 
     def acquire(self, weights: AdapterWeights | None) -> int | None:
         """Return the adapter's slot, pinned until `release`, loading it if need be; None while all slots are in use."""
@@ -88,6 +123,7 @@ class SlotTable:
             self._resident[weights.ref] = slot
             self._holders[slot] = weights.ref
             self._ranks[slot] = weights.rank
+            self.loads += 1
         self._resident.move_to_end(weights.ref)
         self._users[slot] = self._users.get(slot, 0) + 1
         return slot
@@ -100,9 +136,13 @@ class SlotTable:
         """The adapter whose weights are in a slot; None for slot 0."""
         return self._holders.get(slot)
 
-    def rank(self, slots: list[int]) -> int:
-        """The largest rank of the adapters in these slots; 0 where there is none."""
-        return max(self._ranks[slot] for slot in slots)
+    def holds(self, weights: AdapterWeights | None) -> bool:
+        """Whether it takes no loading."""
+        return weights is None or weights.ref in self._resident
+
+    def rank(self, slot: int) -> int:
+        """The rank of the adapter in a slot; 0 for none."""
+        return self._ranks[slot]
 
     def resident(self) -> list[AdapterRef]:
         return list(self._resident)
@@ -114,7 +154,7 @@ class SlotTable:
     def _fill(self, slot: int, weights: AdapterWeights) -> None:
         try:
             for name, layer in self._layers.items():
-                layer.load(slot, weights.layers.get(name), weights.scaling)
+                layer.load(slot, weights.layers.get(name), weights.rank)
         except BaseException:
             self._free.append(slot)  # half filled, and so held by nobody
             raise
@@ -128,6 +168,19 @@ class SlotTable:
                 del self._resident[ref], self._holders[slot]
                 return slot
         return None
+
+
+def shares(slots: Sequence[int], ranks: Sequence[int], width: int, device: torch.device) -> list[Share]:
+    """Group a batch's rows, which come in the order of their rooms. `width` is the bytes that a rank takes in all layers."""
+    rooms = [room_of(rank) for rank in ranks]
+    keep = sum(rooms) * width <= MOST_KEPT_BYTES
+    found, first = [], 0
+    for row in range(1, len(rooms) + 1):
+        if row == len(rooms) or rooms[row] != rooms[first]:
+            if rooms[first]:
+                found.append(Share(slice(first, row), slots[first:row], rooms[first], device, keep=keep))
+            first = row
+    return found
 
 
 def install_slots(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Backend:
 
     def load(self) -> None:
         """Load the base model and generate a token with it. Raises what went wrong."""
-        engine = Engine(self.config.engine)
+        engine = Engine(replace(self.config.engine, batch=self.config.active_limit))
         self._store = AdapterStore(self._fetch, engine.adapter_limits, self.config.host_adapters)
         self._scheduler = Scheduler(engine, active_limit=self.config.active_limit, queue_limit=self.config.queue_limit)
         events: queue.SimpleQueue[Chunk | EngineError] = queue.SimpleQueue()
@@ -72,7 +73,7 @@ class Backend:
     def generate(
         self, ticket: Ticket, request: GenerationRequest, listener: Callable[[Chunk | EngineError], None]
     ) -> Work:
-        """Queue what the ticket permits. Blocks while the adapter is fetched; raises EngineError."""
+        """Queue what the ticket permits; the adapter is fetched meanwhile. Raises EngineError, and tells the listener."""
         scheduler, adapter = self._prepare(ticket, request.max_new_tokens)
         return scheduler.generate(request, adapter, listener)
 
@@ -96,7 +97,7 @@ class Backend:
         if self._scheduler is not None:
             self._scheduler.close()
 
-    def _prepare(self, ticket: Ticket, new_tokens: int) -> tuple[Scheduler, AdapterWeights | None]:
+    def _prepare(self, ticket: Ticket, new_tokens: int) -> tuple[Scheduler, Future[AdapterWeights] | None]:
         if not self.ready or self._scheduler is None or self._store is None:
             raise EngineError("STARTING", "The base model is being loaded; try again in a moment.", retry_after_s=5)
         if new_tokens > ticket.max_new_tokens:
@@ -105,4 +106,4 @@ class Backend:
         if ticket.adapter_key is None or ticket.adapter_digest is None:
             return self._scheduler, None
         ref = AdapterRef(ticket.organization, ticket.adapter_key, ticket.adapter_digest)
-        return self._scheduler, self._store.get(ref)
+        return self._scheduler, self._store.prefetch(ref)

@@ -31,10 +31,12 @@ def tokens_of(engine: Engine, weights: AdapterWeights | None, prompt: str = PROM
     slot = engine.slots.acquire(weights)
     assert slot is not None
     sequence = engine.begin(request, engine.encode_prompt(request), slot)
+    assert sequence is not None
     tokens = []
     while sequence.finish_reason is None:
-        engine.advance(sequence)
+        assert isinstance(engine.advance([sequence])[0], str)
         tokens += sequence.unread
+    engine.end(sequence)
     engine.slots.release(slot)
     return tokens
 

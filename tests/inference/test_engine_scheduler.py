@@ -5,16 +5,19 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from inference.engine.adapters import AdapterWeights
-from inference.engine.engine import Engine
+from inference.engine.engine import Engine, EngineConfig
 from inference.engine.errors import EngineError
 from inference.engine.request import Chunk, FinishReason, GenerationRequest, Prediction
-from inference.engine.scheduler import Scheduler, Work
+from inference.engine.scheduler import Scheduler
+from inference.engine.sequence import Sequence
 
 Read = Callable[[Path], AdapterWeights]
 LONG = GenerationRequest("def", max_new_tokens=120, temperature=1.0, seed=3)
@@ -148,32 +151,40 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(scheduler:
 def test_a_cancelled_request_frees_its_place_within_a_step(
     scheduler: Scheduler, engine: Engine, adapters: list[Path], read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The step that begins next is without it, and has whoever waited longest in its place."""
     endless(engine, monkeypatch)
     adapter = read(adapters[0])
-    step = threading.Semaphore(0)
-    stepped = threading.Semaphore(0)
+    step, stepped = threading.Semaphore(0), threading.Semaphore(0)
     advance = engine.advance
+    steps: list[list[Sequence]] = []
 
-    def gated(sequence: Any) -> str:
+    def gated(sequences: list[Sequence]) -> Any:
+        steps.append(sequences)
         assert step.acquire(timeout=20)
         try:
-            return advance(sequence)
+            return advance(sequences)
         finally:
             stepped.release()
 
+    def go(count: int) -> None:
+        for _ in range(count):
+            step.release()
+            assert stepped.acquire(timeout=20)
+
     monkeypatch.setattr(engine, "advance", gated)
     answers = [Answer() for _ in range(4)]
-    works: list[Work] = [scheduler.generate(LONG, adapter, answer) for answer in answers]
-    for _ in range(3):
-        step.release()
-        assert stepped.acquire(timeout=20)
+    works: list[Any] = [scheduler.generate(LONG, adapter, answer) for answer in answers]
+    go(3)
     assert (scheduler.active, scheduler.queued) == (3, 1)
-    scheduler.cancel(works[0])  # active
-    step.release(3)  # the rest of the round that has begun, if it has, and the next one's beginning
+    begun = len(steps)
+    scheduler.cancel(works[0])
+    go(2)
     cancelled = answers[0].prediction()
     assert cancelled.finish_reason is FinishReason.CANCELLED
-    assert cancelled.completion_tokens <= 2
     assert cancelled.adapter_digest == adapter.ref.digest
+    last = max(number for number, sequences in enumerate(steps) if works[0].sequence in sequences)
+    assert last <= begun, "at most the step that was about to begin"
+    assert {works[number].sequence for number in (1, 2, 3)} == set(steps[last + 1])
     for work in works[1:]:
         scheduler.cancel(work)
     step.release(500)
@@ -181,6 +192,73 @@ def test_a_cancelled_request_frees_its_place_within_a_step(
         assert answer.prediction().finish_reason is FinishReason.CANCELLED
     assert ask(scheduler, GenerationRequest("x", max_new_tokens=1)).prediction().completion_tokens == 1
     assert (scheduler.active, scheduler.queued) == (0, 0)
+    assert engine.free_tokens == engine._passes.pages.tokens
+
+
+def test_a_long_prompt_is_read_between_the_tokens_of_others(
+    scheduler: Scheduler, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each step one part of one prompt, in the order of arrival, and a token for whoever decodes."""
+    endless(engine, monkeypatch)
+    monkeypatch.setattr(engine, "config", replace(engine.config, prompt_tokens_a_step=16))
+    advance = engine.advance
+    steps: list[list[tuple[int, bool, int]]] = []
+    decoding = threading.Event()
+
+    def recorded(sequences: list[Sequence]) -> Any:
+        step = [(len(each.request.prompt), each.is_reading, len(each.unread)) for each in sequences]
+        steps.append(step)
+        outcomes = advance(sequences)
+        decoding.set()
+        return outcomes
+
+    monkeypatch.setattr(engine, "advance", recorded)
+    running = ask(scheduler, GenerationRequest("def", max_new_tokens=100))
+    assert decoding.wait(20)
+    long = [ask(scheduler, GenerationRequest("a" * length, max_new_tokens=2)) for length in (90, 50)]
+    assert [answer.prediction().completion_tokens for answer in (*long, running)] == [2, 2, 100]
+    parts = {length: [step for step in steps if (length, True) in [each[:2] for each in step]] for length in (90, 50)}
+    assert (len(parts[90]), len(parts[50])) == (6, 4)
+    for step in (*parts[90], *parts[50]):
+        assert len([each for each in step if each[1]]) == 1
+        assert [each for each in step if not each[1]], "somebody decodes"
+    assert max(map(steps.index, parts[90])) < min(map(steps.index, parts[50]))
+
+
+def test_room_for_tokens_is_shared_and_never_exceeded(base_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places for four, room for two at a time: the others wait, and all are served in their order."""
+    config = EngineConfig("tiny", base_path, device="cpu", slots=1, max_rank=8, cache_tokens=128, threads=1)
+    engine = Engine(config)
+    endless(engine, monkeypatch)
+    advance = engine.advance
+    at_once: list[int] = []
+
+    def recorded(sequences: list[Sequence]) -> Any:
+        at_once.append(len(sequences))
+        assert sum(each.read + len(each.unread) for each in sequences) <= 128
+        return advance(sequences)
+
+    monkeypatch.setattr(engine, "advance", recorded)
+    scheduler = Scheduler(engine, active_limit=4, queue_limit=8)
+    requests = [GenerationRequest("abc"[: 1 + number % 3], max_new_tokens=50 + number) for number in range(6)]
+    ended: list[int] = []
+    answers = []
+    for number, request in enumerate(requests):
+        answer = Answer()
+        answers.append(answer)
+
+        def listener(event: Any, number: int = number, answer: Answer = answer) -> None:
+            if isinstance(event, Chunk) and event.prediction is not None:
+                ended.append(number)
+            answer(event)
+
+        scheduler.generate(request, None, listener)
+    counts = [answer.prediction().completion_tokens for answer in answers]
+    scheduler.close()
+    assert counts == [50, 51, 52, 53, 54, 55]
+    assert max(at_once) == 2
+    assert ended == [0, 1, 2, 3, 4, 5]
+    assert engine.free_tokens == 128
 
 
 def test_beyond_the_queue_there_is_a_typed_refusal(
@@ -191,10 +269,10 @@ def test_beyond_the_queue_there_is_a_typed_refusal(
     entered = threading.Event()
     advance = engine.advance
 
-    def held(sequence: Any) -> str:
+    def held(sequences: Any) -> Any:
         entered.set()
         assert gate.wait(20)
-        return advance(sequence)
+        return advance(sequences)
 
     monkeypatch.setattr(engine, "advance", held)
     request = GenerationRequest("def", max_new_tokens=2)
@@ -219,19 +297,37 @@ def test_one_that_waits_for_a_slot_is_served_in_its_turn(
     assert digests == [adapter.ref.digest if adapter else None for adapter in who]
 
 
+def test_log_probabilities_are_told_with_their_tokens(scheduler: Scheduler) -> None:
+    request = GenerationRequest("def add(a, b):\n", max_new_tokens=20, temperature=0.9, top_k=4, seed=5, logprobs=True)
+    answer = ask(scheduler, request)
+    told: list[float] = []
+    while True:
+        chunk = answer.next()
+        told += chunk.logprobs
+        if chunk.prediction is not None:
+            break
+    assert len(told) == chunk.prediction.completion_tokens
+    assert tuple(told) == chunk.prediction.logprobs
+    assert all(-20 < one <= 0 for one in told)
+    assert chunk.prediction.to_json()["logprobs"] == chunk.prediction.logprobs
+    silent = ask(scheduler, replace(request, logprobs=False)).prediction()
+    assert silent.text == chunk.prediction.text
+    assert "logprobs" not in silent.to_json()
+
+
 def test_a_step_that_fails_fails_its_request_alone(
     scheduler: Scheduler, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    advance = engine.advance
+    forward = engine._passes._logits
 
-    def sometimes(sequence: Any) -> str:
-        if sequence.request.seed == 13:
+    def sometimes(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if tokens.shape[1] == 7:
             raise ZeroDivisionError
-        return advance(sequence)
+        return forward(tokens, *rest)
 
-    monkeypatch.setattr(engine, "advance", sometimes)
+    monkeypatch.setattr(engine._passes, "_logits", sometimes)
     good = ask(scheduler, LONG)
-    bad = ask(scheduler, GenerationRequest("def", seed=13, max_new_tokens=3))
+    bad = ask(scheduler, GenerationRequest("a" * 7, max_new_tokens=3))
     failure = bad.next()
     assert isinstance(failure, EngineError)
     assert failure.code == "INTERNAL"

@@ -43,6 +43,17 @@ class Bytes(Vocabulary):
         ({"top_p": 1.0001}, "top_p"),
         ({"top_p": float("nan")}, "top_p"),
         ({"top_p": -1}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_k": 2**31}, "top_k"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"top_k": float("nan")}, "top_k"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"repetition_penalty": 0.09}, "repetition_penalty"),
+        ({"repetition_penalty": 10.1}, "repetition_penalty"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty"),
+        ({"repetition_penalty": "2"}, "repetition_penalty"),
+        ({"logprobs": 1}, "logprobs"),
         ({"seed": 2**63}, "seed"),
         ({"seed": 1.0}, "seed"),
         ({"stop": "\n"}, "stop"),
@@ -63,6 +74,8 @@ def test_what_cannot_be_used_is_named(changes: dict[str, Any], field: str) -> No
 def test_the_limits_themselves_can_be_used() -> None:
     body = {"prompt": "", "max_new_tokens": 1, "temperature": 0, "top_p": 1, "seed": -(2**63), "stop": ["a" * 100] * 16}
     assert GenerationRequest.from_json(body) == GenerationRequest("", 1, 0, 1, -(2**63), ("a" * 100,) * 16)
+    more = {"top_k": 2**31 - 1, "repetition_penalty": 10, "logprobs": True}
+    assert GenerationRequest.from_json(body | more).top_k == 2**31 - 1
     absent = {"prompt": "x", "max_new_tokens": None, "temperature": None, "top_p": None, "seed": None, "stop": None}
     assert GenerationRequest.from_json(absent) == GenerationRequest("x", 128, 0.0, 1.0, None, ())
 
@@ -121,6 +134,30 @@ def test_sampling_follows_the_distribution() -> None:
     assert shares(temperature=5e-324) == [1, 0, 0, 0]
     assert shares(temperature=1e308) == pytest.approx([0.25] * 4, abs=0.03)
     assert shares(temperature=0) == [1, 0, 0, 0]
+
+
+def test_top_k_takes_the_first_of_equal_ones() -> None:
+    logits = torch.tensor([0.1, 0.3, 0.3, 0.3]).log()
+
+    def chosen(**options: float) -> Counter[int]:
+        sampler = Sampler(GenerationRequest("x", seed=5, temperature=1, **options))  # type: ignore[arg-type]
+        return Counter(sampler.choose(logits) for _ in range(2000))
+
+    assert chosen(top_k=1) == {1: 2000}
+    assert set(chosen(top_k=2)) == {1, 2}
+    assert set(chosen(top_k=4)) == set(chosen(top_k=100)) == {0, 1, 2, 3}
+    assert set(chosen(top_p=0.4)) == {1, 2}
+    assert chosen(top_k=2, top_p=0.4) == {1: 2000}, "top_p is a share of what top_k has left"
+
+
+def test_what_was_said_is_said_less() -> None:
+    """Positive logits are divided by the penalty, negative ones multiplied: of the prompt's tokens, and of the answer's."""
+    sampler = Sampler(GenerationRequest("x", repetition_penalty=2.0), prompt=[0])
+    assert sampler.choose(torch.tensor([1.9, 1.0, -1.0])) == 1, "1.9 / 2 is less than 1"
+    assert sampler.choose(torch.tensor([1.9, 1.0, -1.0])) == 0, "1.0 / 2 is less than 1.9 / 2"
+    assert sampler.choose(torch.tensor([-0.4, -0.6, -0.7])) == 2, "-0.4 and -0.6 times two are less than -0.7"
+    plain = Sampler(GenerationRequest("x"), prompt=[0])
+    assert plain.choose(torch.tensor([1.9, 1.0, -1.0])) == 0
 
 
 def test_numbers_that_are_not_finite_are_typed() -> None:

@@ -260,10 +260,10 @@ def test_a_failure_on_the_way_is_an_event(server: Running, monkeypatch: pytest.M
     engine = server.backend._scheduler._engine
     advance = engine.advance
 
-    def breaks(sequence: Any) -> str:
-        if sequence.completion_tokens == 10:
+    def breaks(sequences: Any) -> Any:
+        if any(sequence.completion_tokens == 10 for sequence in sequences):
             raise ZeroDivisionError
-        return advance(sequence)
+        return advance(sequences)
 
     monkeypatch.setattr(engine, "_end_tokens", frozenset())
     monkeypatch.setattr(engine, "advance", breaks)
