@@ -92,6 +92,7 @@ OPERATIONS = {
     "resumeTrainingRun": open_to(Permission.START_RUN, id="TrainingRun", maxSteps=7),
     "cancelTrainingRun": open_to(Permission.CANCEL_RUN, id="TrainingRun"),
     "predict": open_to(Permission.PREDICT, answers="INFERENCE_UNAVAILABLE", prompt="def"),
+    "predictBatch": open_to(Permission.PREDICT, answers="INFERENCE_UNAVAILABLE", requests={"prompt": "def"}),
     #
     "datasetVersionEvents": open_to(Who.MEMBERS, id="DatasetVersion"),
     "trainingRunEvents": open_to(Who.MEMBERS, id="TrainingRun"),
