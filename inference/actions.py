@@ -140,7 +140,7 @@ def predict_batch(
     permitted = {place: permit for place, permit in enumerate(permits) if isinstance(permit, Permit)}
     refused = {place: refusal for place, refusal in enumerate(permits) if isinstance(refusal, DomainError)}
     answered = _asked_at_once(list(permitted.values()), [requests[place] for place in permitted])
-    by_place = {**refused, **dict(zip(permitted, answered, strict=True))}
+    by_place: dict[int, dict[str, Any] | DomainError] = {**refused, **dict(zip(permitted, answered, strict=True))}
     answers = [by_place[place] for place in range(len(permits))]
     for kind in (Unavailable, QuotaExceeded):
         refusals = [answer for answer in answers if isinstance(answer, kind)]

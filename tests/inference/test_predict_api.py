@@ -111,7 +111,7 @@ def test_any_text_is_a_prompt(served: None, alice: Person, prompt: str) -> None:
 
 
 def test_an_adapter_answers_to_its_name_and_version(served: None, alice: Person, charlie: Person, files: Files) -> None:
-    adapter, newer = hers(alice, files, name="a:b c"), hers(alice, files, name="a:b c")
+    adapter, newer = hers(alice, files, name="a:b c"), hers(alice, files, name="a:b c", version=2)
     hers(charlie, files, name="theirs")
     assert (str(adapter), str(newer)) == ("a:b c:1", "a:b c:2")
     assert [predict(alice, model=name)["adapterDigest"] for name in ("a:b c:1", "a:b c:2")] == [files.digest] * 2

@@ -99,7 +99,7 @@ def test_together_they_say_what_each_says_alone(alice: Person, files: Files) -> 
             "adapterId": global_id(adapter) if number % 2 else None,
             "temperature": 0.9,
             "seed": number,
-            "maxNewTokens": 12,
+            "maxNewTokens": 6,
         }
         for number in range(64)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 from typing import Any
@@ -43,7 +44,7 @@ def cells(page: str, table: str) -> list[list[str]]:
     body = page[page.index(f'<table id="{table}"') :].split("</table>")[0].split("<tbody>")[1]
     rows = body.split("<tr")[1:]
     return [
-        [" ".join(re.sub("<[^>]*>", " ", cell).split()) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)]
+        [" ".join(html.unescape(re.sub("<[^>]*>", " ", cell)).split()) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)]
         for row in rows
     ]
 
