@@ -6,6 +6,7 @@ under the same key. Both may be repeated.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -78,17 +79,35 @@ def reserve(
     Others of the organization wait until the caller's transaction ends, so two cannot both take what is left for one.
     A key that is entered stays as it is. Raises QuotaExceeded.
     """
+    for refusal in reserve_each(organization_id, kind, {key: amount}, lapses_at=lapses_at).values():
+        raise refusal
+
+
+def reserve_each(
+    organization_id: UUID, kind: UsageKind, amounts: Mapping[str, int], *, lapses_at: datetime | None = None
+) -> dict[str, QuotaExceeded]:
+    """`reserve` for each of `amounts`, by their keys and in their order; return those for which too little is left, and why."""
     assert connection.in_atomic_block, "a reservation is committed with what it is for"
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))", [f"usage/{kind}", str(organization_id)]
         )
-    if UsageEntry.objects.filter(organization_id=organization_id, kind=kind, key=key).exists():
-        return
+    entries = UsageEntry.objects.filter(organization_id=organization_id, kind=kind, key__in=list(amounts))
+    entered = set(entries.values_list("key", flat=True))
+    asked = {key: amount for key, amount in amounts.items() if key not in entered}
+    if not asked:
+        return {}
     limit, used = _limits(organization_id, kind)[kind], _used(organization_id, kind)[kind]
-    if used + amount > limit:
-        raise _exceeded(kind, limit, used)
-    UsageEntry.objects.create(organization_id=organization_id, kind=kind, key=key, amount=amount, lapses_at=lapses_at)
+    taken, refused = [], {}
+    for key, amount in asked.items():
+        if used + amount > limit:
+            refused[key] = _exceeded(kind, limit, used)
+            continue
+        used += amount
+        entry = UsageEntry(organization_id=organization_id, kind=kind, key=key, amount=amount, lapses_at=lapses_at)
+        taken.append(entry)
+    UsageEntry.objects.bulk_create(taken)
+    return refused
 
 
 def require_left(organization_id: UUID, *kinds: UsageKind) -> None:
@@ -124,17 +143,25 @@ def settle_in_sum(organization_id: UUID, kind: UsageKind, used: int, *, key: str
 
     Without the reservation, which is gone after the first time, nothing happens.
     """
+    settle_each_in_sum(organization_id, kind, {key: used})
+
+
+def settle_each_in_sum(organization_id: UUID, kind: UsageKind, used: Mapping[str, int]) -> None:
+    """`settle_in_sum` for what was used under each key."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            WITH reserved AS (
-                DELETE FROM {UsageEntry._meta.db_table} WHERE organization_id = %s AND kind = %s AND key = %s
-                RETURNING date_trunc('day', at, 'UTC') AS day
-            ) INSERT INTO {UsageEntry._meta.db_table} AS sum (organization_id, kind, key, amount, at)
-            SELECT %s, %s, 'day:' || (day AT TIME ZONE 'UTC')::date, %s, day FROM reserved
-            ON CONFLICT (organization_id, kind, key) DO UPDATE SET amount = sum.amount + excluded.amount
+            WITH used AS (
+                SELECT * FROM unnest(%s::text[], %s::bigint[]) AS given (key, amount)
+            ), reserved AS (
+                DELETE FROM {UsageEntry._meta.db_table} AS entry USING used
+                WHERE organization_id = %s AND kind = %s AND entry.key = used.key
+                RETURNING date_trunc('day', at, 'UTC') AS day, used.amount
+            ) INSERT INTO {UsageEntry._meta.db_table} AS entry (organization_id, kind, key, amount, at)
+            SELECT %s, %s, 'day:' || (day AT TIME ZONE 'UTC')::date, sum(amount), day FROM reserved GROUP BY day
+            ON CONFLICT (organization_id, kind, key) DO UPDATE SET amount = entry.amount + excluded.amount
             """,
-            [organization_id, kind, key, organization_id, kind, used],
+            [list(used), list(used.values()), organization_id, kind, organization_id, kind],
         )
 
 

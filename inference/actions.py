@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,19 +21,21 @@ from django.conf import settings
 from django.utils import timezone
 
 from accounts.permissions import OrganizationClosing, Permission, authorize, organizations_that_permit
-from accounts.usage import reserve, settle_in_sum
+from accounts.usage import reserve_each, settle_each_in_sum
 from accounts.usage_kinds import UsageKind
-from common.errors import DomainError, Invalid, NotAllowed, NotFound, NotSignedIn, Unavailable
+from common.errors import DomainError, Invalid, NotAllowed, NotSignedIn, QuotaExceeded, Unavailable
 from common.outages import AWAY, told
 from common.tenancy import Principal, organizations_scope
 from common.threads import in_thread
 from inference import client, tickets
+from inference.refusals import as_one_of_many, worded
 from training import catalogue
 from training.models import Adapter, AdapterStage
 
 logger = logging.getLogger(__name__)
 
 RESERVED_FOR = timedelta(hours=1)  # a process that dies settles nothing
+MAX_BATCH = 64
 
 # Streams hold no web thread; `predict` does, and may take half of them: the rest of the API must go on answering.
 _places = threading.BoundedSemaphore(max(1, settings.WEB_THREADS // 2))
@@ -55,53 +58,60 @@ class Permit:
     """To ask once: the inference server's ticket, and the tokens that are reserved for it."""
 
     ticket: str
-    organization_id: UUID
+    organization_id: UUID | None
+    """Whose tokens it takes; None for an operator who asks the base model: nobody's."""
     key: str
+    tokens: int = 0
+    """That it may take at most."""
 
     def settle(self, tokens: int) -> None:
-        """Enter how many it took, in a scope of its own. With the database away the reservation stays, until it lapses."""
-        try:
-            with organizations_scope([self.organization_id]):
-                settle_in_sum(self.organization_id, UsageKind.TOKENS, tokens, key=self.key)
-        except AWAY as error:
-            logger.warning("%s", told(error))
+        settle([(self, tokens)])
 
 
-def permit(*, actor: Principal, adapter: Adapter | None, request: Request) -> Permit:
-    """Leave to ask `adapter`, or the base model, once; it has to be settled. In the caller's scope.
+@dataclass(frozen=True)
+class Asked:
+    """One request, and the adapter that it is for; None is the base model. `named_by` is the input that says so."""
+
+    request: Request
+    adapter: Adapter | None = None
+    named_by: str = "adapterId"
+
+
+def permit(*, actor: Principal, asked: Asked) -> Permit:
+    """Leave to ask once; it has to be settled. In the caller's scope.
 
     Raises NotAllowed, NotFound, QuotaExceeded, and Invalid.
     """
-    base = catalogue.default()
-    if adapter is None:
-        organization_id = _any_organization(actor)
-    else:
-        organization_id = adapter.organization_id
-        authorize(actor, Permission.PREDICT, organization_id)
-        if adapter.stage == AdapterStage.ARCHIVED:
-            raise Invalid(
-                f"{adapter} is archived: ask another adapter, or have this one promoted.",
-                code="ADAPTER_ARCHIVED",
-                field="adapterId",
-            )
-        if adapter.base_model_name != base.name:
-            raise Invalid(
-                f"This adapter belongs to {adapter.base_model_name}, and the inference server holds {base.name}.",
-                code="BASE_MODEL_NOT_SERVED",
-                field="adapterId",
-            )
-    ticket = tickets.Ticket(
-        organization=str(organization_id),
-        base=base.name,
-        max_new_tokens=request.max_new_tokens,
-        adapter_key=adapter.storage_prefix if adapter else None,
-        adapter_digest=adapter.digest if adapter else None,
-    )
-    permitted = Permit(tickets.issue(ticket, settings.INFERENCE_SECRET), organization_id, key=f"prediction:{uuid4()}")
-    most = min(_most_tokens(request), base.context_tokens)
-    lapses_at = timezone.now() + RESERVED_FOR
-    reserve(organization_id, UsageKind.TOKENS, most, key=permitted.key, lapses_at=lapses_at)
+    (permitted,) = permit_each(actor=actor, asked=[asked])
+    if isinstance(permitted, DomainError):
+        raise permitted
     return permitted
+
+
+def permit_each(*, actor: Principal, asked: Sequence[Asked | DomainError]) -> list[Permit | DomainError]:
+    """`permit` for each, in their order; what is refused, or was before, does not keep the others. Raises nothing."""
+    permitted: list[Permit | DomainError] = []
+    for each in asked:
+        try:
+            permitted.append(each if isinstance(each, DomainError) else _permitted(actor, each))
+        except DomainError as refusal:
+            permitted.append(refusal)
+    refused = _reserve(each for each in permitted if isinstance(each, Permit))
+    return [refused.get(each.key, each) if isinstance(each, Permit) else each for each in permitted]
+
+
+def settle(used: Iterable[tuple[Permit, int]]) -> None:
+    """Enter how many tokens each took, in scopes of its own. With the database away the reservations stay, until they lapse."""
+    of_each: defaultdict[UUID, dict[str, int]] = defaultdict(dict)
+    for permit, tokens in used:
+        if permit.organization_id is not None:
+            of_each[permit.organization_id][permit.key] = tokens
+    for organization_id, tokens_by_key in of_each.items():
+        try:
+            with organizations_scope([organization_id]):
+                settle_each_in_sum(organization_id, UsageKind.TOKENS, tokens_by_key)
+        except AWAY as error:
+            logger.warning("%s", told(error))
 
 
 def predict(*, permit: Permit, request: Request) -> dict[str, Any]:
@@ -113,18 +123,57 @@ def predict(*, permit: Permit, request: Request) -> dict[str, Any]:
         counted = _tokens_until(chunk)
 
     try:
-        with _place(), _worded():
+        with _place(), worded():
             arguments = settings.INFERENCE_URL, permit.ticket, asdict(request), settings.INFERENCE_TIMEOUT_S
             return client.predict(*arguments, hear=count)
     finally:
         permit.settle(counted)
 
 
+def predict_batch(
+    *, permits: Sequence[Permit | DomainError], requests: Sequence[Request]
+) -> list[dict[str, Any] | DomainError]:
+    """`predict` for each, all at once: in their order, the answer or the refusal. To be called outside any scope.
+
+    Raises Unavailable, or QuotaExceeded, where that is the answer to every one of them: nothing came of the whole.
+    """
+    permitted = {place: permit for place, permit in enumerate(permits) if isinstance(permit, Permit)}
+    refused = {place: refusal for place, refusal in enumerate(permits) if isinstance(refusal, DomainError)}
+    answered = _asked_at_once(list(permitted.values()), [requests[place] for place in permitted])
+    by_place: dict[int, dict[str, Any] | DomainError] = {**refused, **dict(zip(permitted, answered, strict=True))}
+    answers = [by_place[place] for place in range(len(permits))]
+    for kind in (Unavailable, QuotaExceeded):
+        refusals = [answer for answer in answers if isinstance(answer, kind)]
+        if refusals and len(refusals) == len(answers):
+            raise max(refusals, key=lambda refusal: refusal.retry_after_s or 0)
+    return answers
+
+
+def _asked_at_once(permits: Sequence[Permit], requests: Sequence[Request]) -> list[dict[str, Any] | DomainError]:
+    counted = [0] * len(permits)
+
+    def count(place: int, chunk: dict[str, Any]) -> None:
+        counted[place] = _tokens_until(chunk)
+
+    if not permits:
+        return []
+    timeout_s = settings.INFERENCE_TIMEOUT_S
+    wait_s = min(timeout_s, tickets.MAX_WAIT_S)  # the last one waits for the first, for all of their time if need be
+    bodies = [{**asdict(request), "wait_s": wait_s} for request in requests]
+    asked = [(permit.ticket, body) for permit, body in zip(permits, bodies, strict=True)]
+    try:
+        with _place():
+            answers = client.predict_all(settings.INFERENCE_URL, asked, timeout_s, hear=count)
+    finally:
+        settle(zip(permits, counted, strict=True))
+    return [as_one_of_many(answer) if isinstance(answer, client.InferenceError) else answer for answer in answers]
+
+
 async def generate(*, permit: Permit, request: Request) -> AsyncIterator[dict[str, Any]]:
     """The answer piece by piece; whoever stops listening frees its place. Raises Invalid and Unavailable."""
     counted = 0
     try:
-        with _worded():
+        with worded():
             chunks = client.stream(settings.INFERENCE_URL, permit.ticket, asdict(request))
             async with contextlib.aclosing(chunks):
                 async for chunk in chunks:
@@ -144,6 +193,55 @@ def _place() -> Iterator[None]:
         yield
     finally:
         _places.release()
+
+
+def _permitted(actor: Principal, asked: Asked) -> Permit:
+    """Nothing is reserved yet."""
+    base, adapter = catalogue.default(), asked.adapter
+    if adapter is None:
+        organization_id = _any_organization(actor)
+    else:
+        organization_id = adapter.organization_id
+        authorize(actor, Permission.PREDICT, organization_id)
+        if adapter.stage == AdapterStage.ARCHIVED:
+            raise Invalid(
+                f"{adapter} is archived: ask another adapter, or have this one promoted.",
+                code="ADAPTER_ARCHIVED",
+                field=asked.named_by,
+            )
+        if adapter.base_model_name != base.name:
+            raise Invalid(
+                f"This adapter belongs to {adapter.base_model_name}, and the inference server holds {base.name}.",
+                code="BASE_MODEL_NOT_SERVED",
+                field=asked.named_by,
+            )
+    ticket = ticket_for(organization_id, adapter, asked.request)
+    most = min(_most_tokens(asked.request), base.context_tokens)
+    return Permit(ticket, organization_id, key=f"prediction:{uuid4()}", tokens=most)
+
+
+def ticket_for(organization_id: UUID | None, adapter: Adapter | None, request: Request) -> str:
+    ticket = tickets.Ticket(
+        organization=str(organization_id or ""),
+        base=catalogue.default().name,
+        max_new_tokens=request.max_new_tokens,
+        adapter_key=adapter.storage_prefix if adapter else None,
+        adapter_digest=adapter.digest if adapter else None,
+    )
+    return tickets.issue(ticket, settings.INFERENCE_SECRET)
+
+
+def _reserve(permits: Iterable[Permit]) -> dict[str, QuotaExceeded]:
+    """By key, those for which too little is left."""
+    of_each: defaultdict[UUID, dict[str, int]] = defaultdict(dict)
+    for permit in permits:
+        if permit.organization_id is not None:
+            of_each[permit.organization_id][permit.key] = permit.tokens
+    refused: dict[str, QuotaExceeded] = {}
+    lapses_at = timezone.now() + RESERVED_FOR
+    for organization_id in sorted(of_each):  # in one order, so that no two wait for each other
+        refused |= reserve_each(organization_id, UsageKind.TOKENS, of_each[organization_id], lapses_at=lapses_at)
+    return refused
 
 
 def _most_tokens(request: Request) -> int:
@@ -168,29 +266,3 @@ def _any_organization(actor: Principal) -> UUID:
     if not (active := [organization_id for organization_id in allowed if organization_id not in actor.closing]):
         raise OrganizationClosing
     return min(active)
-
-
-_OUR_FAULT = {"INTERNAL", "NUMERICS", "TICKET_REFUSED"}
-_AVAILABILITY = {"INFERENCE_UNAVAILABLE", "INFERENCE_TIMEOUT", "QUEUE_FULL", "SHUTTING_DOWN", "STARTING"}
-
-
-@contextlib.contextmanager
-def _worded() -> Iterator[None]:
-    """The inference server's refusals, as the API words them."""
-    try:
-        yield
-    except client.InferenceError as error:
-        if error.code in _OUR_FAULT:
-            raise  # masked, and logged with a reference
-        raise _domain_error(error) from error
-
-
-def _domain_error(error: client.InferenceError) -> DomainError:
-    if error.retry_after is not None or error.code in _AVAILABILITY:
-        return Unavailable(error.message, code=error.code, retry_after_s=error.retry_after or 5)
-    if error.code == "NOT_FOUND":
-        return NotFound()
-    if error.code == "BODY_TOO_LARGE":
-        return Invalid("The prompt is longer than any context here.", code="PROMPT_TOO_LONG", field="prompt")
-    kind = DomainError if error.field is None else Invalid  # an input is at fault, or none is
-    return kind(error.message, code=error.code, field=error.field)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx
 
 CONNECT_TIMEOUT_S = 5.0
 STREAM_SILENCE_S = 120.0
+STATUS_TIMEOUT_S = 3.0
 SCORE_BODY_BYTES = 500_000
 SCORE_ROWS = 256
 
@@ -40,8 +42,8 @@ def predict(
     hear: Callable[[dict[str, Any]], None] = lambda chunk: None,
 ) -> dict[str, Any]:
     """Generate and return the prediction: {text, prompt_tokens, completion_tokens, finish_reason, adapter_digest,
-    base_model, seconds}. `request` holds prompt, max_new_tokens, temperature, top_p, seed, stop; null is the default.
-    `hear` is called with each chunk, as `stream` yields them.
+    base_model, seconds}. `request` holds prompt, max_new_tokens, temperature, top_p, seed, stop, wait_s; null is the
+    default. `hear` is called with each chunk, as `stream` yields them.
 
     Raises InferenceError; leaving early, for whatever reason, frees the request's place on the server.
     """
@@ -63,6 +65,39 @@ def predict(
     raise _cut_short()
 
 
+def predict_all(
+    url: str,
+    asked: Sequence[tuple[str, Mapping[str, Any]]],
+    timeout_s: float,
+    hear: Callable[[int, dict[str, Any]], None] = lambda place, chunk: None,
+) -> list[dict[str, Any] | InferenceError]:
+    """`predict` for each (ticket, request), all at once: in their order, the prediction or what became of it instead.
+
+    `hear` is called with the place of the request, and the chunk. Together they may take `timeout_s`.
+    """
+
+    async def one(client: httpx.AsyncClient, place: int) -> dict[str, Any] | InferenceError:
+        chunk: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(timeout_s), aclosing(_streamed(client, url, *asked[place])) as chunks:
+                async for chunk in chunks:
+                    hear(place, chunk)
+        except TimeoutError:
+            return _timeout()
+        except InferenceError as error:
+            return error
+        prediction: dict[str, Any] = chunk["prediction"]
+        return prediction
+
+    async def all_of_them() -> list[dict[str, Any] | InferenceError]:
+        limits = httpx.Limits(max_connections=None)
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+        async with httpx.AsyncClient(verify=_tls(), trust_env=False, timeout=timeout, limits=limits) as client:
+            return await asyncio.gather(*(one(client, place) for place in range(len(asked))))
+
+    return asyncio.run(all_of_them())
+
+
 async def stream(
     url: str, ticket: str, request: Mapping[str, Any], *, silence_s: float = STREAM_SILENCE_S
 ) -> AsyncGenerator[dict[str, Any], None]:
@@ -74,11 +109,20 @@ async def stream(
     frees the request's place on the server.
     """
     timeout = httpx.Timeout(silence_s, connect=CONNECT_TIMEOUT_S)
+    async with (
+        httpx.AsyncClient(verify=_tls(), trust_env=False, timeout=timeout) as client,
+        aclosing(_streamed(client, url, ticket, request)) as chunks,
+    ):
+        async for chunk in chunks:
+            yield chunk
+
+
+async def _streamed(
+    client: httpx.AsyncClient, url: str, ticket: str, request: Mapping[str, Any]
+) -> AsyncGenerator[dict[str, Any], None]:
+    """The chunks of one generation up to the one with "prediction". Raises InferenceError."""
     with _translated():
-        async with (
-            httpx.AsyncClient(verify=_tls(), trust_env=False, timeout=timeout) as client,
-            client.stream("POST", f"{url}/generate", content=_body(ticket, request)) as answer,
-        ):
+        async with client.stream("POST", f"{url}/generate", content=_body(ticket, request)) as answer:
             if answer.status_code != 200:
                 raise _refused(answer.status_code, await answer.aread())
             event = ""
@@ -89,6 +133,16 @@ async def stream(
                     if "prediction" in chunk:
                         return
     raise _cut_short()
+
+
+def status(url: str, ticket: str) -> dict[str, Any]:
+    """What the server holds and does, as inference/server/status.py has it. Raises InferenceError."""
+    with _translated():
+        answer = _client().post(f"{url}/status", content=_body(ticket, {}), timeout=STATUS_TIMEOUT_S)
+    if answer.status_code != 200:
+        raise _refused(answer.status_code, answer.content)
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 def score(

@@ -12,9 +12,12 @@ from typing import Any
 import jwt
 
 LIFETIME_S = 60
+MAX_WAIT_S = 600
+"""The longest that a request may say it waits for its turn."""
 LEEWAY_S = 5
 ISSUER = "platform"
 AUDIENCE = "inference"
+STATUS_AUDIENCE = "inference-status"
 
 
 class TicketRefused(Exception):
@@ -34,41 +37,57 @@ class Ticket:
 
 
 def issue(ticket: Ticket, secret: str) -> str:
-    now = int(time.time())
     claims = {
-        "iss": ISSUER,
-        "aud": AUDIENCE,
-        "iat": now,
-        "exp": now + LIFETIME_S,
         "organization": ticket.organization,
         "base": ticket.base,
         "adapter_key": ticket.adapter_key,
         "adapter_digest": ticket.adapter_digest,
         "limits": {"max_new_tokens": ticket.max_new_tokens},
     }
-    return jwt.encode(claims, secret, algorithm="HS256")
+    return _signed(AUDIENCE, secret, claims)
+
+
+def issue_status(secret: str) -> str:
+    """A ticket to see what the server holds and does, of all organizations: for operators, and good for nothing else."""
+    return _signed(STATUS_AUDIENCE, secret, {})
+
+
+def verify_status(token: object, secret: str) -> None:
+    """Raises TicketRefused for whatever `issue_status` has not made."""
+    _claims(token, secret, STATUS_AUDIENCE)
 
 
 def verify(token: object, secret: str, base: str) -> Ticket:
     """Return what `token` permits on the base model named `base`. Raises TicketRefused."""
+    claims = _claims(token, secret, AUDIENCE)
+    ticket = _read(claims)
+    if ticket is None or ticket.base != base:
+        raise TicketRefused
+    return ticket
+
+
+def _signed(audience: str, secret: str, claims: dict[str, Any]) -> str:
+    now = int(time.time())
+    usual = {"iss": ISSUER, "aud": audience, "iat": now, "exp": now + LIFETIME_S}
+    return jwt.encode(usual | claims, secret, algorithm="HS256")
+
+
+def _claims(token: object, secret: str, audience: str) -> dict[str, Any]:
     if not isinstance(token, str):
         raise TicketRefused
     try:
-        claims = jwt.decode(
+        claims: dict[str, Any] = jwt.decode(
             token,
             secret,
             algorithms=["HS256"],
-            audience=AUDIENCE,
+            audience=audience,
             issuer=ISSUER,
             leeway=LEEWAY_S,
             options={"require": ["exp", "iat", "aud", "iss"]},
         )
     except (jwt.InvalidTokenError, ValueError) as error:
         raise TicketRefused from error
-    ticket = _read(claims)
-    if ticket is None or ticket.base != base:
-        raise TicketRefused
-    return ticket
+    return claims
 
 
 def _read(claims: dict[str, Any]) -> Ticket | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import strawberry
 from strawberry import ID
+
+from common.errors import DomainError, QuotaExceeded
+from common.graphql import OperationInfo, QuotaExceededType
 
 
 @strawberry.enum(
@@ -42,6 +45,27 @@ class Prediction:
             base_model=answer["base_model"],
             seconds=answer["seconds"],
         )
+
+
+PredictPayload = Annotated[
+    Prediction | QuotaExceededType | OperationInfo,
+    strawberry.union("PredictPayload", description="The prediction, or why not."),
+]
+
+
+@strawberry.type(description="The answers to a batch, in the order of its requests.")
+class PredictionBatch:
+    results: list[PredictPayload] = strawberry.field(description="For each request the prediction, or why not.")
+
+    @classmethod
+    def of(cls, answers: list[dict[str, Any] | DomainError]) -> PredictionBatch:
+        return cls(results=[_payload(answer) for answer in answers])
+
+
+def _payload(answer: dict[str, Any] | DomainError) -> Prediction | QuotaExceededType | OperationInfo:
+    if isinstance(answer, QuotaExceeded):
+        return QuotaExceededType.of(answer)
+    return OperationInfo.of(answer) if isinstance(answer, DomainError) else Prediction.of(answer)
 
 
 @strawberry.type(description="A piece of text as it is generated; the last one carries the whole prediction.")

@@ -2,6 +2,7 @@ from django.contrib import admin
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
+from inference.server_page import server_page
 from platform_site import views
 from platform_site.graphql import GraphQLHTTPView, GraphQLStreamView
 from platform_site.metrics import metrics
@@ -24,6 +25,7 @@ urlpatterns = [
     path("favicon.ico", views.icon),
     path("graphql", csrf_exempt(graphql)),
     path("graphql/stream", csrf_exempt(stream)),
+    path("admin/inference/", admin.site.admin_view(server_page), name="inference_server"),
     path("admin/", admin.site.urls),
     path("metrics", metrics),
 ]

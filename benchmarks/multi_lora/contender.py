@@ -18,7 +18,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, Starcoder2Config, Starcoder2ForCausalLM
 
-from inference.engine.adapters import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, AdapterRef, AdapterWeights, read_adapter
+from inference.engine.adapters import CONFIG_FILE, WEIGHTS_FILE, AdapterRef, AdapterWeights, read_adapter
 from inference.engine.engine import Engine, EngineConfig, Outcome
 from inference.engine.request import GenerationRequest
 from inference.engine.scheduler import Scheduler
@@ -26,6 +26,7 @@ from inference.engine.sequence import Sequence
 from training.trainer.artifact import adapter_digest
 from training.trainer.config import LINEAR_LAYERS, Quantization
 from training.trainer.quantization import load_base
+from training.trainer.reading import PEFT_PREFIX
 
 SHIPPED = Path("training/base_models/python-small")
 BASE = "random"

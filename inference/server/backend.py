@@ -1,12 +1,14 @@
-"""The engine with all that belongs to it, as the HTTP side sees it: load, generate, score, cancel, close."""
+"""The engine with all that belongs to it, as the HTTP side sees it: load, fetch, generate, score, cancel, close."""
 
 from __future__ import annotations
 
 import logging
 import queue
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ from inference.engine.adapters import AdapterRef, AdapterStore, AdapterWeights
 from inference.engine.engine import Engine, EngineConfig
 from inference.engine.errors import EngineError, invalid
 from inference.engine.request import Chunk, GenerationRequest, Score
-from inference.engine.scheduler import Scheduler, Work
+from inference.engine.scheduler import Scheduler, Work, shutting_down
 from inference.tickets import Ticket
 
 logger = logging.getLogger(__name__)
 
 WARM_UP_TIMEOUT_S = 120.0
+WARM_UP = GenerationRequest("def", max_new_tokens=1)
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,26 @@ class ServerConfig:
     engine: EngineConfig
     active_limit: int = 8
     """Requests that share the model at a time."""
-    queue_limit: int = 64
-    """Requests that may wait; the next one is answered QUEUE_FULL."""
+    queue_limit: int = 256
+    """Requests that may wait, four full batches; where that many do, whoever has most of them is answered QUEUE_FULL."""
+    patience_s: float = 30.0
+    """How long a request waits for its place at the model that does not say so itself (WAITED_TOO_LONG)."""
     host_adapters: int = 32
     """Adapters kept in host memory beside those in the model's slots."""
+
+
+class Found(StrEnum):
+    """Where an adapter was when a request came for it."""
+
+    SLOT = "slot"
+    MEMORY = "memory"
+    STORAGE = "storage"
+
+
+class _Visit(threading.local):
+    """Whether the present thread's look-up went as far as storage."""
+
+    has_fetched = False
 
 
 class Backend:
@@ -41,6 +60,8 @@ class Backend:
     def __init__(self, config: ServerConfig, fetch: Callable[[str, str], Path]) -> None:
         self.config = config
         self._fetch = fetch
+        self._visit = _Visit()
+        self._engine: Engine | None = None
         self._scheduler: Scheduler | None = None
         self._store: AdapterStore | None = None
         self._generated = False
@@ -48,11 +69,13 @@ class Backend:
 
     def load(self) -> None:
         """Load the base model and generate a token with it. Raises what went wrong."""
-        engine = Engine(replace(self.config.engine, batch=self.config.active_limit))
-        self._store = AdapterStore(self._fetch, engine.adapter_limits, self.config.host_adapters)
-        self._scheduler = Scheduler(engine, active_limit=self.config.active_limit, queue_limit=self.config.queue_limit)
+        places = self.config.active_limit + 1  # one for `probe`, which waits for nobody's
+        engine = Engine(replace(self.config.engine, batch=places))
+        self._engine = engine
+        self._store = AdapterStore(self._noted_fetch, engine.adapter_limits, self.config.host_adapters)
+        self._scheduler = Scheduler(engine, active_limit=places, queue_limit=self.config.queue_limit)
         events: queue.SimpleQueue[Chunk | EngineError] = queue.SimpleQueue()
-        self._scheduler.generate(GenerationRequest("def", max_new_tokens=1), None, events.put)
+        self._scheduler.generate(WARM_UP, None, events.put)
         event = events.get(timeout=WARM_UP_TIMEOUT_S)
         if isinstance(event, EngineError):
             raise event
@@ -66,9 +89,50 @@ class Backend:
         return self._generated and not self._closed and self._scheduler is not None and self._scheduler.alive
 
     @property
-    def load_figures(self) -> dict[str, int]:
-        scheduler = self._scheduler
-        return {"active": scheduler.active, "queued": scheduler.queued} if scheduler else {"active": 0, "queued": 0}
+    def is_broken(self) -> bool:
+        """Whether it could generate, and never will again: its thread has died."""
+        has_died = self._generated and self._scheduler is not None and not self._scheduler.alive
+        return has_died and not self._closed  # in this order: it is closed before its thread ends
+
+    @property
+    def device(self) -> str:
+        return str(self._engine.device) if self._engine else ""
+
+    def resident(self) -> list[AdapterRef]:
+        """The adapters in the model's slots."""
+        for _ in range(3):
+            try:
+                return self._engine.slots.resident() if self._engine else []
+            except (RuntimeError, KeyError):  # the model's thread was just changing them
+                continue
+        return []
+
+    def check(self, ticket: Ticket, new_tokens: int) -> None:
+        """Raise EngineError STARTING, SHUTTING_DOWN, and INVALID for what the ticket does not permit."""
+        if self.is_broken:
+            raise shutting_down()
+        if not self.ready:
+            raise EngineError("STARTING", "The base model is being loaded; try again in a moment.", retry_after_s=5)
+        if new_tokens > ticket.max_new_tokens:
+            message = f"This request may ask for at most {ticket.max_new_tokens} new tokens, not {new_tokens}."
+            raise invalid("max_new_tokens", message)
+
+    def measure(self, request: GenerationRequest) -> None:
+        """Raise EngineError PROMPT_TOO_LONG."""
+        assert self._engine is not None
+        self._engine.encode_prompt(request)
+
+    def fetch(self, ref: AdapterRef) -> Found:
+        """Have an adapter in host memory, and say where it was. Blocks while it is read; raises EngineError."""
+        assert self._store is not None
+        is_in_slot, self._visit.has_fetched = ref in self.resident(), False
+        self._store.get(ref)
+        return Found.SLOT if is_in_slot else Found.STORAGE if self._visit.has_fetched else Found.MEMORY
+
+    def probe(self, listener: Callable[[Chunk | EngineError], None]) -> None:
+        """Generate a token for nobody. Raises EngineError."""
+        assert self._scheduler is not None
+        self._scheduler.generate(WARM_UP, None, listener)
 
     def generate(
         self, ticket: Ticket, request: GenerationRequest, listener: Callable[[Chunk | EngineError], None]
@@ -98,12 +162,19 @@ class Backend:
             self._scheduler.close()
 
     def _prepare(self, ticket: Ticket, new_tokens: int) -> tuple[Scheduler, Future[AdapterWeights] | None]:
-        if not self.ready or self._scheduler is None or self._store is None:
-            raise EngineError("STARTING", "The base model is being loaded; try again in a moment.", retry_after_s=5)
-        if new_tokens > ticket.max_new_tokens:
-            message = f"This request may ask for at most {ticket.max_new_tokens} new tokens, not {new_tokens}."
-            raise invalid("max_new_tokens", message)
-        if ticket.adapter_key is None or ticket.adapter_digest is None:
-            return self._scheduler, None
-        ref = AdapterRef(ticket.organization, ticket.adapter_key, ticket.adapter_digest)
-        return self._scheduler, self._store.prefetch(ref)
+        self.check(ticket, new_tokens)
+        assert self._scheduler is not None
+        assert self._store is not None
+        ref = adapter_of(ticket)
+        return self._scheduler, None if ref is None else self._store.prefetch(ref)
+
+    def _noted_fetch(self, key: str, digest: str) -> Path:
+        self._visit.has_fetched = True
+        return self._fetch(key, digest)
+
+
+def adapter_of(ticket: Ticket) -> AdapterRef | None:
+    """None for the base model."""
+    if ticket.adapter_key is None or ticket.adapter_digest is None:
+        return None
+    return AdapterRef(ticket.organization, ticket.adapter_key, ticket.adapter_digest)

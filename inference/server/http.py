@@ -29,6 +29,7 @@ STATUS = {
     "QUEUE_FULL": 503,
     "SHUTTING_DOWN": 503,
     "STARTING": 503,
+    "WAITED_TOO_LONG": 503,
 }
 
 

@@ -64,6 +64,12 @@ class Allowed:
     curves: int = 6
     """Of a run, where nobody says which."""
 
+    prediction: int = 500
+    """What a prediction takes at least, in fields: a document may have a batch made, and some beside it, but not two."""
+
+    batch: int = 64
+    """Predictions of a batch, where nobody can say how many, and at most."""
+
     answer_fields: int = 100_000
     """In the answer as it turns out: a list that cannot be told how many may hold more than `items`, one inside the other."""
 

@@ -23,6 +23,7 @@ from graphql import (
     InlineFragmentNode,
     IntValueNode,
     ListValueNode,
+    ObjectValueNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
@@ -37,9 +38,25 @@ from platform_site.limits.allowed import Allowed
 
 PAGE_ARGUMENTS = ("first", "last")
 PAGED = frozenset({"edges", "nodes"})
+ONE, SEVERAL, REQUESTS = "PredictInput", "PredictBatchInput", "requests"  # inputs of fields that generate
+BATCH, ANSWERS = "PredictionBatch", "results"
 POINTS, WHICH = "maxPoints", "names"  # arguments of fields that draw curves
 LISTS_OF_INTROSPECTION = frozenset({"types", "fields", "inputFields", "interfaces", "possibleTypes"})
 META_FIELDS = {"__schema": "__Schema", "__type": "__Type"}
+
+
+@dataclass(frozen=True)
+class Items:
+    """Of a variable that was given a list, or a batch, how many it has."""
+
+    count: int
+
+
+def items_of(value: object) -> Items | None:
+    """None for what is neither."""
+    if isinstance(value, dict):
+        value = value.get(REQUESTS)
+    return value if isinstance(value, Items) else Items(len(value)) if isinstance(value, list) else None
 
 
 @dataclass(slots=True)
@@ -55,7 +72,7 @@ class Weight:
     alternatives: dict[str, int] = field(default_factory=dict)
     """By type: fields of an object only if it is of that type. It is of one."""
     per_item: int = 0
-    """Of a connection's selection set: fields in the answer for each item of its page."""
+    """Of a connection's or a batch's selection set: fields in the answer for each item of it."""
     repeats: dict[str, int] = field(default_factory=dict)
     """For each name in the answer how often it, or a place below it, is asked for: no less than the true number."""
 
@@ -170,11 +187,13 @@ class _Scale:
 
         if _is_connection(kind):
             inner_fields = inner.most_fields + inner.per_item * self._page(node, definition, self.allowed.page)
+        elif predictions := self._predictions(node, definition):
+            inner_fields = inner.most_fields + (inner.per_item + self.allowed.prediction) * predictions
         else:
             inner_fields = inner.most_fields * (1 if is_introspection else self._items(node, definition, parent))
         if definition is not None and POINTS in definition.args:
             inner_fields += self._points(node, definition)
-        if _is_connection(parent) and name in PAGED:
+        if _is_for_each_item(parent, name):
             weight.per_item += 1 + inner_fields
         else:
             weight.fields += 1 + inner_fields
@@ -183,8 +202,8 @@ class _Scale:
         """How often what is below a field stands in the answer."""
         if definition is None or not _is_list_of_objects(definition.type):
             return 1
-        if _is_connection(parent):
-            return 1  # its page is counted where the connection is asked for
+        if _is_connection(parent) or _is_for_each_item(parent, node.name.value):
+            return 1  # its items are counted where the connection, or the batch, is asked for
         if any(name in definition.args for name in PAGE_ARGUMENTS):
             return self._page(node, definition, self.allowed.events)
         return self.allowed.items
@@ -203,6 +222,20 @@ class _Scale:
         elif isinstance(which, ListValueNode):
             curves = min(curves, len(which.values))
         return curves * min(max(number // self.allowed.points, self.allowed.curve), most)
+
+    def _predictions(self, node: FieldNode, definition: GraphQLField | None) -> int:
+        """How many generations a field asks for; what is no list of requests is refused later, and counted as the most."""
+        takes = get_named_type(definition.args["input"].type).name if definition and "input" in definition.args else ""
+        if takes != SEVERAL:
+            return int(takes == ONE)
+        given = next((argument.value for argument in node.arguments or () if argument.name.value == "input"), None)
+        if isinstance(given, ObjectValueNode):
+            given = next((field.value for field in given.fields if field.name.value == REQUESTS), None)
+        if isinstance(given, VariableNode):
+            asked = items_of(self.variables.get(given.name.value))
+        else:
+            asked = Items(len(given.values)) if isinstance(given, ListValueNode) else None
+        return min(asked.count, self.allowed.batch) if asked else self.allowed.batch
 
     def _page(self, node: FieldNode, definition: GraphQLField | None, limit: int) -> int:
         """How many items a list is asked for; what is no number is refused later, and counted as the most."""
@@ -274,6 +307,12 @@ def _integer(node: IntValueNode) -> int:
 
 def _is_connection(kind: Any) -> bool:
     return kind is not None and kind.name.endswith("Connection")
+
+
+def _is_for_each_item(parent: Any, name: str) -> bool:
+    return (_is_connection(parent) and name in PAGED) or (
+        parent is not None and parent.name == BATCH and name == ANSWERS
+    )
 
 
 def _is_list_of_objects(kind: Any) -> bool:

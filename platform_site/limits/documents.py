@@ -13,10 +13,11 @@ from strawberry.extensions import SchemaExtension
 from common.errors import Invalid
 from common.graphql import as_graphql_error
 from platform_site.limits.allowed import Allowed
-from platform_site.limits.cost import refuse_costly
+from platform_site.limits.cost import Items, items_of, refuse_costly
 
 ALLOWED = Allowed()
-Sizes = frozenset[tuple[str, int | str | None]]
+Size = int | str | Items | None
+Sizes = frozenset[tuple[str, Size]]
 
 
 class DocumentLimits(SchemaExtension):
@@ -57,17 +58,21 @@ def weigh_once(asked: Asked) -> None:
 
 
 def sizes_in(variables: dict[str, Any] | None, document: DocumentNode) -> Sizes:
-    """The variables that a document declares as far as they may be sizes of pages; of what is no number, only the name."""
+    """The variables that a document declares as far as they may be sizes of pages or batches; of all else only the name."""
     given = variables or {}
     names = {
         declared.variable.name.value
         for definition in document.definitions
         for declared in getattr(definition, "variable_definitions", None) or ()
     }
-    return frozenset(
-        (name, value if isinstance(value, int) or value is None else "")
-        for name, value in ((name, given[name]) for name in names & given.keys())
-    )
+    return frozenset((name, _size(given[name])) for name in names & given.keys())
+
+
+def _size(value: object) -> Size:
+    if value is None or isinstance(value, int):
+        return value
+    items = items_of(value)
+    return Items(min(items.count, ALLOWED.batch)) if items else ""
 
 
 def refuse_many_values(variables: object) -> None:

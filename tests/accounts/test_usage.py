@@ -18,7 +18,9 @@ from accounts.usage import (
     remove_what_counts_no_more,
     require_left,
     reserve,
+    reserve_each,
     settle,
+    settle_each_in_sum,
     settle_in_sum,
 )
 from accounts.usage_kinds import UsageKind
@@ -220,6 +222,42 @@ def test_a_reservation_belongs_to_its_own_day(alice: Person) -> None:
         settle_in_sum(alice.organization.pk, TOKENS, 60, key="p")
     assert entries(alice) == {(TOKENS, f"day:{yesterday:%Y-%m-%d}"): 60}
     assert used(alice) == NOTHING
+
+
+def test_several_are_reserved_in_their_order_each_as_if_alone(alice: Person) -> None:
+    allow(alice, tokens_per_day=10)
+    take(alice, TOKENS, 2, "known")
+    lapses_at = timezone.now() + timedelta(hours=1)
+    amounts = {"a": 4, "b": 5, "known": 99, "c": 4, "d": 1}
+    with tenant(alice.principal), CaptureQueriesContext(connection) as queries:
+        refused = reserve_each(alice.organization.pk, TOKENS, amounts, lapses_at=lapses_at)
+    assert {key: (each.limit, each.used, each.quota) for key, each in refused.items()} == {
+        "b": (10, 6, "tokens_per_day"),
+        "d": (10, 10, "tokens_per_day"),
+    }
+    assert entries(alice) == {(TOKENS, "known"): 2, (TOKENS, "a"): 4, (TOKENS, "c"): 4}
+    with operator():
+        assert UsageEntry.objects.filter(lapses_at=lapses_at).count() == 2
+        assert reserve_each(alice.organization.pk, TOKENS, {}) == {}
+    allow(alice, tokens_per_day=10**6)
+    many = {f"many {number}": 1 for number in range(64)}
+    with tenant(alice.principal), CaptureQueriesContext(connection) as more:
+        assert reserve_each(alice.organization.pk, TOKENS, many) == {}
+    assert len(more) <= len(queries) + 1, "as many queries as for one, and the day of a refusal is looked up"
+
+
+def test_several_are_settled_at_once_each_on_its_day(alice: Person) -> None:
+    today, yesterday = beginning("day"), beginning("day") - timedelta(hours=1)
+    take(alice, TOKENS, 100, "late")
+    enter_at(alice, TOKENS, yesterday)
+    for key in ("a", "b", "c"):
+        take(alice, TOKENS, 100, key)
+    with tenant(alice.principal):
+        for _ in range(2):  # once is enough
+            settle_each_in_sum(alice.organization.pk, TOKENS, {"a": 3, "late": 7, "b": 4, "unknown": 50})
+        settle_each_in_sum(alice.organization.pk, TOKENS, {"c": 0})
+        settle_each_in_sum(alice.organization.pk, TOKENS, {})
+    assert entries(alice) == {(TOKENS, f"day:{today:%Y-%m-%d}"): 7, (TOKENS, f"day:{yesterday:%Y-%m-%d}"): 7}
 
 
 # ------------------------------------------------------------------------------------------------ at once

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from transformers import Starcoder2Config, Starcoder2ForCausalLM
 
 from inference.engine.adapters import AdapterRef, AdapterWeights, read_adapter
 from inference.engine.engine import Engine, EngineConfig
+from inference.server.app import InferenceApp
+from tests.inference.asking import Files, make_files, running, shipped_app
 from training.pretraining.tokenizer import for_transformers, train_tokenizer
 from training.trainer.artifact import adapter_digest
 
@@ -92,6 +95,26 @@ def copied(adapters: list[Path], tmp_path: Path) -> Path:
     folder = tmp_path / "copy"
     shutil.copytree(adapters[0], folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """An adapter of the shipped base model."""
+    return make_files(tmp_path_factory.mktemp("adapter"))
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[InferenceApp, str]]:
+    """The server of the shipped base model, and where it listens."""
+    app = shipped_app(tmp_path_factory.mktemp("cache"))
+    with running(app) as url:
+        yield app, url
+
+
+@pytest.fixture
+def served(shipped: tuple[InferenceApp, str], settings: Any) -> None:
+    """The platform asks it."""
+    settings.INFERENCE_URL = shipped[1]
 
 
 def ref_of(folder: Path, organization: str = "org-1") -> AdapterRef:

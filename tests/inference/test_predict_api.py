@@ -6,36 +6,21 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import torch
-import uvicorn
 from django.conf import settings as django_settings
-from django.core.files.base import ContentFile
-from django.core.files.storage import default_storage
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
-from common import blobs
 from common.graphql import Context
-from inference.engine.engine import EngineConfig
-from inference.server.app import InferenceApp
-from inference.server.backend import ServerConfig
-from inference.server.cache import cached_fetch
 from platform_site.schema import schema
 from tests.cast import Person, make_person
+from tests.inference.asking import Files, codes, hers
 from tests.rows import BASE, global_id, make_adapter
 from tests.web import serving, soon
-from training.catalogue import SHIPPED
 from training.models import Adapter
-from training.trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
 
 PREDICT = """
 mutation ($input: PredictInput!) { predict(input: $input) {
@@ -52,74 +37,15 @@ subscription ($input: PredictInput!) { generate(input: $input) {
 PROMPT = "def add(a, b):\n"
 
 
-@dataclass(frozen=True)
-class Files:
-    """A LoRA adapter of the shipped model as files, with random matrices that make it differ from the base."""
-
-    folder: Path
-    digest: str
-
-    def stored_as(self, row: Adapter) -> Adapter:
-        """Put them where the row says that its files are, and the digest where predictions repeat it from."""
-        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-            default_storage.save(f"{row.storage_prefix}/{name}", ContentFile((self.folder / name).read_bytes()))
-        return row
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    torch.set_num_threads(1)
-    torch.manual_seed(1)
-    folder = tmp_path_factory.mktemp("adapter")
-    model = AutoModelForCausalLM.from_pretrained(SHIPPED / "python-small")
-    config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "c_fc"], init_lora_weights=False)
-    get_peft_model(model, config).save_pretrained(folder)
-    described = json.loads((folder / ADAPTER_CONFIG).read_text())
-    (folder / ADAPTER_CONFIG).write_text(json.dumps({**described, "base_model_name_or_path": BASE}))
-    return Files(folder, adapter_digest(folder))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    engine = EngineConfig(BASE, SHIPPED / "python-small", device="cpu", slots=2, max_rank=16, threads=1)
-    fetch = cached_fetch(blobs.open_read, tmp_path_factory.mktemp("cache"))
-    app = InferenceApp(ServerConfig(engine), secret=django_settings.INFERENCE_SECRET, fetch=fetch)
-    running = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
-        thread.start()
-        deadline = time.monotonic() + 60
-        while not app.backend.ready:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        running.should_exit = True
-        thread.join(10)
-
-
-@pytest.fixture
-def served(server: str, settings: Any) -> None:
-    settings.INFERENCE_URL = server
-
-
 @pytest.fixture
 def away(settings: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         settings.INFERENCE_URL = f"http://127.0.0.1:{listener.getsockname()[1]}"  # closed by the time it is asked
 
 
-def hers(person: Person, files: Files) -> Adapter:
-    return files.stored_as(make_adapter(person, digest=files.digest))
-
-
 def predict(person: Person, adapter: Adapter | None = None, **fields: Any) -> dict[str, Any]:
     named = {} if adapter is None else {"adapterId": global_id(adapter)}
     return person.data(PREDICT, input={"prompt": PROMPT, "maxNewTokens": 8, **named, **fields})["predict"]
-
-
-def codes(refusal: dict[str, Any]) -> list[tuple[str, str, str | None]]:
-    assert refusal["__typename"] == "OperationInfo", refusal
-    return [(one["kind"], one["code"], one["field"]) for one in refusal["messages"]]
 
 
 def test_an_adapter_answers_with_its_digest_and_the_base_with_none(served: None, bob: Person, files: Files) -> None:
@@ -182,6 +108,23 @@ def test_what_cannot_be_generated_is_refused_by_its_field(
 @pytest.mark.parametrize("prompt", ["\x00", "→ größer 🙂", "<|endoftext|>", "\u202e"])
 def test_any_text_is_a_prompt(served: None, alice: Person, prompt: str) -> None:
     assert predict(alice, prompt=prompt)["__typename"] == "Prediction"
+
+
+def test_an_adapter_answers_to_its_name_and_version(served: None, alice: Person, charlie: Person, files: Files) -> None:
+    adapter, newer = hers(alice, files, name="a:b c"), hers(alice, files, name="a:b c", version=2)
+    hers(charlie, files, name="theirs")
+    assert (str(adapter), str(newer)) == ("a:b c:1", "a:b c:2")
+    assert [predict(alice, model=name)["adapterDigest"] for name in ("a:b c:1", "a:b c:2")] == [files.digest] * 2
+    assert (predict(alice, model=BASE)["adapterDigest"], predict(alice, model=None)["adapterDigest"]) == (None, None)
+    for name in ("a:b c:3", "a:b c", "theirs:1", "a:b c:01", "", "python-small"):
+        assert codes(predict(alice, model=name)) == [("ERROR", "NOT_FOUND", None)], name
+
+
+def test_a_model_that_is_not_served_and_two_at_once_are_told_apart(served: None, alice: Person, files: Files) -> None:
+    assert codes(predict(alice, model="bigcode/starcoder2-3b")) == [("VALIDATION", "BASE_MODEL_NOT_SERVED", "model")]
+    make_adapter(alice, name="other", base_model_name="bigcode/starcoder2-3b")
+    assert codes(predict(alice, model="other:1")) == [("VALIDATION", "BASE_MODEL_NOT_SERVED", "model")]
+    assert codes(predict(alice, hers(alice, files), model=BASE)) == [("VALIDATION", "INVALID", "model")]
 
 
 def test_an_adapter_of_a_model_that_is_not_served_says_so(served: None, alice: Person) -> None:

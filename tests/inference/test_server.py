@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,17 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from inference import client
 from inference.client import InferenceError
 from inference.engine.engine import EngineConfig
+from inference.server import pulse
 from inference.server.app import InferenceApp
 from inference.server.backend import Backend, ServerConfig
 from inference.server.cache import cached_fetch
-from inference.tickets import Ticket, issue
+from inference.server.http import EventStream
+from inference.tickets import Ticket, issue, issue_status
+from tests.inference.asking import running
 from training.trainer.artifact import adapter_digest
 
 SECRET = "an installation's secret, 32 bytes or longer"
@@ -34,8 +37,21 @@ LONG = {"prompt": "def", "max_new_tokens": 120, "temperature": 1.0, "seed": 3}
 @dataclass(frozen=True)
 class Running:
     url: str
-    backend: Backend
+    app: InferenceApp
     storage: Path
+
+    @property
+    def backend(self) -> Backend:
+        return self.app.backend
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Requests at work, and waiting."""
+        status = self.status()
+        return status["at_work"], status["waiting"]
+
+    def status(self) -> dict[str, Any]:
+        return client.status(self.url, issue_status(SECRET))
 
     def ticket(self, adapter: Path | None = None, max_new_tokens: int = 200, **changes: Any) -> str:
         key = None if adapter is None else f"t/org-1/adapters/{adapter.name}"
@@ -61,18 +77,8 @@ def server(base_path: Path, adapters: list[Path], tmp_path_factory: pytest.TempP
     fetch = cached_fetch(lambda key: (storage / key).open("rb"), tmp_path_factory.mktemp("cache"))
     engine = EngineConfig("tiny", base_path, device="cpu", slots=2, max_rank=16, threads=1)
     app = InferenceApp(ServerConfig(engine, active_limit=2, queue_limit=2), secret=SECRET, fetch=fetch)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        uvicorn_server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
-        )
-        thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        running = Running(f"http://127.0.0.1:{listener.getsockname()[1]}", app.backend, storage)
-        eventually(lambda: httpx.get(f"{running.url}/readyz", trust_env=False).status_code == 200)
-        yield running
-        uvicorn_server.should_exit = True
-        thread.join(10)
-    assert not thread.is_alive()
+    with running(app) as url:
+        yield Running(url, app, storage)
     assert not app.backend.ready
 
 
@@ -226,7 +232,7 @@ def test_a_client_that_leaves_frees_its_place(server: Running) -> None:
 
     for _ in range(3):
         assert asyncio.run(leave_early()) == 2
-        eventually(lambda: server.backend.load_figures == {"active": 0, "queued": 0}, timeout_s=1)
+        eventually(lambda: server.load == (0, 0), timeout_s=1)
 
 
 @pytest.mark.usefixtures("endless")
@@ -241,7 +247,7 @@ def test_a_full_queue_answers_with_retry_after(server: Running) -> None:
 
             asked = [asyncio.create_task(ask()) for _ in range(4)]
             async with asyncio.timeout(10):
-                while server.backend.load_figures != {"active": 2, "queued": 2}:
+                while server.load != (2, 2):
                     await asyncio.sleep(0.01)
             refused = await ask()
             assert refused.status_code == 503
@@ -252,7 +258,7 @@ def test_a_full_queue_answers_with_retry_after(server: Running) -> None:
             await asyncio.gather(*asked, return_exceptions=True)
 
     asyncio.run(crowd())
-    eventually(lambda: server.backend.load_figures == {"active": 0, "queued": 0}, timeout_s=2)
+    eventually(lambda: server.load == (0, 0), timeout_s=2)
 
 
 def test_a_failure_on_the_way_is_an_event(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,4 +328,211 @@ def test_a_server_that_is_too_slow_is_typed(server: Running) -> None:
     with pytest.raises(InferenceError) as failure:
         client.predict(server.url, server.ticket(), LONG, timeout_s=0.3)
     assert failure.value.code == "INFERENCE_TIMEOUT"
-    eventually(lambda: server.backend.load_figures == {"active": 0, "queued": 0}, timeout_s=1)
+    eventually(lambda: server.load == (0, 0), timeout_s=1)
+
+
+# ------------------------------------------------------------------------------------------------ admission, health, status
+
+
+async def begun(
+    http: httpx.AsyncClient, server: Running, organization: str, **fields: Any
+) -> tuple[httpx.Response, Any]:
+    """The answer to a request, and its lines after the first one, which is here."""
+    body = {"ticket": server.ticket(organization=organization), **LONG, **fields}
+    answer = await http.send(
+        http.build_request("POST", f"{server.url}/generate", content=json.dumps(body)), stream=True
+    )
+    lines = answer.aiter_lines()
+    await anext(lines)
+    return answer, lines
+
+
+@pytest.mark.usefixtures("endless")
+def test_a_flood_of_one_organization_delays_another_by_no_more_than_its_turn(server: Running) -> None:
+    """Two places, both taken, and a full line: whoever comes of another organization is next."""
+
+    async def crowd() -> list[str]:
+        async with httpx.AsyncClient(trust_env=False, timeout=30, limits=httpx.Limits(max_connections=None)) as http:
+            order: list[str] = []
+
+            async def ask(organization: str, new_tokens: int) -> int:
+                answer, lines = await begun(http, server, organization, max_new_tokens=new_tokens)
+                if answer.status_code == 200:
+                    order.append(organization)
+                async for _ in lines:
+                    pass
+                return answer.status_code
+
+            flood = [asyncio.create_task(ask("org-1", 40)) for _ in range(4)]
+            async with asyncio.timeout(10):
+                while server.load != (2, 2):
+                    await asyncio.sleep(0.01)
+            other = asyncio.create_task(ask("org-2", 2))
+            assert await asyncio.wait_for(other, 10) == 200
+            assert order.index("org-2") == 2
+            statuses = await asyncio.gather(*flood)
+            assert sorted(statuses) == [200, 200, 200, 503], "the flood's newest has made room"
+            return order
+
+    assert sorted(asyncio.run(crowd())) == ["org-1"] * 3 + ["org-2"]
+
+
+@pytest.mark.usefixtures("endless")
+def test_whoever_waits_longer_than_they_may_is_told_to_come_again(server: Running) -> None:
+    async def crowd() -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+            busy = [await begun(http, server, "org-1") for _ in range(2)]
+            body = {"ticket": server.ticket(), **LONG, "wait_s": 0.1}
+            refused = await http.post(f"{server.url}/generate", content=json.dumps(body))
+            for answer, _ in busy:
+                await answer.aclose()
+            return refused
+
+    tokens = server.status()["tokens"]
+    refused = asyncio.run(crowd())
+    assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (
+        503,
+        "WAITED_TOO_LONG",
+        "2",
+    )
+    eventually(lambda: server.load == (0, 0), timeout_s=2)
+    status = server.status()
+    assert status["ended"]["WAITED_TOO_LONG"] >= 1
+    assert tokens < status["tokens"] < tokens + 100  # of the two that were given up, and none of the one that waited
+
+
+@pytest.mark.parametrize("wait_s", [0, -1, 601, "soon", True, float("nan"), float("inf"), [5]])
+def test_how_long_one_waits_is_a_number_of_seconds(server: Running, wait_s: Any) -> None:
+    answer = server.post({"prompt": "x", "max_new_tokens": 1, "wait_s": wait_s})
+    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (400, "INVALID", "wait_s")
+
+
+def test_a_slow_reader_keeps_no_place(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The places are free once the model has done its work, whether or not anybody has read the answer."""
+    may_write = threading.Event()
+    write = EventStream.write
+
+    async def held(self: EventStream, *values: Any, **how: Any) -> None:
+        while not may_write.is_set():
+            await asyncio.sleep(0.01)
+        await write(self, *values, **how)
+
+    monkeypatch.setattr(server.backend._engine, "_end_tokens", frozenset())
+    monkeypatch.setattr(EventStream, "write", held)
+    before = server.status()["ended"].get("LENGTH", 0)
+    with ThreadPoolExecutor(4) as clients:  # more than there are places
+        answers = [clients.submit(server.predict, LONG) for _ in range(4)]
+        eventually(lambda: server.status()["ended"].get("LENGTH", 0) == before + 4)
+        assert (server.load, [answer.done() for answer in answers]) == ((0, 0), [False] * 4)
+        may_write.set()
+        assert [answer.result()["completion_tokens"] for answer in answers] == [120] * 4
+
+
+def test_it_is_ready_while_its_model_moves(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it did lately is proof enough; after that it has to generate a token, really."""
+    engine = server.backend._engine
+    assert engine is not None
+    generated, may_go_on = 0, threading.Event()
+    advance = engine.advance
+
+    def counted(sequence: Any) -> str:
+        nonlocal generated
+        assert may_go_on.wait(20)
+        generated += 1
+        return advance(sequence)
+
+    monkeypatch.setattr(engine, "advance", counted)
+    monkeypatch.setattr(pulse, "FRESH_S", 0.0)
+    monkeypatch.setattr(pulse, "PATIENCE_S", 0.3)
+
+    def readiness() -> httpx.Response:
+        return httpx.get(f"{server.url}/readyz", trust_env=False)
+
+    stuck = readiness()
+    assert (stuck.status_code, stuck.json()["status"]) == (503, "not ready")
+    assert stuck.json()["reason"].startswith("The model has done nothing for ")
+    assert readiness().status_code == 503
+    may_go_on.set()
+    eventually(lambda: readiness().status_code == 200)
+    asked = generated
+    assert (readiness().status_code, generated) == (200, asked + 1)
+    monkeypatch.setattr(pulse, "FRESH_S", 60.0)
+    assert (readiness().status_code, generated) == (200, asked + 1)
+
+
+def test_operators_see_what_it_holds_and_has_done(server: Running, adapters: list[Path]) -> None:
+    before = server.status()
+    for adapter in (adapters[0], adapters[1], adapters[0]):
+        server.predict({"prompt": PROMPT, "max_new_tokens": 3}, adapter)
+    status = server.status()
+    assert [(row["organization"], row["digest"]) for row in status["resident"]] == [
+        ("org-1", adapter_digest(adapters[0])),
+        ("org-1", adapter_digest(adapters[1])),
+    ]
+    assert status["found"]["slot"] >= before["found"]["slot"] + 1
+    assert sum(status["found"].values()) == sum(before["found"].values()) + 3
+    assert status["tokens"] >= before["tokens"] + 3 * 11
+    facts = ("base_model", "device", "state", "slots", "places", "at_work", "most_waiting", "waiting", "organizations")
+    assert [status[name] for name in facts] == ["tiny", "cpu", "ready", 2, 2, 0, 2, 0, []]
+
+
+def test_no_ticket_for_one_thing_is_good_for_another(server: Running) -> None:
+    for path, ticket in (
+        ("/status", server.ticket()),
+        ("/status", issue_status("another installation's secret, as long")),
+        ("/status", None),
+        ("/generate", issue_status(SECRET)),
+        ("/score", issue_status(SECRET)),
+    ):
+        answer = server.post({"prompt": "x", "rows": [{"text": "x"}], "ticket": ticket}, path)
+        assert (answer.status_code, answer.json()["code"]) == (401, "TICKET_REFUSED"), path
+    assert httpx.get(f"{server.url}/status", trust_env=False).status_code == 405
+    with pytest.raises(InferenceError) as refusal:
+        client.status(server.url, "no ticket")
+    assert refusal.value.code == "TICKET_REFUSED"
+
+
+def test_one_thread_fetches_what_many_ask_for(base_path: Path, adapters: list[Path], tmp_path: Path) -> None:
+    """While storage hangs, the base model answers, and whoever waits for the adapter holds no place."""
+    fetched, may_go_on = [], threading.Event()
+
+    def fetch(key: str, digest: str) -> Path:
+        fetched.append(digest)
+        assert may_go_on.wait(20)
+        return adapters[0]
+
+    engine = EngineConfig("tiny", base_path, device="cpu", slots=2, max_rank=16, threads=1)
+    app = InferenceApp(ServerConfig(engine, active_limit=1), secret=SECRET, fetch=fetch)
+    with running(app) as url, ThreadPoolExecutor(20) as clients:
+        server = Running(url, app, tmp_path)
+        request = {"prompt": PROMPT, "max_new_tokens": 3}
+        waiting = [clients.submit(server.predict, request, adapters[0]) for _ in range(18)]
+        eventually(lambda: fetched != [])
+        assert server.predict(request)["adapter_digest"] is None
+        with pytest.raises(InferenceError) as refusal:
+            server.predict({**request, "wait_s": 0.1}, adapters[0])
+        assert refusal.value.code == "WAITED_TOO_LONG"
+        may_go_on.set()
+        assert {answer.result()["adapter_digest"] for answer in waiting} == {adapter_digest(adapters[0])}
+        assert fetched == [adapter_digest(adapters[0])]
+        assert server.status()["found"]["storage"] == 18
+
+
+def test_a_process_whose_model_has_died_is_of_no_use(base_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = threading.Event()
+    engine = EngineConfig("tiny", base_path, device="cpu", slots=2, max_rank=16, threads=1)
+    app = InferenceApp(ServerConfig(engine), secret=SECRET, fetch=lambda *_: Path(), on_failure=failed.set)
+    with running(app) as url:
+        server = Running(url, app, base_path)
+        assert app.backend._scheduler is not None
+        monkeypatch.setattr(app.backend._scheduler, "_admit", lambda: 1 / 0)
+        with pytest.raises(InferenceError) as failure:
+            server.predict(LONG)
+        assert (failure.value.code, failure.value.retry_after) == ("SHUTTING_DOWN", 2)
+        assert failed.wait(10)
+        readiness = httpx.get(f"{url}/readyz", trust_env=False)
+        assert (readiness.status_code, readiness.json()["reason"]) == (503, "The model's thread has died.")
+        with pytest.raises(InferenceError) as failure:
+            server.predict(LONG)
+        assert failure.value.code == "SHUTTING_DOWN"
+        assert server.load == (0, 0)

@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 import pytest
 
-from inference.tickets import LIFETIME_S, Ticket, TicketRefused, issue, verify
+from inference.tickets import LIFETIME_S, Ticket, TicketRefused, issue, issue_status, verify, verify_status
 
 SECRET = "an installation's secret, 32 bytes or longer"
 TICKET = Ticket("org-1", "python-small", 64, "t/org-1/adapters/7", "d" * 64)
@@ -38,6 +38,7 @@ def test_what_is_issued_is_what_is_verified() -> None:
         (forged(base="another-model"), "for another base model"),
         (forged(aud="platform-api"), "an access token of the API"),
         (forged(iss="somebody"), "of another issuer"),
+        (issue_status(SECRET), "to see the server's status"),
         (forged(without="exp"), "for ever"),
         (forged(iat=int(time.time()) + 600), "from the future"),
         (forged(adapter_digest=None), "a key without a digest"),
@@ -57,3 +58,16 @@ def test_refused_alike(token: object, why: str) -> None:
     with pytest.raises(TicketRefused) as refusal:
         verify(token, SECRET, "python-small")
     assert refusal.value.args == (), why
+
+
+def test_a_ticket_to_see_the_status_is_no_other() -> None:
+    verify_status(issue_status(SECRET), SECRET)
+    for token in (
+        issue(TICKET, SECRET),
+        issue_status("another secret, also long enough for HS256"),
+        forged(aud="inference-status", exp=int(time.time()) - 30),
+        None,
+        "",
+    ):
+        with pytest.raises(TicketRefused):
+            verify_status(token, SECRET)

@@ -16,6 +16,7 @@ from graphql import (
     is_leaf_type,
     is_non_null_type,
     is_required_argument,
+    is_union_type,
 )
 
 from platform_site.schema import schema
@@ -33,6 +34,9 @@ def leaves(kind: Any, *inner: str) -> str:
         refusal = [REFUSAL] if any(each.name == "OperationInfo" for each in kind.types) else []
         return " ".join(["__typename", *of_each, *refusal])
     plain = [_asked(name, field) for name, field in kind.fields.items() if is_leaf_type(get_named_type(field.type))]
+    for name, field in kind.fields.items():
+        if is_union_type(get_named_type(field.type)):  # what became of each of several requests is no object of its own
+            plain.append(f"{name} {{ {leaves(get_named_type(field.type))} }}")
     if kind.name.endswith("Connection"):
         inner = (f"edges {{ cursor node {{ {leaves(node_of(kind), *inner)} }} }}",)
     if is_interface_type(kind):
@@ -94,11 +98,19 @@ def variables(kind: str, name: str, tenant: Tenant) -> dict[str, Any]:
     for path in ids_within(field.args):
         put(values, path, tenant.id_of(Place(kind, name, path).takes))
     into = values.setdefault("input", {}) if "input" in field.args else values
-    into.update(operation.arguments)
+    _merge(into, operation.arguments)
     takes = get_named_type(field.args["input"].type).fields if "input" in field.args else field.args
     lacking = [argument for argument, each in takes.items() if _is_required(each) and argument not in into]
     assert not lacking, f"`{name}` needs {', '.join(lacking)}: give an example in OPERATIONS, {lacking[0]}=..."
     return values
+
+
+def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = value
 
 
 def _is_required(argument: Any) -> bool:

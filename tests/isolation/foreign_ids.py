@@ -20,6 +20,8 @@ NOT_FOUND = {"kind": "ERROR", "code": "NOT_FOUND", "field": None, "message": "Th
 SIGN_IN = "Sign in first: send `Authorization: Bearer <access token>`."
 UNAUTHENTICATED = {"kind": "PERMISSION", "code": "UNAUTHENTICATED", "field": None, "message": SIGN_IN}
 
+REQUESTS, BATCH = "requests", "PredictionBatch"  # each of a batch is answered by itself
+
 Ids = Callable[[World, Asker, str, bool], Iterable[str]]
 
 
@@ -69,6 +71,9 @@ def without_places(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def nothing(place: Place) -> dict[str, Any]:
+    if REQUESTS in place.path:
+        results = [{"__typename": "OperationInfo", "messages": [NOT_FOUND]}]
+        return {"data": {place.field: {"__typename": BATCH, "results": results}}}
     if place.kind != "query":
         return refused(place, NOT_FOUND)
     kind = root("query").fields[place.field].type
@@ -92,6 +97,8 @@ def code_of(answer: dict[str, Any], field: str) -> str | None:
         code: str = answer["errors"][0].get("extensions", {}).get("code", answer["errors"][0]["message"])
         return code
     told = answer["data"][field] if isinstance(answer["data"], dict) else None
+    if isinstance(told, dict) and told.get("__typename") == BATCH:
+        (told,) = told["results"]
     if isinstance(told, dict) and told.get("__typename") == "OperationInfo":
         return str(told["messages"][0]["code"])
     return None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.isolation.foreign_ids import check_foreign_ids
+from tests.isolation.names import check_foreign_names, name_place
 from tests.isolation.own_ids import check_own
 from tests.isolation.owner import changed_by_the_owner, without_row_level_security
 from tests.isolation.places import TYPES, place
@@ -48,6 +49,10 @@ class Leak:
 
 def foreign(where: str, asker: str = "owner", **how: Any) -> Check:
     return lambda world: check_foreign_ids(world, place(where), asker, **how)
+
+
+def foreign_name(where: str, asker: str = "owner") -> Check:
+    return lambda world: check_foreign_names(world, name_place(where), asker)
 
 
 def own(kind: str, name: str, asker: str) -> Check:

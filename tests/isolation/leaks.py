@@ -23,7 +23,7 @@ from inference import schema as inference_schema
 from platform_site import schema as merged
 from tests.isolation import layers, mistakes, urls
 from tests.isolation.absent_ids import absent_thoroughly
-from tests.isolation.leak import Leak, both, foreign, in_modules, nothing, own, replaced, resolving, walk
+from tests.isolation.leak import Leak, both, foreign, foreign_name, in_modules, nothing, own, replaced, resolving, walk
 from training import schema as training_schema
 from training.models import TrainingRun
 
@@ -121,6 +121,26 @@ LEAKS = [
         ),
         foreign("predict(input.adapterId)"),
         "INFERENCE_UNAVAILABLE",
+        bare=True,
+    ),
+    Leak(
+        "adapters answer whoever asks for several at once",
+        both(
+            replaced(inference_schema, "resolve", mistakes.whoever_asks),
+            in_modules("authorize", mistakes.unasked, "inference.actions"),
+        ),
+        foreign("predictBatch(input.requests.adapterId)"),
+        "INFERENCE_UNAVAILABLE",
+        bare=True,
+    ),
+    Leak(
+        "an adapter's name is looked for among everybody's",
+        both(
+            replaced(TenantQuerySet, "visible_to", mistakes.all_of_them),
+            in_modules("authorize", mistakes.unasked, "inference.actions"),
+        ),
+        foreign_name("predict(input.model)"),
+        r"predict\(input.model\) as owner: 'qztheirs run:1'.*INFERENCE_UNAVAILABLE",
         bare=True,
     ),
     Leak(

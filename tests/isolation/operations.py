@@ -95,6 +95,7 @@ OPERATIONS = {
     "promoteAdapter": open_to(Permission.MANAGE_ADAPTERS, id="Adapter"),
     "archiveAdapter": open_to(Permission.MANAGE_ADAPTERS, id="Adapter"),
     "predict": open_to(Permission.PREDICT, answers="INFERENCE_UNAVAILABLE", prompt="def"),
+    "predictBatch": open_to(Permission.PREDICT, answers="INFERENCE_UNAVAILABLE", requests={"prompt": "def"}),
     #
     "datasetVersionEvents": open_to(Who.MEMBERS, id="DatasetVersion"),
     "trainingRunEvents": open_to(Who.MEMBERS, id="TrainingRun"),

@@ -18,6 +18,7 @@ from accounts.models import Membership, User
 from common.errors import Invalid
 from common.graphql import Context
 from common.tenancy import Principal, operator
+from inference.actions import MAX_BATCH
 from platform_site import execution, graphql
 from platform_site.limits.allowed import Allowed
 from platform_site.limits.cost import refuse_costly
@@ -149,8 +150,77 @@ def test_curves_cost_what_their_variables_say(given: dict[str, Any], cost: int) 
         refuse_costly(schema._schema, document, given, Allowed(cost=1 + cost))
 
 
+ANSWERS = "answer: predictBatch(input: %s) { ... on PredictionBatch { results { ... on Prediction { id text } ...Refused } } }"
+REFUSED = "fragment Refused on OperationInfo { messages { code } }"  # 11 fields: more than a prediction's two here
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "requests"),
+    [
+        ('{requests: [{prompt: "a"}, {prompt: "b"}, {prompt: "c"}]}', {}, 3),
+        ("$input", {"input": {"requests": [{"prompt": "x"}] * 5}}, 5),
+        ("{requests: $each}", {"each": [{"prompt": "x"}] * 7}, 7),
+        ("$input", {"input": {"requests": []}}, 0),
+        # what nobody can tell, and what is refused later, counts as the most
+        ("$input", {"input": {"requests": [{}] * 900}}, 64),
+        ("$input", {"input": {"requests": {"prompt": "x"}}}, 64),
+        ("$input", {"input": {"requests": "x"}}, 64),
+        ("$input", {"input": 7}, 64),
+        ("$input", {}, 64),
+        ('{requests: {prompt: "a"}}', {}, 64),
+        ("{}", {}, 64),
+        ("7", {}, 64),
+    ],
+)
+def test_a_batch_costs_what_its_requests_do(given: str, variables: dict[str, Any], requests: int) -> None:
+    """500 each, and what is asked of each answer."""
+    document = parse(
+        f"mutation ($input: PredictBatchInput!, $each: [PredictInput!]!) {{ {ANSWERS % given} }} {REFUSED}"
+    )
+    cost = 1 + requests * (500 + 1 + 11)
+    refuse_costly(schema._schema, document, variables, Allowed(cost=max(cost, 12)))
+    with pytest.raises(Invalid) as refused:
+        refuse_costly(schema._schema, document, variables, Allowed(cost=cost - 1))
+    assert refused.value.code == "TOO_COMPLEX"
+
+
+def test_one_batch_may_be_asked_for_and_a_second_one_not(alice: Person) -> None:
+    def ask(*sizes: int) -> Any:
+        batches = " ".join(
+            f"a{place}: {ANSWERS % f'$of{place}'}".replace("answer: ", "") for place in range(len(sizes))
+        )
+        declared = ", ".join(f"$of{place}: PredictBatchInput!" for place in range(len(sizes)))
+        given = {
+            f"of{place}": {"requests": [{"prompt": "x", "adapterId": "x"}] * size} for place, size in enumerate(sizes)
+        }
+        return alice.ask(f"mutation ({declared}) {{ {batches} }} {REFUSED}", **given)
+
+    assert len(ask(64)["data"]["a0"]["results"]) == 64
+    assert [len(each["results"]) for each in ask(64, 20)["data"].values()] == [64, 20]
+    refused = ask(64, 64)
+    assert (refused["data"], refused["errors"][0]["extensions"]) == (None, {"code": "TOO_COMPLEX"})
+    assert len(ask(1)["data"]["a0"]["results"]) == 1, "a small one is not taken for the large one before it"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "mutation ($input: PredictInput!) { predict(input: $input) { ... on Prediction { id text } } }",
+        "subscription ($input: PredictInput!) { generate(input: $input) { sequence text } }",
+    ],
+)
+def test_a_prediction_costs_as_much_as_one_of_a_batch(document: str) -> None:
+    refuse_costly(schema._schema, parse(document), {}, Allowed(cost=503))
+    with pytest.raises(Invalid):
+        refuse_costly(schema._schema, parse(document), {}, Allowed(cost=502))
+
+
 def test_no_more_curves_are_said_to_be_a_runs_than_there_are() -> None:
     assert ALLOWED.curves == len(CURVES)
+
+
+def test_a_full_batch_is_what_the_action_takes_for_one() -> None:
+    assert ALLOWED.batch == MAX_BATCH
 
 
 def test_each_limit_names_itself_and_what_was_found() -> None:

@@ -30,11 +30,15 @@ class Command(BaseCommand):
         parser.add_argument("--slots", type=int, default=8, help="adapters in the model at a time")
         parser.add_argument("--max-rank", type=int, default=256, help="the largest LoRA rank that a slot takes")
         parser.add_argument("--active", type=int, default=8, help="requests that share the model at a time")
-        parser.add_argument("--queue", type=int, default=64, help="requests that may wait")
+        parser.add_argument("--queue", type=int, default=256, help="requests that may wait")
+        parser.add_argument("--patience", type=int, default=30, help="seconds that a request may wait for its turn")
+        parser.add_argument(
+            "--drain", type=int, default=20, help="seconds that requests at work have to finish once it is to stop"
+        )
         parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: by the size of the model")
 
     def handle(self, *_: Any, **options: Any) -> None:
-        for name in ("slots", "max_rank", "active", "queue"):
+        for name in ("slots", "max_rank", "active", "queue", "patience"):
             if options[name] < 1:
                 raise CommandError(f"--{name.replace('_', '-')} should be 1 or more.")
         # torch takes seconds to import, and --help needs none of it
@@ -58,6 +62,7 @@ class Command(BaseCommand):
             ),
             active_limit=options["active"],
             queue_limit=options["queue"],
+            patience_s=options["patience"],
         )
         fetch = cached_fetch(open_read, settings.CACHED_ADAPTERS_ROOT)
         try:
@@ -67,6 +72,7 @@ class Command(BaseCommand):
                 fetch=fetch,
                 host=options["host"],
                 port=options["port"],
+                drain_s=max(0, options["drain"]),
                 announce=lambda line: print(line, flush=True),
             )
         except AddressInUse as error:

@@ -1,0 +1,63 @@
+"""Whether the model's thread moves: whatever it tells anybody shows that, and where it has nothing to tell it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+FRESH_S = 10.0
+"""What was heard so lately needs no proof."""
+PATIENCE_S = 4.0
+"""For the proof; less than probes wait for their answer."""
+
+
+class Pulse:
+    """`ask` has the model generate a token, and `heard` called when it is here. It belongs to an event loop."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask = ask
+        self._heard_at = self._owes_since = time.monotonic()
+        self._news = asyncio.Event()
+        self._is_asked = False
+
+    @property
+    def silent_s(self) -> float:
+        return time.monotonic() - self._heard_at
+
+    @property
+    def owing_s(self) -> float:
+        """For how long it has said nothing of what it was given to do."""
+        return time.monotonic() - max(self._heard_at, self._owes_since)
+
+    def owe(self) -> None:
+        """The model was given something to do."""
+        self._owes_since = time.monotonic()
+
+    def heard(self) -> None:
+        self._heard_at = time.monotonic()
+        self._news.set()
+
+    def answered(self) -> None:
+        """The model has done what `ask` asked for."""
+        self._is_asked = False
+        self.heard()
+
+    def ask(self) -> None:
+        """Ask for a proof, unless one is on its way."""
+        if not self._is_asked:
+            self._is_asked = True
+            self._ask()
+
+    async def is_felt(self) -> bool:
+        """Whether something came from the model within FRESH_S, or, where nothing did, comes within PATIENCE_S."""
+        if self.silent_s <= FRESH_S:
+            return True
+        self._news.clear()
+        self.ask()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
