@@ -17,7 +17,11 @@ from common.errors import DomainError
 from training import stages
 from training.models import Adapter, AdapterStage
 
-COLOURS: dict[str, str] = {AdapterStage.PRODUCTION: "success", AdapterStage.ARCHIVED: "warning"}
+COLOURS: dict[str, str] = {
+    AdapterStage.CANDIDATE: "info",
+    AdapterStage.PRODUCTION: "success",
+    AdapterStage.ARCHIVED: "warning",
+}
 
 
 class StageButtons(ReadOnlyAdmin):
