@@ -44,7 +44,10 @@ def cells(page: str, table: str) -> list[list[str]]:
     body = page[page.index(f'<table id="{table}"') :].split("</table>")[0].split("<tbody>")[1]
     rows = body.split("<tr")[1:]
     return [
-        [" ".join(html.unescape(re.sub("<[^>]*>", " ", cell)).split()) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)]
+        [
+            " ".join(html.unescape(re.sub("<[^>]*>", " ", cell)).split())
+            for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)
+        ]
         for row in rows
     ]
 
