@@ -29,8 +29,8 @@ def model_of(text: str, organization: Organization | None) -> Adapter | None:
     found = adapters_named(text, among) if is_storable(text) else []
     if not found and ":" not in text:
         digits = digits_of(text, {Adapter.__name__, TrainingRun.__name__})
-        between = tuple(UUID(digits.ljust(32, filler)) for filler in "0f")
-        made_by = Q(pk__range=between) | Q(training_run_id__range=between)
+        low, high = (UUID(digits.ljust(32, filler)) for filler in "0f")
+        made_by = Q(pk__range=(low, high)) | Q(training_run_id__gte=low, training_run_id__lte=high)
         found = list(among.filter(made_by)[: NAMED_AT_MOST + 1])
     if not found:
         raise Invalid(
