@@ -25,6 +25,7 @@ NAMES = (
     "pii",
     "pipeline",
     "subscriptions",
+    "train_cpu",
 )
 
 

@@ -1,5 +1,7 @@
 """`python -m benchmarks.peers [NAME ...]`: install the peers that are programs of their own, each in an environment of its own.
 
+A name is a peer's, or that of a benchmark whose peers are installed together.
+
 What does not install is no reason to stop: a benchmark reports it, with the reason that is written down here.
 """
 
@@ -19,7 +21,14 @@ REQUIREMENTS = {
     "presidio": ["presidio-analyzer==2.2.366", "presidio-anonymizer==2.2.366"],
     "scrubadub": ["scrubadub==2.0.1", "setuptools<81"],
     "data_juicer": ["py-data-juicer==1.6.1", "aiohttp==3.14.5"],
+    "transformers": ["torch==2.13.0", "transformers==5.23.0", "peft==0.21.2", "accelerate==1.15.0"],
+    "trl": ["torch==2.13.0", "trl[peft]==1.16.0", "transformers==5.23.0", "peft==0.21.2", "accelerate==1.15.0"],
+    "llamafactory": ["torch==2.13.0", "llamafactory==0.9.5"],
 }
+OF_BENCHMARKS = {"train_cpu": ("transformers", "trl", "llamafactory")}
+"""All peers of a benchmark, by its name."""
+UNUSED = {"llamafactory": ["torchvision"]}
+"""What a peer brings in for pictures, and what keeps it from starting where it was built for another torch than the one here."""
 INSTALL_S = 1200
 
 
@@ -40,10 +49,12 @@ def install(peer: str) -> bool:
         return True
     failure = PEERS / f"{peer}.failed"
     failure.unlink(missing_ok=True)
-    steps = (
+    steps = [
         [sys.executable, "-m", "venv", "--clear", str(PEERS / peer)],
         [str(python(peer)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS[peer]],
-    )
+    ]
+    if peer in UNUSED:
+        steps.append([str(python(peer)), "-m", "pip", "uninstall", "--quiet", "--yes", *UNUSED[peer]])
     try:
         for step in steps:
             subprocess.run(step, check=True, capture_output=True, text=True, timeout=INSTALL_S)
@@ -66,7 +77,7 @@ def _last_line(text: str) -> str:
 
 def main(names: list[str]) -> int:
     PEERS.mkdir(parents=True, exist_ok=True)
-    for peer in names or REQUIREMENTS:
+    for peer in [peer for name in names for peer in OF_BENCHMARKS.get(name, (name,))] or REQUIREMENTS:
         print(f"{peer}: {'installed' if install(peer) else reason_missing(peer)}", flush=True)
     return 0
 
