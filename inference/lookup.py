@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from uuid import UUID
 
 from django.db.models import Q
@@ -46,19 +45,3 @@ def model_of(text: str, organization: Organization | None) -> Adapter | None:
             f"{one_line(text, 60)} names several adapters: {named}{more}. Type the id of one, or --organization."
         )
     return found[0]
-
-
-def organization_of(text: str) -> Organization:
-    """By its slug or id. Raises Invalid, which names what is spelled alike."""
-    try:
-        by_id = Q(pk=UUID(text))
-    except ValueError:
-        by_id = Q()
-    found: Organization | None = Organization.objects.filter(by_id if by_id else Q(slug=text)).first()
-    if found is None:
-        near = get_close_matches(text, Organization.objects.values_list("slug", flat=True), 3)
-        raise Invalid(
-            f"No organization has the slug or the id {one_line(text, 60)!r}"
-            + (f"; there is {', '.join(near)}." if near else ": the admin lists them.")
-        )
-    return found

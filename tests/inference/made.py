@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from inference.engine.adapters import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, AdapterRef, LayerShape
+from inference.engine.adapters import CONFIG_FILE, WEIGHTS_FILE, AdapterRef, LayerShape
 from training.trainer.artifact import adapter_digest
+from training.trainer.reading import PEFT_PREFIX
 
 SHIPPED = Path(__file__).resolve().parents[2] / "training" / "base_models" / "python-small"
 SHIPPED_NAME = "platform/python-small"

@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import ProgrammingError
 
 from accounts import audit
+from accounts.lookup import organization_named
 from accounts.models import Organization
 from accounts.roles import Role
 from common.errors import DomainError, Invalid
@@ -25,7 +26,7 @@ from datasets.interrupting import sigterm_as_ctrl_c
 from datasets.sending import AtTheShell
 from inference import actions
 from inference.client import InferenceError
-from inference.lookup import model_of, organization_of
+from inference.lookup import model_of
 from training.models import Adapter
 
 STDIN = "-"
@@ -90,7 +91,7 @@ class Command(BaseCommand):
             stop=options["stop"],
         )
         with operator():
-            organization = organization_of(options["organization"]) if options["organization"] else None
+            organization = organization_named(options["organization"]) if options["organization"] else None
             adapter = model_of(options["model"], organization)
         permit = _permit(request, adapter, adapter.organization if adapter else organization)
         if options["stream"]:
