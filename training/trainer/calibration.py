@@ -71,9 +71,7 @@ def measure(
     forward_s = bench.forward_seconds(plan[1])
     bench.forward_seconds([long // 2] * (2 * SCORED_AT_ONCE // long))
     costs = Costs(
-        measurement=Measurement(
-            layers=layers, start_s=start_s, free_bytes=free, scoring_peak_bytes=peak_bytes(device)
-        ),
+        measurement=Measurement(layers=layers, start_s=start_s, free_bytes=free, scoring_peak_bytes=peak_bytes(device)),
         seconds=Fit.through([(*_sums(lengths), seconds) for lengths, (seconds, _) in zip(plan, points, strict=True)]),
         peak_bytes=Fit.through([(*_sums(lengths), peak) for lengths, (_, peak) in zip(plan, points, strict=True)]),
         forward_share=forward_s / points[1][0],
