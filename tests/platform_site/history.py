@@ -14,12 +14,14 @@ from datasets.holds import hold
 from datasets.models import VersionReport
 from tests.cast import Person
 from tests.rows import make_adapter, make_dataset, make_run, make_version
+from tests.training.estimates import device
 from training.models import Adapter, TokenCount
 
 
 def make_history(person: Person) -> Adapter:
-    """An invitation, an API key, a quota, something used of it, an upload, a dataset, its version, that one's report and its rows counted in tokens, a run that holds it, the jobs' first events, a mail, a token in one, and the adapter."""
+    """An invitation, an API key, a quota, something used of it, an upload, a dataset, its version, that one's report and its rows counted in tokens, a run that holds it, the jobs' first events, a mail, a token in one, the adapter, and a device that trains."""
     name = f"{person.user.name}'s functions"
+    device(host=f"trainer-of-{person.organization.slug}")
     version = make_version(person, make_dataset(person, name), rows_in=1204, rows_kept=1180)
     run = make_run(person, version, name=name, status="SUCCEEDED", step=120, total_steps=120, loss=1.214)
     with operator():
