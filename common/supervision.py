@@ -38,6 +38,7 @@ from common.outages import AWAY, RETRY_EVERY_S, Patience, nobody_listens, told
 from common.presence import present
 
 logger = logging.getLogger(__name__)
+_give_back = GivingBack()  # one for a process, which hears many bells
 
 T = TypeVar("T")
 
@@ -97,7 +98,7 @@ def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work], 
     it lost a lease: it was stopped for a minute or cut off, and nobody knows what else it takes for true.
     """
     owner = f"{socket.gethostname()}:{os.getpid()}"
-    carried_out, give_back = 0, GivingBack()
+    carried_out = 0
     with _sigterm_noted() as stop, busy():
         try:
             while not stop and carried_out < most and (lease := claim(model, owner)):
@@ -110,7 +111,7 @@ def work_through(model: type[Job], prepare: Callable[[Any, Lease, Path], Work], 
                 except LeaseLost:
                     logger.warning("Lost the lease of %s %s (attempt %d).", model.__name__, lease.job_id, lease.attempt)
                     sys.exit(EXIT_LEASE_LOST)
-                give_back()
+                _give_back()
         except AWAY as error:  # the keeper rings again once it is back
             logger.warning("%s", told(error))
             close_old_connections()

@@ -161,11 +161,18 @@ async def _in_a_thread(scope: Message, body: bytes, receive: Receive, send: Send
         logger.warning("All %d web threads are taken: requests are turned away.", threads.count, extra=SPARINGLY)
         await _refuse(send, 503, BUSY, _retry_after(BUSY))
         return
-    if answer.status == TOO_MANY_REQUESTS:
+    if _is_of_the_rate(answer):
         refusals.remember(asker, answer)
     elif limit := dict(answer.headers).get(b"ratelimit-limit"):
         paces.learn(asker, int(limit))
     await _send(send, answer)
+
+
+def _is_of_the_rate(answer: Answer) -> bool:
+    """Whether it refuses any request of theirs. A 429 may also be of one login among those of a whole network."""
+    told = dict(answer.headers)
+    is_spent = told.get(b"ratelimit-remaining") == b"0" and told.get(b"retry-after") == told.get(b"ratelimit-reset")
+    return answer.status == TOO_MANY_REQUESTS and is_spent
 
 
 def _is_call(scope: Message) -> bool:

@@ -22,9 +22,14 @@ AT_ONCE = 50  # that come before anybody is slowed down: a page may ask for some
 SMALLEST_AT_ONCE = 20
 HELD_SHARE = 0.9  # of the rate, for whoever is held back: in their first minute there are those that came at once, too
 MOST_DELAY_S = 1.0
-REFUSAL_COST = 1 / 12  # of a request: whoever asks on all the same, at twelve times their rate, is answered no more
+REFUSAL_COST = 1 / 12  # of a request, but
+MOST_COST_S = 1 / 240  # what others have of it is refusals a second
+UNANSWERED_S = (
+    1.0  # without an answer for so long, refusals cost nothing: one comes through, and with it a rate that has changed
+)
+SLACK_S = 0.1  # between two processes that look at the clock and at a slot
 _SLOTS = 1 << 14
-_WORDS = 3  # of eight bytes: whose a slot is; until when their requests reach; how many a minute they may make, 0 until that is known
+_WORDS = 4  # of eight bytes: whose a slot is; until when their requests reach; how many a minute they may make, 0 until that is known; when one was last let in
 
 
 class TooFast(Exception):
@@ -77,6 +82,7 @@ class Paces:
                 raise TooFast(per_minute, delay - MOST_DELAY_S)
             return MOST_DELAY_S
         self._times[slot + 2] = known
+        self._times[slot + 3] = now
         self._owners[slot] = mine
         self._times[slot + 1] = reaches + (interval_s / HELD_SHARE if delay > 0 else interval_s)
         return max(0.0, delay)
@@ -96,11 +102,12 @@ class Paces:
         Returns the refusal with the wait that follows from it.
         """
         mine, slot = self._slot_of(asker)
-        if self._owners[slot] != mine:
-            return refused
         now, interval_s = self._clock(), 60 / refused.per_minute
+        if self._owners[slot] != mine or now - self._times[slot + 3] > UNANSWERED_S:
+            return refused
         reaches = self._reaches(slot, refused.per_minute, now)
-        charged = min(reaches + REFUSAL_COST * interval_s, now + _furthest_s(refused.per_minute))
+        most = now + MOST_DELAY_S + at_once(refused.per_minute) * interval_s
+        charged = max(reaches, min(reaches + min(REFUSAL_COST * interval_s, MOST_COST_S), most))
         self._times[slot + 1] = charged
         return TooFast(refused.per_minute, refused.wait_s + charged - reaches)
 
@@ -111,7 +118,7 @@ class Paces:
     def _reaches(self, slot: int, usual_per_minute: int, now: float) -> float:
         """Of whoever's it is. What a clock left that began anew, or another host's, holds nobody up."""
         reaches, per_minute = self._times[slot + 1], int(self._times[slot + 2]) or usual_per_minute
-        return reaches if now < reaches <= now + _furthest_s(per_minute) else now
+        return reaches if now < reaches <= now + _furthest_s(per_minute) + SLACK_S else now
 
     def learn(self, asker: Asker, per_minute: int) -> None:
         """What they may do, as an answer said, which is at least one."""

@@ -96,3 +96,16 @@ def test_whoever_is_over_the_rate_is_answered_while_no_thread_could(settings: An
             assert again.headers["Retry-After"] == refused.headers["Retry-After"]
             assert not waits.done()
         assert waits.result().status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_a_network_one_login_too_many_refuses_nobody_else(settings: Any) -> None:
+    settings.LOGINS_PER_ACCOUNT = 1
+    login = {
+        "query": "mutation ($input: LoginInput!) { login(input: $input) { __typename } }",
+        "variables": {"input": {"email": f"{uuid4().hex}@example.com", "password": "wrong"}},
+    }
+    with serving() as site, httpx.Client(base_url=site, timeout=60, trust_env=False) as client:
+        statuses = [client.post("/graphql", json=login).status_code for _ in range(2)]
+        assert statuses == [200, 429]
+        assert client.post("/graphql", json={"query": "{ __typename }"}).status_code == 200
