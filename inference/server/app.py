@@ -53,7 +53,7 @@ ROUTES = {"/livez": "GET", "/readyz": "GET", "/generate": "POST", "/score": "POS
 FETCHING_THREADS = 16
 LOOK_EVERY_S = 1.0
 STUCK_S = 300.0
-"""One step takes less on any machine; the thread of a model that is at work, and silent for so long, does not come back."""
+"""One step takes less on any machine; the thread of a model that is at work, and still for so long, does not come back."""
 
 
 class InferenceApp:
@@ -73,7 +73,7 @@ class InferenceApp:
         self.backend = Backend(config, fetch)
         self.admission = Admission(places=config.active_limit, waiting=config.queue_limit)
         self.tally = Tally()
-        self._pulse = Pulse(self._ask_for_a_token)
+        self._pulse = Pulse(self._ask_for_a_token, lambda: self.backend.stepped_at)
         self._patience_s = config.patience_s
         self._secret = secret
         self._base_model = config.engine.base_model
@@ -133,10 +133,10 @@ class InferenceApp:
             if self.backend.is_broken:
                 why = "has died"
             elif self.admission.at_work and self._pulse.owing_s > STUCK_S:
-                why = f"has said nothing for {STUCK_S:.0f} s at its work"
+                why = f"has done nothing for {STUCK_S:.0f} s at its work"
             else:
                 if self.admission.at_work and self._pulse.owing_s > STUCK_S / 2:
-                    self._pulse.ask()  # who scores a thousand rows says nothing before the last
+                    self._pulse.ask()
                 continue
             logger.critical("The model's thread %s: the process ends", why)
             self._on_failure()

@@ -95,6 +95,11 @@ class Backend:
         return has_died and not self._closed  # in this order: it is closed before its thread ends
 
     @property
+    def stepped_at(self) -> float:
+        """When the model last ended a step, by the monotonic clock."""
+        return self._scheduler.stepped_at if self._scheduler is not None else 0.0
+
+    @property
     def device(self) -> str:
         return str(self._engine.device) if self._engine else ""
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -458,6 +458,43 @@ def test_it_is_ready_while_its_model_moves(server: Running, monkeypatch: pytest.
     assert (readiness().status_code, generated) == (200, asked + 1)
     monkeypatch.setattr(pulse, "FRESH_S", 60.0)
     assert (readiness().status_code, generated) == (200, asked + 1)
+
+
+def test_it_is_ready_while_it_reads_a_long_prompt(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a prompt tells nobody anything, and the proof would wait behind it."""
+    engine = server.backend._engine
+    assert engine is not None
+    monkeypatch.setattr(engine, "config", replace(engine.config, prompt_tokens_a_step=1))
+    monkeypatch.setattr(pulse, "FRESH_S", 0.0)
+    monkeypatch.setattr(pulse, "PATIENCE_S", 0.3)
+    advance = engine.advance
+    parts, may_read, may_finish = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def by_parts(sequences: list[Any]) -> Any:
+        assert may_read.wait(20)
+        if len(sequences[0].unread) == 1:
+            assert may_finish.wait(20)
+        else:
+            time.sleep(0.02)
+        parts.release()
+        return advance(sequences)
+
+    monkeypatch.setattr(engine, "advance", by_parts)
+
+    def readiness() -> int:
+        return httpx.get(f"{server.url}/readyz", trust_env=False).status_code
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.predict, {"prompt": "a" * 100, "max_new_tokens": 1})
+        eventually(lambda: server.load == (1, 0))
+        assert readiness() == 503, "it hangs before the first part"
+        may_read.set()
+        assert parts.acquire(timeout=20)
+        heard_at = server.app._pulse._heard_at
+        assert readiness() == 200
+        assert server.app._pulse._heard_at == heard_at, "nobody was told anything"
+        may_finish.set()
+        assert answer.result()["prompt_tokens"] > 20
 
 
 def test_operators_see_what_it_holds_and_has_done(server: Running, adapters: list[Path]) -> None:
