@@ -377,6 +377,37 @@ def test_a_flood_of_one_organization_delays_another_by_no_more_than_its_turn(ser
     assert sorted(asyncio.run(crowd())) == ["org-1"] * 3 + ["org-2"]
 
 
+def test_long_requests_of_one_organization_leave_room_for_another(
+    base_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Places for eight, room for two long requests: the second one waits in its organization's line."""
+    engine = EngineConfig("tiny", base_path, device="cpu", slots=2, max_rank=16, threads=1, cache_tokens=256)
+    app = InferenceApp(ServerConfig(engine), secret=SECRET, fetch=lambda *_: Path())
+    with running(app) as url, ThreadPoolExecutor(6) as pool:
+        server = Running(url, app, base_path)
+        held = server.backend._engine
+        assert held is not None
+        assert app.backend.room_tokens == 256 - 16
+        advance, may_hurry = held.advance, threading.Event()
+
+        def slowly(sequences: list[Any]) -> Any:
+            may_hurry.wait(0.02)
+            return advance(sequences)
+
+        monkeypatch.setattr(held, "_end_tokens", frozenset())
+        monkeypatch.setattr(held, "advance", slowly)
+        flood = [pool.submit(server.predict, LONG) for _ in range(6)]
+        eventually(lambda: sum(server.load) == 6)
+        assert server.load == (1, 5)
+        other = server.predict({"prompt": "def", "max_new_tokens": 2}, organization="org-2")
+        assert (other["completion_tokens"], [answer.done() for answer in flood]) == (2, [False] * 6)
+        may_hurry.set()
+        assert app.backend._scheduler is not None
+        assert app.backend._scheduler.queued == 0
+        assert [answer.result()["completion_tokens"] for answer in flood] == [120] * 6
+        assert held.free_tokens == held.room_tokens == 256
+
+
 @pytest.mark.usefixtures("endless")
 def test_whoever_waits_longer_than_they_may_is_told_to_come_again(server: Running) -> None:
     async def crowd() -> httpx.Response:
