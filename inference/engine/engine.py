@@ -99,6 +99,15 @@ class Engine:
         )
 
     @property
+    def room_tokens(self) -> int:
+        """Tokens whose keys and values there is room for where there are none."""
+        return self._passes.pages.tokens
+
+    def room_of(self, request: GenerationRequest, prompt: list[int]) -> int:
+        """Of that, what `begin` sets aside for a request. Callable from any thread."""
+        return self._passes.pages.whole(_read(request, prompt))
+
+    @property
     def free_tokens(self) -> int:
         """Tokens whose keys and values there is room for."""
         return self._passes.pages.free_tokens
@@ -118,7 +127,7 @@ class Engine:
 
     def begin(self, request: GenerationRequest, prompt: list[int], slot: int) -> Sequence | None:
         """Give the request room for all its tokens; None while there is not enough."""
-        lease = self._passes.pages.lease(max(1, len(prompt)) + request.max_new_tokens - 1)  # the last one is never read
+        lease = self._passes.pages.lease(_read(request, prompt))
         if lease is None:
             return None
         # an empty prompt starts where a document does: behind the end of the one before
@@ -224,6 +233,11 @@ class Engine:
             round(seconds, 6),
             None if sequence.logprobs is None else tuple(sequence.logprobs),
         )
+
+
+def _read(request: GenerationRequest, prompt: list[int]) -> int:
+    """The most tokens that are read of a request; the last one that is generated is not."""
+    return max(1, len(prompt)) + request.max_new_tokens - 1
 
 
 def _device(asked: str) -> str:

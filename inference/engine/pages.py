@@ -39,6 +39,11 @@ class Pages:
     def free_tokens(self) -> int:
         return len(self._free) * PAGE_TOKENS
 
+    @staticmethod
+    def whole(tokens: int) -> int:
+        """The tokens of the pages that a lease for so many takes."""
+        return -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
+
     def lease(self, tokens: int) -> Lease | None:
         """Room for a whole sequence, so that none has to give way half-way; None while there is not enough."""
         count = -(-tokens // PAGE_TOKENS)

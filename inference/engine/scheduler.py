@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,6 +43,8 @@ class Scheduler:
         self._closing = False
         self.admitted = 0
         """Pieces of work with an adapter that have got a place; those whose adapter was in no slot took a load."""
+        self.stepped_at = time.monotonic()
+        """When a step last ended. A step waits for the device: for all that it computes, or for what the one before left."""
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -115,7 +118,9 @@ class Scheduler:
                         return
                 self._drop_cancelled()
                 self._admit()
-                self._step()
+                if self._active:
+                    self._step()
+                    self.stepped_at = time.monotonic()
         finally:
             with self._wake:
                 self._closing = True

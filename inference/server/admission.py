@@ -1,10 +1,11 @@
-"""Who is next at the model: requests wait here, in a line for each organization, until a place is free."""
+"""Who is next at the model: requests wait here, in a line for each organization, until a place and room are free."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from inference.engine.errors import EngineError
@@ -25,22 +26,35 @@ class Turn:
             give_back()
 
 
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A request that waits."""
+
+    tokens: int
+    turn: asyncio.Future[Turn]
+
+
 class Admission:
-    """`places` requests share the model at a time, and `waiting` may wait for a place.
+    """`places` requests share the model and its room for `room()` tokens at a time; `waiting` may wait for both.
 
     Organizations take turns: whoever has least at work is next, and of those whoever waits longest for their turn, with
     the first of their requests. A quarter of the places, rounded down, is kept for others than the one that has all the
-    rest. Where the lines are full, the longest one loses its newest. So a flood turns its own away, and waits for itself.
+    rest; so is a quarter of the room, but for a request that is larger than the rest, which may have it once its
+    organization has no other. Whoever is next and lacks room holds up all the others: nobody overtakes a long request.
+    Where the lines are full, the longest one loses its newest. So a flood turns its own away, and waits for itself.
 
     Not safe for threads: it belongs to an event loop.
     """
 
-    def __init__(self, *, places: int, waiting: int) -> None:
+    def __init__(self, *, places: int, waiting: int, room: Callable[[], int] = lambda: 0) -> None:
+        """`room` is asked from the first request on; 0 stands for room that has no bounds."""
         self._places_each = places - places // 4
         self._free = places
         self._most_waiting = waiting
+        self._room = room
         self._at_work: Counter[str] = Counter()
-        self._lines: OrderedDict[str, deque[asyncio.Future[Turn]]] = OrderedDict()
+        self._tokens: Counter[str] = Counter()
+        self._lines: OrderedDict[str, deque[_Asked]] = OrderedDict()
         self._closed_with: Callable[[], EngineError] | None = None
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -62,8 +76,9 @@ class Admission:
         everybody = {*self._at_work, *self._lines}
         return {each: (self._at_work[each], len(self._lines.get(each, ()))) for each in everybody}
 
-    async def take(self, owner: str, deadline: float, gone: asyncio.Future[Any]) -> Turn:
-        """Wait for a turn until `deadline`, by the loop's clock. `gone` is done once nobody wants it any more.
+    async def take(self, owner: str, deadline: float, gone: asyncio.Future[Any], tokens: int = 0) -> Turn:
+        """Wait for a turn with room for `tokens` until `deadline`, by the loop's clock; one that needs more than all the
+        room gets all of it. `gone` is done once nobody wants it any more.
 
         Raises EngineError QUEUE_FULL, WAITED_TOO_LONG, and what `close` was given; and Disconnected.
         """
@@ -71,69 +86,81 @@ class Admission:
             raise self._closed_with()
         if gone.done():
             raise Disconnected
-        if self._may_start(owner):
-            return self._started(owner)
-        self._find_room(owner)
         loop = asyncio.get_running_loop()
-        place: asyncio.Future[Turn] = loop.create_future()
-        self._lines.setdefault(owner, deque()).append(place)
+        asked = _Asked(min(tokens, self._room()), loop.create_future())
+        if owner not in self._lines and self._next() is None and self._may_start(owner, asked) and self._fits(asked):
+            return self._started(owner, asked)
+        self._make_way(owner)
+        self._lines.setdefault(owner, deque()).append(asked)
+        self._go_on()  # it may be before one that waits for room
         has_come = False
         try:
             patience_s = max(0.0, deadline - loop.time())
-            await asyncio.wait({place, gone}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-            if place.done():
-                turn = place.result()
+            await asyncio.wait({asked.turn, gone}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if asked.turn.done():
+                turn = asked.turn.result()
                 has_come = True
                 return turn
             raise Disconnected if gone.done() else waited_too_long()
         finally:
             if not has_come:
-                self._give_up(owner, place)
+                self._give_up(owner, asked)
 
     def close(self, refusal: Callable[[], EngineError]) -> None:
         """From now on nobody gets a turn: whoever waits, and whoever comes, is refused. What is at work goes on."""
         self._closed_with = refusal
         for line in list(self._lines.values()):
-            for place in list(line):
-                _refuse(place, refusal())
+            for asked in list(line):
+                _refuse(asked, refusal())
         self._lines.clear()
 
     async def idle(self) -> None:
         """Return once nothing is at work."""
         await self._is_idle.wait()
 
-    def _may_start(self, owner: str) -> bool:
-        return self._free > 0 and self._at_work[owner] < self._places_each
+    def _may_start(self, owner: str, asked: _Asked) -> bool:
+        """Whether there is a place, and the owner's share allows it."""
+        if not self._free or self._at_work[owner] >= self._places_each:
+            return False
+        room, has = self._room(), self._tokens[owner]
+        return not has or not asked.tokens or has + asked.tokens <= room - room // 4
 
-    def _started(self, owner: str) -> Turn:
+    def _fits(self, asked: _Asked) -> bool:
+        return not asked.tokens or self._tokens.total() + asked.tokens <= self._room()
+
+    def _started(self, owner: str, asked: _Asked) -> Turn:
         self._free -= 1
         self._at_work[owner] += 1
+        self._tokens[owner] += asked.tokens
         self._is_idle.clear()
-        return Turn(lambda: self._ended(owner))
+        return Turn(lambda: self._ended(owner, asked))
 
-    def _ended(self, owner: str) -> None:
+    def _ended(self, owner: str, asked: _Asked) -> None:
         self._free += 1
         self._at_work[owner] -= 1
+        self._tokens[owner] -= asked.tokens
         if not self._at_work[owner]:
-            del self._at_work[owner]
+            del self._at_work[owner], self._tokens[owner]
         self._go_on()
         if not self._at_work:
             self._is_idle.set()
 
+    def _next(self) -> str | None:
+        """Whose turn it is, of those who may start as soon as there is room."""
+        may_start = [owner for owner, line in self._lines.items() if self._may_start(owner, line[0])]
+        return min(may_start, key=self._at_work.__getitem__, default=None)
+
     def _go_on(self) -> None:
-        """Start whoever may; with more in line, they go to the end."""
-        while True:
-            owner = min(filter(self._may_start, self._lines), key=self._at_work.__getitem__, default=None)
-            if owner is None:
-                return
-            place = self._lines[owner][0]
-            self._leave(owner, place)
+        """Start whoever is next; with more in line, they go to the end."""
+        while (owner := self._next()) is not None and self._fits(self._lines[owner][0]):
+            asked = self._lines[owner][0]
+            self._leave(owner, asked)
             if owner in self._lines:
                 self._lines.move_to_end(owner)
-            if not place.done():
-                place.set_result(self._started(owner))
+            if not asked.turn.done():
+                asked.turn.set_result(self._started(owner, asked))
 
-    def _find_room(self, owner: str) -> None:
+    def _make_way(self, owner: str) -> None:
         if self.waiting < self._most_waiting:
             return
         greediest = max(self._lines, key=lambda each: len(self._lines[each]), default=owner)
@@ -147,23 +174,26 @@ class Admission:
         message = f"{self.waiting} requests wait already; try again in {RETRY_AFTER_S} seconds."
         return EngineError("QUEUE_FULL", message, retry_after_s=RETRY_AFTER_S)
 
-    def _give_up(self, owner: str, place: asyncio.Future[Turn]) -> None:
+    def _give_up(self, owner: str, asked: _Asked) -> None:
         """Whoever waited has gone, or was refused."""
-        self._leave(owner, place)
-        if place.done() and not place.cancelled() and place.exception() is None:
-            place.result().end()  # it came at the same moment
+        self._leave(owner, asked)
+        turn = asked.turn
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
+            turn.result().end()  # it came at the same moment
+        else:
+            self._go_on()  # it may have held up others
 
-    def _leave(self, owner: str, place: asyncio.Future[Turn]) -> None:
+    def _leave(self, owner: str, asked: _Asked) -> None:
         line = self._lines.get(owner)
-        if line is not None and place in line:
-            line.remove(place)
+        if line is not None and asked in line:
+            line.remove(asked)
             if not line:
                 del self._lines[owner]
 
 
-def _refuse(place: asyncio.Future[Turn], error: EngineError) -> None:
-    if not place.done():
-        place.set_exception(error)
+def _refuse(asked: _Asked, error: EngineError) -> None:
+    if not asked.turn.done():
+        asked.turn.set_exception(error)
 
 
 def waited_too_long() -> EngineError:

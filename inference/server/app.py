@@ -7,9 +7,9 @@
     GET  /livez     the process is up
     GET  /readyz    it can generate now: the model's thread has just done something, or does when it is asked
 
-Who asks waits for a place at the model, for `wait_s` seconds or the server's patience, in the line of the ticket's
-organization. A refusal is JSON {code, message, field, retry_after_s} with a fitting status, and Retry-After where trying
-again helps.
+Who asks waits for a place at the model and room for its tokens, for `wait_s` seconds or the server's patience, in the
+line of the ticket's organization. A refusal is JSON {code, message, field, retry_after_s} with a fitting status, and
+Retry-After where trying again helps.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ROUTES = {"/livez": "GET", "/readyz": "GET", "/generate": "POST", "/score": "POS
 FETCHING_THREADS = 16
 LOOK_EVERY_S = 1.0
 STUCK_S = 300.0
-"""One step takes less on any machine; the thread of a model that is at work, and silent for so long, does not come back."""
+"""One step takes less on any machine; the thread of a model that is at work, and still for so long, does not come back."""
 
 
 class InferenceApp:
@@ -71,9 +71,11 @@ class InferenceApp:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.backend = Backend(config, fetch)
-        self.admission = Admission(places=config.active_limit, waiting=config.queue_limit)
+        self.admission = Admission(
+            places=config.active_limit, waiting=config.queue_limit, room=lambda: self.backend.room_tokens
+        )
         self.tally = Tally()
-        self._pulse = Pulse(self._ask_for_a_token)
+        self._pulse = Pulse(self._ask_for_a_token, lambda: self.backend.stepped_at)
         self._patience_s = config.patience_s
         self._secret = secret
         self._base_model = config.engine.base_model
@@ -133,10 +135,10 @@ class InferenceApp:
             if self.backend.is_broken:
                 why = "has died"
             elif self.admission.at_work and self._pulse.owing_s > STUCK_S:
-                why = f"has said nothing for {STUCK_S:.0f} s at its work"
+                why = f"has done nothing for {STUCK_S:.0f} s at its work"
             else:
                 if self.admission.at_work and self._pulse.owing_s > STUCK_S / 2:
-                    self._pulse.ask()  # who scores a thousand rows says nothing before the last
+                    self._pulse.ask()
                 continue
             logger.critical("The model's thread %s: the process ends", why)
             self._on_failure()
@@ -190,11 +192,11 @@ class InferenceApp:
     async def _generate(self, ticket: Ticket, body: Mapping[str, Any], receive: Receive, send: Send) -> None:
         request, wait_s = GenerationRequest.from_json(body), self._wait_s(body)
         self.backend.check(ticket, request.max_new_tokens)
-        await asyncio.to_thread(self.backend.measure, request)
+        tokens = await asyncio.to_thread(self.backend.measure, request)
         stream = EventStream(send)
         try:
             begin = partial(self.backend.generate, ticket, request)
-            async with self._at_work(ticket, wait_s, begin, receive) as inbox:
+            async with self._at_work(ticket, wait_s, tokens, begin, receive) as inbox:
                 async for chunks in inbox:
                     last = chunks[-1].prediction is not None
                     await stream.write([chunk.to_json() for chunk in chunks], last=last)
@@ -216,7 +218,7 @@ class InferenceApp:
         (rows, max_tokens), wait_s = _scored(body), self._wait_s(body)
         self.backend.check(ticket, 0)
         begin = partial(self.backend.score, ticket, rows, max_tokens)
-        async with self._at_work(ticket, wait_s, begin, receive) as inbox:
+        async with self._at_work(ticket, wait_s, 0, begin, receive) as inbox:  # what is scored leaves nothing behind
             async for scores in inbox:
                 answer: Score = scores[-1]
                 self.tally.ended["SCORED"] += 1
@@ -225,9 +227,14 @@ class InferenceApp:
 
     @asynccontextmanager
     async def _at_work(
-        self, ticket: Ticket, wait_s: float, begin: Callable[[Callable[[Any], None]], Work], receive: Receive
+        self,
+        ticket: Ticket,
+        wait_s: float,
+        tokens: int,
+        begin: Callable[[Callable[[Any], None]], Work],
+        receive: Receive,
     ) -> AsyncIterator[Inbox[Any]]:
-        """What the model says to the request that `begin` hands to it, once there is a place.
+        """What the model says to the request that `begin` hands to it, once there is a place, and room for its tokens.
 
         The place is free again when the model has done with it, and not when the client has read all; whoever leaves
         this early has it end before the next step. Raises EngineError and Disconnected.
@@ -244,7 +251,7 @@ class InferenceApp:
         deadline = asyncio.get_running_loop().time() + wait_s
         async with listening(receive, inbox) as gone:
             await self._have_adapter(ticket, deadline)
-            turn = await self.admission.take(ticket.organization, deadline, gone)
+            turn = await self.admission.take(ticket.organization, deadline, gone, tokens)
             self._pulse.owe()
             try:
                 work = await asyncio.to_thread(begin, inbox.put)

@@ -64,14 +64,16 @@ class Backend:
         self._engine: Engine | None = None
         self._scheduler: Scheduler | None = None
         self._store: AdapterStore | None = None
+        self._room_tokens = 0
         self._generated = False
         self._closed = False
 
     def load(self) -> None:
         """Load the base model and generate a token with it. Raises what went wrong."""
-        places = self.config.active_limit + 1  # one for `probe`, which waits for nobody's
+        places = self.config.active_limit + 1  # one for `probe`
         engine = Engine(replace(self.config.engine, batch=places))
         self._engine = engine
+        self._room_tokens = engine.room_tokens - self.measure(WARM_UP)
         self._store = AdapterStore(self._noted_fetch, engine.adapter_limits, self.config.host_adapters)
         self._scheduler = Scheduler(engine, active_limit=places, queue_limit=self.config.queue_limit)
         events: queue.SimpleQueue[Chunk | EngineError] = queue.SimpleQueue()
@@ -93,6 +95,11 @@ class Backend:
         """Whether it could generate, and never will again: its thread has died."""
         has_died = self._generated and self._scheduler is not None and not self._scheduler.alive
         return has_died and not self._closed  # in this order: it is closed before its thread ends
+
+    @property
+    def stepped_at(self) -> float:
+        """When the model last ended a step, by the monotonic clock."""
+        return self._scheduler.stepped_at if self._scheduler is not None else 0.0
 
     @property
     def device(self) -> str:
@@ -117,10 +124,15 @@ class Backend:
             message = f"This request may ask for at most {ticket.max_new_tokens} new tokens, not {new_tokens}."
             raise invalid("max_new_tokens", message)
 
-    def measure(self, request: GenerationRequest) -> None:
-        """Raise EngineError PROMPT_TOO_LONG."""
+    def measure(self, request: GenerationRequest) -> int:
+        """The tokens that room is set aside for while the request is at work. Raises EngineError PROMPT_TOO_LONG."""
         assert self._engine is not None
-        self._engine.encode_prompt(request)
+        return self._engine.room_of(request, self._engine.encode_prompt(request))
+
+    @property
+    def room_tokens(self) -> int:
+        """The room for tokens that requests share: all but what `probe` needs."""
+        return self._room_tokens
 
     def fetch(self, ref: AdapterRef) -> Found:
         """Have an adapter in host memory, and say where it was. Blocks while it is read; raises EngineError."""
@@ -130,7 +142,7 @@ class Backend:
         return Found.SLOT if is_in_slot else Found.STORAGE if self._visit.has_fetched else Found.MEMORY
 
     def probe(self, listener: Callable[[Chunk | EngineError], None]) -> None:
-        """Generate a token for nobody. Raises EngineError."""
+        """Generate a token for nobody; it waits for no place, and no room but where one request has it all. Raises EngineError."""
         assert self._scheduler is not None
         self._scheduler.generate(WARM_UP, None, listener)
 

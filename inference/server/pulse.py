@@ -1,4 +1,4 @@
-"""Whether the model's thread moves: whatever it tells anybody shows that, and where it has nothing to tell it is asked."""
+"""Whether the model's thread moves: its steps and whatever it tells anybody show that; where there is neither it is asked."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ PATIENCE_S = 4.0
 
 
 class Pulse:
-    """`ask` has the model generate a token, and `heard` called when it is here. It belongs to an event loop."""
+    """`ask` has the model generate a token, and `answered` called when it is here. It belongs to an event loop.
 
-    def __init__(self, ask: Callable[[], None]) -> None:
+    `stepped_at` says when the model last ended a step: while it reads a long prompt, or scores a thousand rows, it has
+    nothing to tell, and the proof waits behind that.
+    """
+
+    def __init__(self, ask: Callable[[], None], stepped_at: Callable[[], float] = lambda: 0.0) -> None:
         self._ask = ask
+        self._stepped_at = stepped_at
         self._heard_at = self._owes_since = time.monotonic()
         self._news = asyncio.Event()
         self._is_asked = False
 
     @property
     def silent_s(self) -> float:
-        return time.monotonic() - self._heard_at
+        return time.monotonic() - self._moved_at
 
     @property
     def owing_s(self) -> float:
-        """For how long it has said nothing of what it was given to do."""
-        return time.monotonic() - max(self._heard_at, self._owes_since)
+        """For how long it has done nothing of what it was given to do."""
+        return time.monotonic() - max(self._moved_at, self._owes_since)
 
     def owe(self) -> None:
         """The model was given something to do."""
@@ -50,14 +55,19 @@ class Pulse:
             self._ask()
 
     async def is_felt(self) -> bool:
-        """Whether something came from the model within FRESH_S, or, where nothing did, comes within PATIENCE_S."""
+        """Whether the model did something within FRESH_S, or, where it did not, does within PATIENCE_S."""
         if self.silent_s <= FRESH_S:
             return True
+        asked_at = time.monotonic()
         self._news.clear()
         self.ask()
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await self._news.wait()
         except TimeoutError:
-            return False
+            return self._moved_at > asked_at
         return True
+
+    @property
+    def _moved_at(self) -> float:
+        return max(self._heard_at, self._stepped_at())

@@ -26,18 +26,18 @@ class Line:
     refused: list[tuple[str, str]] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def ask(self, *owners: str, patience_s: float = LONG_S) -> asyncio.Future[None]:
+    async def ask(self, *owners: str, patience_s: float = LONG_S, tokens: int = 0) -> asyncio.Future[None]:
         """Have them ask, one after the other; the last one's sign that whoever asked has gone."""
         for owner in owners:
             gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.tasks.append(asyncio.create_task(self._wait(owner, patience_s, gone)))
+            self.tasks.append(asyncio.create_task(self._wait(owner, patience_s, gone, tokens)))
             await settled()
         return gone
 
-    async def _wait(self, owner: str, patience_s: float, gone: asyncio.Future[None]) -> None:
+    async def _wait(self, owner: str, patience_s: float, gone: asyncio.Future[None], tokens: int) -> None:
         try:
             deadline = asyncio.get_running_loop().time() + patience_s
-            turn = await self.admission.take(owner, deadline, gone)
+            turn = await self.admission.take(owner, deadline, gone, tokens)
         except EngineError as error:
             self.refused.append((owner, error.code))
         except Disconnected:
@@ -102,6 +102,79 @@ async def test_where_places_are_few_one_may_have_them_all(places: int, of_one: i
     line = Line(Admission(places=places, waiting=100))
     await line.ask(*"a" * 10)
     assert len(line.started) == of_one
+
+
+@pytest.fixture
+async def roomy() -> AsyncIterator[Line]:
+    """Places for eight, and room for a hundred tokens."""
+    line = Line(Admission(places=8, waiting=100, room=lambda: 100))
+    yield line
+    for task in line.tasks:
+        task.cancel()
+
+
+async def test_a_quarter_of_the_room_is_kept_for_others(roomy: Line) -> None:
+    await roomy.ask(*"aaa", tokens=30)
+    assert roomy.started == ["a", "a"]
+    await roomy.ask("b", "c", tokens=25)
+    assert roomy.started == ["a", "a", "b"]
+    await roomy.end()
+    assert roomy.started[3:] == ["c"], "the third of a would make 110"
+    await roomy.end()
+    assert roomy.started[4:] == ["a"]
+
+
+async def test_nobody_overtakes_one_that_waits_for_room(roomy: Line) -> None:
+    await roomy.ask("a", tokens=60)
+    await roomy.ask("b", tokens=60)
+    await roomy.ask("c", "a", tokens=10)
+    await roomy.ask("d")  # what takes no room waits like the others
+    assert roomy.started == ["a"]
+    await roomy.end()
+    assert roomy.started == [*"abcad"]
+
+
+async def test_whoever_has_less_at_work_goes_before_one_that_waits_for_room(roomy: Line) -> None:
+    await roomy.ask("b", tokens=50)
+    await roomy.ask("a", "a", tokens=30)
+    assert roomy.started == ["b", "a"]
+    await roomy.ask("c", tokens=10)
+    await roomy.ask("d", tokens=20)
+    assert roomy.started == ["b", "a", "c"]
+    await roomy.end()
+    assert roomy.started[3:] == ["d", "a"]
+
+
+async def test_a_line_keeps_its_order_whatever_its_requests_need(roomy: Line) -> None:
+    await roomy.ask("a", "a", tokens=50)
+    await roomy.ask("a", tokens=5)
+    assert roomy.started == ["a"]
+    assert roomy.admission.of_each() == {"a": (1, 2)}
+    await roomy.end()
+    assert roomy.started == ["a", "a", "a"]
+
+
+async def test_one_that_needs_all_the_room_gets_it_in_its_turn(roomy: Line) -> None:
+    await roomy.ask("a", tokens=10)
+    await roomy.ask("a", tokens=1000)
+    await roomy.ask("b", tokens=10)  # a has its own to wait for
+    assert roomy.started == ["a", "b"]
+    await roomy.end()
+    await roomy.ask("c", tokens=10)
+    assert roomy.started == ["a", "b"]
+    await roomy.end()
+    assert roomy.started == ["a", "b", "a"]
+    await roomy.end()
+    assert roomy.started == ["a", "b", "a", "c"]
+
+
+async def test_one_that_gives_up_its_wait_for_room_lets_the_others_go_on(roomy: Line) -> None:
+    await roomy.ask("a", tokens=60)
+    await roomy.ask("b", tokens=60, patience_s=0.02)
+    await roomy.ask("c", tokens=10)
+    await asyncio.wait({roomy.tasks[1]}, timeout=5)
+    await settled()
+    assert (roomy.started, roomy.refused) == (["a", "c"], [("b", "WAITED_TOO_LONG")])
 
 
 async def test_operators_have_a_line_of_their_own_like_everybody_else(one: Line) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -43,6 +44,23 @@ async def test_whatever_it_says_to_anybody_will_do() -> None:
     felt = Pulse(lambda: None)
     asyncio.get_running_loop().call_later(0.01, felt.heard)
     assert await felt.is_felt()
+
+
+async def test_a_model_that_steps_moves_though_it_has_nothing_to_say() -> None:
+    stepped_at = time.monotonic()
+    felt = Pulse(lambda: None, lambda: stepped_at)
+    assert not await felt.is_felt()
+
+    def step() -> None:
+        nonlocal stepped_at
+        stepped_at = time.monotonic()
+
+    asyncio.get_running_loop().call_later(0.01, step)
+    assert await felt.is_felt()
+    felt._heard_at -= 1000
+    felt._owes_since -= 1000
+    step()
+    assert max(felt.silent_s, felt.owing_s) < 1
 
 
 async def test_silence_counts_from_when_it_was_given_something_to_do() -> None:

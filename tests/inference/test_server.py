@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +377,37 @@ def test_a_flood_of_one_organization_delays_another_by_no_more_than_its_turn(ser
     assert sorted(asyncio.run(crowd())) == ["org-1"] * 3 + ["org-2"]
 
 
+def test_long_requests_of_one_organization_leave_room_for_another(
+    base_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Places for eight, room for two long requests: the second one waits in its organization's line."""
+    engine = EngineConfig("tiny", base_path, device="cpu", slots=2, max_rank=16, threads=1, cache_tokens=256)
+    app = InferenceApp(ServerConfig(engine), secret=SECRET, fetch=lambda *_: Path())
+    with running(app) as url, ThreadPoolExecutor(6) as pool:
+        server = Running(url, app, base_path)
+        held = server.backend._engine
+        assert held is not None
+        assert app.backend.room_tokens == 256 - 16
+        advance, may_hurry = held.advance, threading.Event()
+
+        def slowly(sequences: list[Any]) -> Any:
+            may_hurry.wait(0.02)
+            return advance(sequences)
+
+        monkeypatch.setattr(held, "_end_tokens", frozenset())
+        monkeypatch.setattr(held, "advance", slowly)
+        flood = [pool.submit(server.predict, LONG) for _ in range(6)]
+        eventually(lambda: sum(server.load) == 6)
+        assert server.load == (1, 5)
+        other = server.predict({"prompt": "def", "max_new_tokens": 2}, organization="org-2")
+        assert (other["completion_tokens"], [answer.done() for answer in flood]) == (2, [False] * 6)
+        may_hurry.set()
+        assert app.backend._scheduler is not None
+        assert app.backend._scheduler.queued == 0
+        assert [answer.result()["completion_tokens"] for answer in flood] == [120] * 6
+        assert held.free_tokens == held.room_tokens == 256
+
+
 @pytest.mark.usefixtures("endless")
 def test_whoever_waits_longer_than_they_may_is_told_to_come_again(server: Running) -> None:
     async def crowd() -> httpx.Response:
@@ -458,6 +489,43 @@ def test_it_is_ready_while_its_model_moves(server: Running, monkeypatch: pytest.
     assert (readiness().status_code, generated) == (200, asked + 1)
     monkeypatch.setattr(pulse, "FRESH_S", 60.0)
     assert (readiness().status_code, generated) == (200, asked + 1)
+
+
+def test_it_is_ready_while_it_reads_a_long_prompt(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a prompt tells nobody anything, and the proof would wait behind it."""
+    engine = server.backend._engine
+    assert engine is not None
+    monkeypatch.setattr(engine, "config", replace(engine.config, prompt_tokens_a_step=1))
+    monkeypatch.setattr(pulse, "FRESH_S", 0.0)
+    monkeypatch.setattr(pulse, "PATIENCE_S", 0.3)
+    advance = engine.advance
+    parts, may_read, may_finish = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def by_parts(sequences: list[Any]) -> Any:
+        assert may_read.wait(20)
+        if len(sequences[0].unread) == 1:
+            assert may_finish.wait(20)
+        else:
+            time.sleep(0.02)
+        parts.release()
+        return advance(sequences)
+
+    monkeypatch.setattr(engine, "advance", by_parts)
+
+    def readiness() -> int:
+        return httpx.get(f"{server.url}/readyz", trust_env=False).status_code
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.predict, {"prompt": "a" * 100, "max_new_tokens": 1})
+        eventually(lambda: server.load == (1, 0))
+        assert readiness() == 503, "it hangs before the first part"
+        may_read.set()
+        assert parts.acquire(timeout=20)
+        heard_at = server.app._pulse._heard_at
+        assert readiness() == 200
+        assert server.app._pulse._heard_at == heard_at, "nobody was told anything"
+        may_finish.set()
+        assert answer.result()["prompt_tokens"] > 20
 
 
 def test_operators_see_what_it_holds_and_has_done(server: Running, adapters: list[Path]) -> None:
