@@ -72,11 +72,15 @@ class Pending(Invalid):
     code = ESTIMATE_PENDING
 
 
+class Uncounted(Invalid):
+    """The rows could not be counted, with the code and the words of the count that failed."""
+
+
 def estimate(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> Estimate:
     """Of a run of a finished version, on the device that would take the shortest time of those that it fits.
 
-    Raises Pending, having asked for what is missing, and Invalid for a base model whose files are yet to be had, and where
-    this platform makes no estimates.
+    Raises Pending, having asked for what is missing, Uncounted where asking again does not help for now, and Invalid for a
+    base model whose files are yet to be had, and where this platform makes no estimates.
     """
     if not settings.ESTIMATES:
         raise Invalid("This platform makes no estimates.", code="ESTIMATES_OFF")
@@ -105,7 +109,7 @@ def require_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig
         return None
     try:
         found = estimate(version, base, config)
-    except Pending:
+    except (Pending, Uncounted):
         return None
     if found.fits:
         return found
@@ -226,8 +230,10 @@ def _factor(run: TrainingRun, device: Device, estimator: Estimator, work: Worklo
 
 
 def _lengths(version: DatasetVersion, base: BaseModel) -> dict[str, Lengths] | None:
-    """Of its splits; None, and asked for, while they are not counted."""
+    """Of its splits; None, and asked for, while they are not counted. Raises Uncounted."""
     count = ask(version, base)
+    if count.status == JobStatus.FAILED:
+        raise Uncounted(count.error_message or "The version's rows could not be counted.", code=count.error_code)
     if count.status != JobStatus.SUCCEEDED or count.splits is None:
         return None
     from training.trainer.lengths import Lengths

@@ -14,6 +14,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts.models import Role
 from common.tenancy import operator
@@ -122,9 +123,28 @@ def test_until_a_worker_has_counted_it_is_pending_and_asked_for_once(bob: Person
     with operator():
         (count,) = TokenCount.objects.all()
         assert (count.status, count.version_id, count.last_sequence) == ("QUEUED", version.pk, 1)
-        TokenCount.objects.update(status="FAILED")
-    assert code(ask(bob, version)) == "ESTIMATE_PENDING"
-    assert count_jobs() == 2, "one that failed is tried again by whoever asks again"
+
+
+def test_a_count_that_failed_says_why_and_is_tried_again_after_an_hour(bob: Person, version: DatasetVersion) -> None:
+    device()
+    failed = counted(
+        version,
+        ROWS,
+        status="FAILED",
+        splits=None,
+        error_code="CHAT_TEMPLATE",
+        error_message="No role may follow another.",
+        finished_at=timezone.now() - timedelta(minutes=59),
+    )
+    for _ in range(2):
+        (message,) = ask(bob, version)["messages"]
+        assert (message["code"], message["message"]) == ("CHAT_TEMPLATE", "No role may follow another.")
+    assert bob.data(START, version=global_id(version))["answer"]["estimate"] is None
+    assert count_jobs() == 1
+    with operator():
+        TokenCount.objects.filter(pk=failed.pk).update(finished_at=timezone.now() - timedelta(minutes=61))
+    assert [code(ask(bob, version)) for _ in range(2)] == ["ESTIMATE_PENDING"] * 2
+    assert count_jobs() == 2
 
 
 def test_of_several_who_ask_at_once_one_has_it_counted(bob: Person, version: DatasetVersion) -> None:
