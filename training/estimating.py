@@ -104,14 +104,17 @@ def estimate(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -
 
 
 def require_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> Estimate | None:
-    """The estimate of a run that is about to be started, or None where it is not known. Raises Invalid with DOES_NOT_FIT."""
+    """The estimate of a run that is about to be started, or None where it is not known.
+
+    Raises Invalid with DOES_NOT_FIT, but not for a run in several processes.
+    """
     if not settings.ESTIMATES or not version.storage_prefix or not base.available:
         return None
     try:
         found = estimate(version, base, config)
     except (Pending, Uncounted):
         return None
-    if found.fits:
+    if found.fits or settings.TRAINER_PROCESSES > 1:  # what each of several has of it nobody has measured
         return found
     largest = max(known_devices(base), key=_free_bytes)
     advice = _what_would_fit(version, base, config, largest)
@@ -184,7 +187,9 @@ def _estimator(device: Device, shape: Shape) -> Estimator:
 
 
 def _earlier_runs(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> list[TrainingRun]:
-    """The organization's newest of the same base model and a similar config: others' say nothing to anybody."""
+    """The organization's newest of the same base model and a similar config, in as many processes: others' say nothing
+    to anybody.
+    """
     runs = TrainingRun.objects.filter(
         organization_id=version.organization_id,
         status=JobStatus.SUCCEEDED,
@@ -193,7 +198,8 @@ def _earlier_runs(version: DatasetVersion, base: BaseModel, config: TrainingConf
         resumed_from=None,
         result__tokens_per_second__gt=0,
     ).order_by("-created_at", "-id")[: 4 * EARLIER_RUNS]
-    return [run for run in runs if _similar(TrainingConfig.from_json(run.config), config)][:EARLIER_RUNS]
+    alike = [run for run in runs if (run.result or {}).get("processes", 1) == settings.TRAINER_PROCESSES]
+    return [run for run in alike if _similar(TrainingConfig.from_json(run.config), config)][:EARLIER_RUNS]
 
 
 def _similar(one: TrainingConfig, other: TrainingConfig) -> bool:

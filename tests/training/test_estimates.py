@@ -238,6 +238,33 @@ def test_earlier_runs_of_the_organization_say_how_fast_it_goes(bob: Person, vers
     }
 
 
+def test_of_a_run_in_several_processes_nothing_is_refused(bob: Person, version: DatasetVersion, settings: Any) -> None:
+    counted(version, ROWS)
+    device(replace(COSTS, measurement=Measurement(5, 8.0, 900_000_000, 0)))
+    assert code(bob.data(START, version=global_id(version))["answer"]) == "DOES_NOT_FIT"
+    settings.TRAINER_PROCESSES = 2
+    run = bob.data(START, version=global_id(version))["answer"]
+    assert (run["__typename"], run["estimate"]["fits"]) == ("TrainingRun", False)
+
+
+def test_earlier_runs_count_that_were_in_as_many_processes(bob: Person, version: DatasetVersion, settings: Any) -> None:
+    counted(version, ROWS)
+    device()
+    finished(bob, version, 1_000)
+    of_two = finished(bob, version, 4_000)
+    with operator():
+        TrainingRun.objects.filter(pk=of_two.pk).update(result={**(of_two.result or {}), "processes": 2})
+    for processes, rate in ((1, 1_000), (2, 4_000)):
+        settings.TRAINER_PROCESSES = processes
+        answer = ask(bob, version)
+        assert (answer["basis"], answer["seconds"] - 8) == (
+            "MEASURED",
+            pytest.approx(answer["tokens"] / rate, rel=0.02),
+        )
+    settings.TRAINER_PROCESSES = 3
+    assert ask(bob, version)["basis"] == "MODELLED"
+
+
 def test_of_several_devices_the_fastest_that_suffices_counts(bob: Person, version: DatasetVersion) -> None:
     counted(version, ROWS)
     small = replace(COSTS, measurement=Measurement(5, 1.0, 600_000_000, 0))
