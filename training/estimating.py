@@ -114,13 +114,20 @@ def require_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig
         found = estimate(version, base, config)
     except (Pending, Uncounted):
         return None
-    if found.fits or settings.TRAINER_PROCESSES > 1:  # what each of several has of it nobody has measured
+    if found.fits or settings.TRAINER_PROCESSES > 1:  # nobody has measured what each of several takes
         return found
-    largest = max(known_devices(base), key=_free_bytes)
-    advice = _what_would_fit(version, base, config, largest)
-    raise Invalid(
-        f"The run would take about {found.peak_memory_bytes / MB:,.0f} MB of memory, and {_free_bytes(largest) / MB:,.0f} MB "
-        f"are there. {advice}",
+    raise _refusal(version, base, config)
+
+
+def _refusal(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> Invalid:
+    """In the figures of one device, the one with the most memory."""
+    device = max(known_devices(base), key=_free_bytes)
+    splits, estimator = _lengths(version, base), _estimator(device, Shape.of(base.folder))
+    assert splits is not None, "the run has been estimated"
+    peak = estimator.peak_bytes(_workload(splits, base, config), config)
+    return Invalid(
+        f"The run would take about {peak / MB:,.0f} MB of memory, and {_free_bytes(device) / MB:,.0f} MB are there. "
+        + _what_would_fit(splits, base, config, estimator),
         code=DOES_NOT_FIT,
         field="config",
     )
@@ -130,10 +137,10 @@ def _free_bytes(device: Device) -> int:
     return int(device.costs["measurement"]["free_bytes"])
 
 
-def _what_would_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig, device: Device) -> str:
+def _what_would_fit(
+    splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig, estimator: Estimator
+) -> str:
     """Single changes that would, of each kind the mildest."""
-    splits, estimator = _lengths(version, base), _estimator(device, Shape.of(base.folder))
-    assert splits is not None, "the run has been estimated"
     fitting = []
     for changes in _changes(config):
         for words, changed in changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -291,6 +292,22 @@ def test_a_run_that_cannot_fit_is_refused_with_what_would(bob: Person, version: 
     run = bob.data(START, version=global_id(version), config={"batchSize": 2})["answer"]
     assert run["__typename"] == "TrainingRun" and run["estimate"]["fits"] is True
     assert ask(bob, version)["fits"] is False, "an estimate is no refusal"
+
+
+def test_a_refusal_speaks_of_one_device(bob: Person, version: DatasetVersion) -> None:
+    """The other one is faster, and would have needed less than this one has."""
+    counted(version, ROWS)
+    device(
+        replace(
+            COSTS,
+            measurement=Measurement(5, 8.0, 2_000_000_000, 0),
+            peak_bytes=replace(COSTS.peak_bytes, fixed=5_000_000_000),
+        )
+    )
+    faster = replace(COSTS.seconds, token=0.0001)
+    device(replace(COSTS, measurement=Measurement(5, 8.0, 900_000_000, 0), seconds=faster), host="trainer-2")
+    (message,) = bob.data(START, version=global_id(version))["answer"]["messages"]
+    assert re.match(r"The run would take about 5,\d\d\d MB of memory, and 2,000 MB are there\.", message["message"])
 
 
 def test_where_no_single_change_helps_that_is_said(bob: Person, version: DatasetVersion) -> None:
