@@ -106,7 +106,8 @@ def estimate(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -
 def require_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> Estimate | None:
     """The estimate of a run that is about to be started, or None where it is not known.
 
-    Raises Invalid with DOES_NOT_FIT, but not for a run in several processes.
+    Raises Invalid with DOES_NOT_FIT, but not for a run in several processes, nor for one that smaller micro-batches would
+    save on an accelerator.
     """
     if not settings.ESTIMATES or not version.storage_prefix or not base.available:
         return None
@@ -116,14 +117,17 @@ def require_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig
         return None
     if found.fits or settings.TRAINER_PROCESSES > 1:  # nobody has measured what each of several takes
         return found
-    raise _refusal(version, base, config)
-
-
-def _refusal(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> Invalid:
-    """In the figures of one device, the one with the most memory."""
-    device = max(known_devices(base), key=_free_bytes)
-    splits, estimator = _lengths(version, base), _estimator(device, Shape.of(base.folder))
+    splits, devices, shape = _lengths(version, base), known_devices(base), Shape.of(base.folder)
     assert splits is not None, "the run has been estimated"
+    work = _workload(splits, base, config)
+    if any(each.kind == "cuda" and _estimator(each, shape).fits(work.halved(), config) for each in devices):
+        return found  # the trainer finds its memory short, halves its micro-batches, and goes on
+    raise _refusal(splits, base, config, max(devices, key=_free_bytes))
+
+
+def _refusal(splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig, device: Device) -> Invalid:
+    """In the figures of one device."""
+    estimator = _estimator(device, Shape.of(base.folder))
     peak = estimator.peak_bytes(_workload(splits, base, config), config)
     return Invalid(
         f"The run would take about {peak / MB:,.0f} MB of memory, and {_free_bytes(device) / MB:,.0f} MB are there. "

@@ -47,6 +47,7 @@ def workload(splits: Mapping[str, Lengths], config: TrainingConfig, max_tokens: 
         squares=float((lengths * lengths).sum()) * train.scale * epochs,
         micro_batches=steps * config.gradient_accumulation,
         largest=(int(micro_tokens[largest]), float(micro_squares[largest])),
+        longest=int(lengths.max()),
         scored_tokens=tokens,
         scored_squares=squares,
         read_tokens=sum(float(split.totals.sum()) * split.scale for split in splits.values()),

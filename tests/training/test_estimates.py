@@ -294,6 +294,21 @@ def test_a_run_that_cannot_fit_is_refused_with_what_would(bob: Person, version: 
     assert ask(bob, version)["fits"] is False, "an estimate is no refusal"
 
 
+@pytest.mark.parametrize(
+    ("kind", "free_mb", "is_refused"), [("cuda", 700, False), ("cuda", 650, True), ("cpu", 700, True)]
+)
+def test_a_run_that_halving_its_micro_batches_would_save_is_not_refused(
+    bob: Person, version: DatasetVersion, kind: str, free_mb: int, is_refused: bool
+) -> None:
+    """Its longest row has 1,024 tokens, which take 175 MB of their own; a micro-batch has four times as many."""
+    counted(version, ROWS)
+    device(replace(COSTS, measurement=Measurement(5, 8.0, free_mb * 1_000_000, 0)), kind=kind)
+    run = bob.data(START, version=global_id(version))["answer"]
+    assert run["__typename"] == ("OperationInfo" if is_refused else "TrainingRun")
+    assert is_refused or run["estimate"]["fits"] is False
+    assert ask(bob, version)["fits"] is False
+
+
 def test_a_refusal_speaks_of_one_device(bob: Person, version: DatasetVersion) -> None:
     """The other one is faster, and would have needed less than this one has."""
     counted(version, ROWS)
