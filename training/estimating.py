@@ -99,7 +99,8 @@ def estimate(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -
         raise Pending("No host that trains has measured its device yet: ask again in a moment.")
     work = _workload(splits, base, config)
     shape, earlier = Shape.of(base.folder), _earlier_runs(version, base, config)
-    found = [_on(device, shape, work, config, earlier) for device in devices]
+    soonest = _until_soonest_end(work, splits, base, config)
+    found = [_on(device, shape, work, soonest, config, earlier) for device in devices]
     return min(found, key=lambda each: (not each.fits, each.seconds))
 
 
@@ -169,8 +170,14 @@ def _changes(config: TrainingConfig) -> Iterator[list[tuple[str, TrainingConfig]
 
 
 def _on(
-    device: Device, shape: Shape, work: Workload, config: TrainingConfig, earlier: Sequence[TrainingRun]
+    device: Device,
+    shape: Shape,
+    work: Workload,
+    soonest: Workload,
+    config: TrainingConfig,
+    earlier: Sequence[TrainingRun],
 ) -> Estimate:
+    """Of work of which no less is done than `soonest`."""
     estimator = _estimator(device, shape)
     stepping, other = estimator.step_seconds(work, config), estimator.other_seconds(work)
     factors = [each for run in earlier if (each := _factor(run, device, estimator, work)) is not None]
@@ -181,7 +188,7 @@ def _on(
     return Estimate(
         peak_memory_bytes=estimator.peak_bytes(work, config),
         seconds=seconds,
-        low=low * (stepping * fastest + other),
+        low=low * (estimator.step_seconds(soonest, config) * fastest + estimator.other_seconds(soonest)),
         high=high * (stepping * slowest + other),
         tokens=work.tokens,
         steps=work.steps,
@@ -262,3 +269,11 @@ def _workload(splits: Mapping[str, Lengths], base: BaseModel, config: TrainingCo
     from training.workload import workload
 
     return workload(splits, config, min(config.max_sequence_tokens, base.context_tokens))
+
+
+def _until_soonest_end(
+    work: Workload, splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig
+) -> Workload:
+    from training.workload import until_soonest_end
+
+    return until_soonest_end(work, splits, config, min(config.max_sequence_tokens, base.context_tokens))

@@ -266,6 +266,25 @@ def test_earlier_runs_count_that_were_in_as_many_processes(bob: Person, version:
     assert ask(bob, version)["basis"] == "MODELLED"
 
 
+def test_one_that_may_stop_early_may_take_as_little_as_until_then(bob: Person, version: DatasetVersion) -> None:
+    """The first validation is the best, and those that patience allows are not better."""
+    counted(version, ROWS, some_lengths(50, seed=2))
+    device()
+    whole = ask(bob, version, evalEverySteps=20)
+    until_then = ask(bob, version, evalEverySteps=20, maxSteps=60)
+    early = ask(bob, version, evalEverySteps=20, earlyStoppingPatience=2)
+    assert whole["steps"] > 60 and until_then["low"] < 0.5 * whole["low"]
+    assert early["low"] == pytest.approx(until_then["low"], rel=0.02)
+    assert {**early, "low": whole["low"]} == whole
+    assert ask(bob, version, evalEverySteps=20, earlyStoppingPatience=100) == whole
+
+
+def test_without_validation_rows_nothing_stops_early(bob: Person, version: DatasetVersion) -> None:
+    counted(version, ROWS)
+    device()
+    assert ask(bob, version, earlyStoppingPatience=1) == ask(bob, version)
+
+
 def test_of_several_devices_the_fastest_that_suffices_counts(bob: Person, version: DatasetVersion) -> None:
     counted(version, ROWS)
     small = replace(COSTS, measurement=Measurement(5, 1.0, 600_000_000, 0))
