@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -35,6 +36,10 @@ PATIENCE_S = 180.0
 FEED_EVERY_S = 5.0
 SEEN_WITHIN = timedelta(minutes=10)
 SEEN_EVERY = timedelta(minutes=2)
+TRIED_AGAIN_AFTER_S = 600.0
+
+_failed_at_s: dict[tuple[str, str], float] = {}
+"""When this process's measurement of a base model, with its identity, failed last."""
 
 
 def known_devices(base: BaseModel) -> list[Device]:
@@ -44,7 +49,10 @@ def known_devices(base: BaseModel) -> list[Device]:
 
 
 def measure_this_host() -> None:
-    """Measure what has not been since this host has booted, while nothing is being trained on it. Raises one of AWAY."""
+    """Measure what has not been since this host has booted, while nothing is being trained on it.
+
+    What failed is left alone for TRIED_AGAIN_AFTER_S. Raises one of AWAY.
+    """
     if not settings.ESTIMATES:
         return
     try:
@@ -60,6 +68,7 @@ def measure_this_host() -> None:
             except AWAY:
                 raise
             except Exception:
+                _failed_at_s[base.name, _identity(base)] = time.monotonic()
                 logger.exception("What training %s costs on this host could not be measured.", base.name)
 
 
@@ -68,7 +77,8 @@ def _is_due(base: BaseModel, busy: bool) -> bool:
     with operator():
         device = _rows(base).first()
         if device is None or device.identity != _identity(base):
-            return not busy
+            failed_at_s = _failed_at_s.get((base.name, _identity(base)), -math.inf)
+            return not busy and time.monotonic() - failed_at_s >= TRIED_AGAIN_AFTER_S
         if timezone.now() - device.seen_at > SEEN_EVERY:
             _rows(base).update(seen_at=timezone.now())
         return False

@@ -25,6 +25,7 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     monkeypatch.setattr(devices, "MODULE", "tests.training.children.calibrates")
     settings.ESTIMATES = True
     settings.TRAINER_THREADS = 3
+    devices._failed_at_s.clear()
 
 
 def workers(busy: int, queue: str = "training", host: str = socket.gethostname()) -> None:
@@ -87,14 +88,19 @@ def test_where_no_estimates_are_made_nothing_is_measured(home: Path, settings: A
     assert (measurements(home), rows()) == ([], [])
 
 
-def test_a_measurement_that_breaks_is_told_and_tried_again(home: Path, caplog: Any) -> None:
+def test_a_measurement_that_breaks_is_told_and_tried_again_later(
+    home: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workers(busy=0)
     (home / "breaks").touch()
     devices.measure_this_host()
     assert rows() == [] and "AssertionError" in caplog.text
     (home / "breaks").unlink()
     devices.measure_this_host()
-    assert len(rows()) == 1
+    assert (len(measurements(home)), rows()) == (1, []), "not within the minutes after"
+    monkeypatch.setattr(devices, "TRIED_AGAIN_AFTER_S", 0.0)
+    devices.measure_this_host()
+    assert (len(measurements(home)), len(rows())) == (2, 1)
 
 
 def test_a_host_that_goes_on_is_seen_to_be_there(home: Path) -> None:
