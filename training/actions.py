@@ -55,7 +55,8 @@ def start_run(
 def estimate_run(
     *, actor: Principal, version: DatasetVersion, base_model: str | None, config: TrainingConfig
 ) -> Estimate:
-    """What a run of `version` would take. Raises what start_run does for its input, and Invalid with ESTIMATE_PENDING.
+    """What a run of `version` would take. Raises what start_run does for its input, and Invalid with
+    ESTIMATE_PENDING, or with the code with which its rows could not be counted.
 
     No transaction of its own: a refusal must not take back that a worker was asked to count.
     """

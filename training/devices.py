@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -35,6 +36,10 @@ PATIENCE_S = 180.0
 FEED_EVERY_S = 5.0
 SEEN_WITHIN = timedelta(minutes=10)
 SEEN_EVERY = timedelta(minutes=2)
+TRIED_AGAIN_AFTER_S = 600.0
+
+_failed_at_s: dict[tuple[str, str], float] = {}
+"""When this process's measurement of a base model, with its identity, failed last."""
 
 
 def known_devices(base: BaseModel) -> list[Device]:
@@ -43,35 +48,53 @@ def known_devices(base: BaseModel) -> list[Device]:
     return [each for each in found if found[0].seen_at - each.seen_at < SEEN_WITHIN]
 
 
+def note_this_host() -> None:
+    """Note that its devices, as they were measured, are there, while it has workers that train. It takes a moment."""
+    if _busy_workers() is None:
+        return
+    now = timezone.now()
+    with operator():
+        for base in catalogue.ALLOWED:
+            if base.available:
+                due = _rows(base).filter(identity=_identity(base), seen_at__lt=now - SEEN_EVERY)
+                due.update(seen_at=now)
+
+
 def measure_this_host() -> None:
-    """Measure what has not been since this host has booted, while nothing is being trained on it. Raises one of AWAY."""
-    if not settings.ESTIMATES:
-        return
-    try:
-        busy = at_work_here("training")
-    except redis.RedisError:
-        return
-    if busy is None:
+    """Measure what has not been since this host has booted, while nothing is being trained on it.
+
+    What failed is left alone for TRIED_AGAIN_AFTER_S. Raises one of AWAY.
+    """
+    if _busy_workers() != 0:
         return
     for base in catalogue.ALLOWED:
-        if base.available and _is_due(base, busy > 0):
+        if base.available and _is_due(base):
             try:
                 _measure(base)
             except AWAY:
                 raise
             except Exception:
+                _failed_at_s[base.name, _identity(base)] = time.monotonic()
                 logger.exception("What training %s costs on this host could not be measured.", base.name)
 
 
-def _is_due(base: BaseModel, busy: bool) -> bool:
-    """Whether it is to be measured now. A device that was is noted as one that is there."""
+def _busy_workers() -> int | None:
+    """How many of those that train here are at work; None where there are none, or nobody can tell, or cares."""
+    if not settings.ESTIMATES:
+        return None
+    try:
+        return at_work_here("training")
+    except redis.RedisError:
+        return None
+
+
+def _is_due(base: BaseModel) -> bool:
     with operator():
         device = _rows(base).first()
-        if device is None or device.identity != _identity(base):
-            return not busy
-        if timezone.now() - device.seen_at > SEEN_EVERY:
-            _rows(base).update(seen_at=timezone.now())
+    if device is not None and device.identity == _identity(base):
         return False
+    failed_at_s = _failed_at_s.get((base.name, _identity(base)), -math.inf)
+    return time.monotonic() - failed_at_s >= TRIED_AGAIN_AFTER_S
 
 
 def _measure(base: BaseModel) -> None:

@@ -72,11 +72,15 @@ class Pending(Invalid):
     code = ESTIMATE_PENDING
 
 
+class Uncounted(Invalid):
+    """The rows could not be counted, with the code and the words of the count that failed."""
+
+
 def estimate(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> Estimate:
     """Of a run of a finished version, on the device that would take the shortest time of those that it fits.
 
-    Raises Pending, having asked for what is missing, and Invalid for a base model whose files are yet to be had, and where
-    this platform makes no estimates.
+    Raises Pending, having asked for what is missing, Uncounted where asking again does not help for now, and Invalid for a
+    base model whose files are yet to be had, and where this platform makes no estimates.
     """
     if not settings.ESTIMATES:
         raise Invalid("This platform makes no estimates.", code="ESTIMATES_OFF")
@@ -95,25 +99,40 @@ def estimate(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -
         raise Pending("No host that trains has measured its device yet: ask again in a moment.")
     work = _workload(splits, base, config)
     shape, earlier = Shape.of(base.folder), _earlier_runs(version, base, config)
-    found = [_on(device, shape, work, config, earlier) for device in devices]
+    soonest = _until_soonest_end(work, splits, base, config)
+    found = [_on(device, shape, work, soonest, config, earlier) for device in devices]
     return min(found, key=lambda each: (not each.fits, each.seconds))
 
 
 def require_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> Estimate | None:
-    """The estimate of a run that is about to be started, or None where it is not known. Raises Invalid with DOES_NOT_FIT."""
+    """The estimate of a run that is about to be started, or None where it is not known.
+
+    Raises Invalid with DOES_NOT_FIT, but not for a run in several processes, nor for one that smaller micro-batches would
+    save on an accelerator.
+    """
     if not settings.ESTIMATES or not version.storage_prefix or not base.available:
         return None
     try:
         found = estimate(version, base, config)
-    except Pending:
+    except (Pending, Uncounted):
         return None
-    if found.fits:
+    if found.fits or settings.TRAINER_PROCESSES > 1:  # nobody has measured what each of several takes
         return found
-    largest = max(known_devices(base), key=_free_bytes)
-    advice = _what_would_fit(version, base, config, largest)
-    raise Invalid(
-        f"The run would take about {found.peak_memory_bytes / MB:,.0f} MB of memory, and {_free_bytes(largest) / MB:,.0f} MB "
-        f"are there. {advice}",
+    splits, devices, shape = _lengths(version, base), known_devices(base), Shape.of(base.folder)
+    assert splits is not None, "the run has been estimated"
+    work = _workload(splits, base, config)
+    if any(each.kind == "cuda" and _estimator(each, shape).fits(work.halved(), config) for each in devices):
+        return found  # the trainer finds its memory short, halves its micro-batches, and goes on
+    raise _refusal(splits, base, config, max(devices, key=_free_bytes))
+
+
+def _refusal(splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig, device: Device) -> Invalid:
+    """In the figures of one device."""
+    estimator = _estimator(device, Shape.of(base.folder))
+    peak = estimator.peak_bytes(_workload(splits, base, config), config)
+    return Invalid(
+        f"The run would take about {peak / MB:,.0f} MB of memory, and {_free_bytes(device) / MB:,.0f} MB are there. "
+        + _what_would_fit(splits, base, config, estimator),
         code=DOES_NOT_FIT,
         field="config",
     )
@@ -123,10 +142,10 @@ def _free_bytes(device: Device) -> int:
     return int(device.costs["measurement"]["free_bytes"])
 
 
-def _what_would_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig, device: Device) -> str:
+def _what_would_fit(
+    splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig, estimator: Estimator
+) -> str:
     """Single changes that would, of each kind the mildest."""
-    splits, estimator = _lengths(version, base), _estimator(device, Shape.of(base.folder))
-    assert splits is not None, "the run has been estimated"
     fitting = []
     for changes in _changes(config):
         for words, changed in changes:
@@ -151,8 +170,14 @@ def _changes(config: TrainingConfig) -> Iterator[list[tuple[str, TrainingConfig]
 
 
 def _on(
-    device: Device, shape: Shape, work: Workload, config: TrainingConfig, earlier: Sequence[TrainingRun]
+    device: Device,
+    shape: Shape,
+    work: Workload,
+    soonest: Workload,
+    config: TrainingConfig,
+    earlier: Sequence[TrainingRun],
 ) -> Estimate:
+    """Of work of which no less is done than `soonest`."""
     estimator = _estimator(device, shape)
     stepping, other = estimator.step_seconds(work, config), estimator.other_seconds(work)
     factors = [each for run in earlier if (each := _factor(run, device, estimator, work)) is not None]
@@ -163,7 +188,7 @@ def _on(
     return Estimate(
         peak_memory_bytes=estimator.peak_bytes(work, config),
         seconds=seconds,
-        low=low * (stepping * fastest + other),
+        low=low * (estimator.step_seconds(soonest, config) * fastest + estimator.other_seconds(soonest)),
         high=high * (stepping * slowest + other),
         tokens=work.tokens,
         steps=work.steps,
@@ -180,7 +205,9 @@ def _estimator(device: Device, shape: Shape) -> Estimator:
 
 
 def _earlier_runs(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> list[TrainingRun]:
-    """The organization's newest of the same base model and a similar config: others' say nothing to anybody."""
+    """The organization's newest of the same base model and a similar config, in as many processes: others' say nothing
+    to anybody.
+    """
     runs = TrainingRun.objects.filter(
         organization_id=version.organization_id,
         status=JobStatus.SUCCEEDED,
@@ -189,7 +216,8 @@ def _earlier_runs(version: DatasetVersion, base: BaseModel, config: TrainingConf
         resumed_from=None,
         result__tokens_per_second__gt=0,
     ).order_by("-created_at", "-id")[: 4 * EARLIER_RUNS]
-    return [run for run in runs if _similar(TrainingConfig.from_json(run.config), config)][:EARLIER_RUNS]
+    alike = [run for run in runs if (run.result or {}).get("processes", 1) == settings.TRAINER_PROCESSES]
+    return [run for run in alike if _similar(TrainingConfig.from_json(run.config), config)][:EARLIER_RUNS]
 
 
 def _similar(one: TrainingConfig, other: TrainingConfig) -> bool:
@@ -226,8 +254,10 @@ def _factor(run: TrainingRun, device: Device, estimator: Estimator, work: Worklo
 
 
 def _lengths(version: DatasetVersion, base: BaseModel) -> dict[str, Lengths] | None:
-    """Of its splits; None, and asked for, while they are not counted."""
+    """Of its splits; None, and asked for, while they are not counted. Raises Uncounted."""
     count = ask(version, base)
+    if count.status == JobStatus.FAILED:
+        raise Uncounted(count.error_message or "The version's rows could not be counted.", code=count.error_code)
     if count.status != JobStatus.SUCCEEDED or count.splits is None:
         return None
     from training.trainer.lengths import Lengths
@@ -239,3 +269,11 @@ def _workload(splits: Mapping[str, Lengths], base: BaseModel, config: TrainingCo
     from training.workload import workload
 
     return workload(splits, config, min(config.max_sequence_tokens, base.context_tokens))
+
+
+def _until_soonest_end(
+    work: Workload, splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig
+) -> Workload:
+    from training.workload import until_soonest_end
+
+    return until_soonest_end(work, splits, config, min(config.max_sequence_tokens, base.context_tokens))

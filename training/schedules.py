@@ -21,3 +21,8 @@ def remove_adapters_that_were_never_registered() -> None:
 @every(timedelta(seconds=10), on_each_host=True, slow=True)
 def measure_devices() -> None:
     devices.measure_this_host()
+
+
+@every(timedelta(minutes=1), on_each_host=True)
+def note_this_host() -> None:
+    devices.note_this_host()

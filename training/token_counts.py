@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from common import blobs
-from common.jobs import Lease
+from common.clock import ServerClock
+from common.jobs import JobStatus, Lease
 from common.queues import ring
 from common.supervision import Refused, Work
 from datasets.files import files_of
@@ -21,6 +23,7 @@ from training.measured import ENDED_BADLY, TokenCount
 
 SPLITS = ("train", "validation", "test")
 TOKENIZER = "tokenizer.json"
+TRIED_AGAIN_AFTER = timedelta(hours=1)
 
 
 def declare_follow_up() -> None:
@@ -28,10 +31,15 @@ def declare_follow_up() -> None:
 
 
 def ask(version: DatasetVersion, base: BaseModel) -> TokenCount:
-    """The count of `version` for `base`, queued where there is none, or none that went well. In the caller's transaction."""
+    """The count of `version` for `base`, queued where there is none. In the caller's transaction.
+
+    One that failed within the hour stands: the rows are what they were, and another would most likely fail, too.
+    """
     of = {"version": version, "base_model_name": base.name, "base_model_revision": base.revision}
-    counts = TokenCount.objects.filter(organization_id=version.organization_id, **of).exclude(status__in=ENDED_BADLY)
-    found: TokenCount | None = counts.first()
+    all_counts = TokenCount.objects.filter(organization_id=version.organization_id, **of)
+    counts = all_counts.exclude(status__in=ENDED_BADLY)
+    failed = all_counts.filter(status=JobStatus.FAILED, finished_at__gt=ServerClock() - TRIED_AGAIN_AFTER)
+    found: TokenCount | None = counts.first() or failed.order_by("-finished_at").first()
     if found is None:
         found = TokenCount(organization_id=version.organization_id, **of)
         try:

@@ -1,7 +1,8 @@
 """What a run has to do, out of the lengths of its rows and its config: the trainer's own arithmetic, within milliseconds.
 
-It is exact while no more rows than ROW_VISITS are looked at, epochs multiplied, and none were left out by the count;
-beyond, the first epochs stand for the others, and the counted rows for all.
+It is exact while no more rows than ROW_VISITS are looked at, epochs multiplied, none were left out by the count, and none
+are rearranged (fim.py), which adds tokens that nobody has counted; beyond, the first epochs stand for the others, and the
+counted rows for all.
 """
 
 from __future__ import annotations
@@ -47,11 +48,37 @@ def workload(splits: Mapping[str, Lengths], config: TrainingConfig, max_tokens: 
         squares=float((lengths * lengths).sum()) * train.scale * epochs,
         micro_batches=steps * config.gradient_accumulation,
         largest=(int(micro_tokens[largest]), float(micro_squares[largest])),
+        longest=int(lengths.max()),
         scored_tokens=tokens,
         scored_squares=squares,
         read_tokens=sum(float(split.totals.sum()) * split.scale for split in splits.values()),
         checkpoints=_times(steps, config.checkpoint_every_steps, CHECKPOINTS),
         counted_share=train.counted_share,
+    )
+
+
+def until_soonest_end(
+    work: Workload, splits: Mapping[str, Lengths], config: TrainingConfig, max_tokens: int
+) -> Workload:
+    """What is done where patience runs out as soon as it can: the first validation is the best, and no later one better."""
+    patience = config.early_stopping_patience
+    if patience is None or "validation" not in splits or len(splits["validation"].at(max_tokens)) == 0:
+        return work
+    validations = 1 + patience
+    steps = validations * (config.eval_every_steps or math.ceil(work.steps / EVALUATIONS))
+    if steps >= work.steps:
+        return work
+    share = steps / work.steps
+    tokens, squares = _scored(splits, max_tokens, validations)
+    return replace(
+        work,
+        steps=steps,
+        tokens=round(work.tokens * share),
+        squares=work.squares * share,
+        micro_batches=steps * config.gradient_accumulation,
+        scored_tokens=tokens,
+        scored_squares=squares,
+        checkpoints=math.ceil(work.checkpoints * share),
     )
 
 

@@ -27,6 +27,7 @@ WORK = Workload(
     squares=1e6,
     micro_batches=20,
     largest=(1_000, 50_000.0),
+    longest=80,
     scored_tokens=2_000,
     scored_squares=1e5,
     read_tokens=0,
@@ -88,6 +89,11 @@ def test_some_layers_stand_for_all() -> None:
     assert 1.6 < ratio < 1.9, "the output layer is there once"
 
 
+@pytest.mark.parametrize(("longest", "largest"), [(80, (125, 6_400)), (200, (200, 40_000))])
+def test_a_micro_batch_is_halved_three_times_and_no_row_is(longest: int, largest: tuple[int, float]) -> None:
+    assert replace(WORK, longest=longest).halved() == replace(WORK, longest=longest, largest=largest)
+
+
 def rows(totals: Any, rows_in_all: int | None = None, needs: Any = None) -> Lengths:
     totals = np.asarray(totals, np.int64)
     needs = np.full(len(totals), 16) if needs is None else np.asarray(needs, np.int64)
@@ -103,6 +109,7 @@ def test_a_run_does_what_its_config_says() -> None:
         squares=2 * 40 * 100**2,
         micro_batches=40,
         largest=(200, 2 * 100**2),
+        longest=100,
         scored_tokens=4 * 500 + 2 * 300,
         scored_squares=4 * 10 * 50**2 + 2 * 10 * 30**2,
         read_tokens=4_000 + 500 + 300,

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from common import timetable
 from common.queues import connect
 from common.tenancy import operator
-from training import devices
+from training import devices, schedules
 from training.catalogue import SMALL
 from training.models import Device
 
@@ -25,6 +26,7 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     monkeypatch.setattr(devices, "MODULE", "tests.training.children.calibrates")
     settings.ESTIMATES = True
     settings.TRAINER_THREADS = 3
+    devices._failed_at_s.clear()
 
 
 def workers(busy: int, queue: str = "training", host: str = socket.gethostname()) -> None:
@@ -87,22 +89,45 @@ def test_where_no_estimates_are_made_nothing_is_measured(home: Path, settings: A
     assert (measurements(home), rows()) == ([], [])
 
 
-def test_a_measurement_that_breaks_is_told_and_tried_again(home: Path, caplog: Any) -> None:
+def test_a_measurement_that_breaks_is_told_and_tried_again_later(
+    home: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workers(busy=0)
     (home / "breaks").touch()
     devices.measure_this_host()
     assert rows() == [] and "AssertionError" in caplog.text
     (home / "breaks").unlink()
     devices.measure_this_host()
-    assert len(rows()) == 1
+    assert (len(measurements(home)), rows()) == (1, []), "not within the minutes after"
+    monkeypatch.setattr(devices, "TRIED_AGAIN_AFTER_S", 0.0)
+    devices.measure_this_host()
+    assert (len(measurements(home)), len(rows())) == (2, 1)
 
 
 def test_a_host_that_goes_on_is_seen_to_be_there(home: Path) -> None:
+    """However long anything slow takes meanwhile, a measurement itself included."""
     workers(busy=0)
     devices.measure_this_host()
     with operator():
         Device.objects.update(seen_at=timezone.now() - timedelta(minutes=3))
     workers(busy=1)
-    devices.measure_this_host()
+    schedules.note_this_host()
     assert timezone.now() - rows()[0].seen_at < timedelta(minutes=1)
-    assert len(measurements(home)) == 1
+    declared = timetable._declared["training.schedules.note_this_host"]
+    assert (declared.slow, declared.on_each_host, len(measurements(home))) == (False, True, 1)
+
+
+@pytest.mark.parametrize("gone", ["workers", "boot"])
+def test_a_host_that_trains_no_more_is_not_seen(home: Path, gone: str) -> None:
+    workers(busy=0)
+    devices.measure_this_host()
+    then = timezone.now() - timedelta(minutes=3)
+    with operator():
+        Device.objects.update(seen_at=then)
+        if gone == "boot":
+            Device.objects.update(identity="another")
+    if gone == "workers":
+        with connect() as client:
+            client.delete(f"cluster:training:{socket.gethostname()}:1")
+    schedules.note_this_host()
+    assert rows()[0].seen_at == then

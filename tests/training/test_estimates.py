@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts.models import Role
 from common.tenancy import operator
@@ -122,9 +124,28 @@ def test_until_a_worker_has_counted_it_is_pending_and_asked_for_once(bob: Person
     with operator():
         (count,) = TokenCount.objects.all()
         assert (count.status, count.version_id, count.last_sequence) == ("QUEUED", version.pk, 1)
-        TokenCount.objects.update(status="FAILED")
-    assert code(ask(bob, version)) == "ESTIMATE_PENDING"
-    assert count_jobs() == 2, "one that failed is tried again by whoever asks again"
+
+
+def test_a_count_that_failed_says_why_and_is_tried_again_after_an_hour(bob: Person, version: DatasetVersion) -> None:
+    device()
+    failed = counted(
+        version,
+        ROWS,
+        status="FAILED",
+        splits=None,
+        error_code="CHAT_TEMPLATE",
+        error_message="No role may follow another.",
+        finished_at=timezone.now() - timedelta(minutes=59),
+    )
+    for _ in range(2):
+        (message,) = ask(bob, version)["messages"]
+        assert (message["code"], message["message"]) == ("CHAT_TEMPLATE", "No role may follow another.")
+    assert bob.data(START, version=global_id(version))["answer"]["estimate"] is None
+    assert count_jobs() == 1
+    with operator():
+        TokenCount.objects.filter(pk=failed.pk).update(finished_at=timezone.now() - timedelta(minutes=61))
+    assert [code(ask(bob, version)) for _ in range(2)] == ["ESTIMATE_PENDING"] * 2
+    assert count_jobs() == 2
 
 
 def test_of_several_who_ask_at_once_one_has_it_counted(bob: Person, version: DatasetVersion) -> None:
@@ -218,6 +239,52 @@ def test_earlier_runs_of_the_organization_say_how_fast_it_goes(bob: Person, vers
     }
 
 
+def test_of_a_run_in_several_processes_nothing_is_refused(bob: Person, version: DatasetVersion, settings: Any) -> None:
+    counted(version, ROWS)
+    device(replace(COSTS, measurement=Measurement(5, 8.0, 900_000_000, 0)))
+    assert code(bob.data(START, version=global_id(version))["answer"]) == "DOES_NOT_FIT"
+    settings.TRAINER_PROCESSES = 2
+    run = bob.data(START, version=global_id(version))["answer"]
+    assert (run["__typename"], run["estimate"]["fits"]) == ("TrainingRun", False)
+
+
+def test_earlier_runs_count_that_were_in_as_many_processes(bob: Person, version: DatasetVersion, settings: Any) -> None:
+    counted(version, ROWS)
+    device()
+    finished(bob, version, 1_000)
+    of_two = finished(bob, version, 4_000)
+    with operator():
+        TrainingRun.objects.filter(pk=of_two.pk).update(result={**(of_two.result or {}), "processes": 2})
+    for processes, rate in ((1, 1_000), (2, 4_000)):
+        settings.TRAINER_PROCESSES = processes
+        answer = ask(bob, version)
+        assert (answer["basis"], answer["seconds"] - 8) == (
+            "MEASURED",
+            pytest.approx(answer["tokens"] / rate, rel=0.02),
+        )
+    settings.TRAINER_PROCESSES = 3
+    assert ask(bob, version)["basis"] == "MODELLED"
+
+
+def test_one_that_may_stop_early_may_take_as_little_as_until_then(bob: Person, version: DatasetVersion) -> None:
+    """The first validation is the best, and those that patience allows are not better."""
+    counted(version, ROWS, some_lengths(50, seed=2))
+    device()
+    whole = ask(bob, version, evalEverySteps=20)
+    until_then = ask(bob, version, evalEverySteps=20, maxSteps=60)
+    early = ask(bob, version, evalEverySteps=20, earlyStoppingPatience=2)
+    assert whole["steps"] > 60 and until_then["low"] < 0.5 * whole["low"]
+    assert early["low"] == pytest.approx(until_then["low"], rel=0.02)
+    assert {**early, "low": whole["low"]} == whole
+    assert ask(bob, version, evalEverySteps=20, earlyStoppingPatience=100) == whole
+
+
+def test_without_validation_rows_nothing_stops_early(bob: Person, version: DatasetVersion) -> None:
+    counted(version, ROWS)
+    device()
+    assert ask(bob, version, earlyStoppingPatience=1) == ask(bob, version)
+
+
 def test_of_several_devices_the_fastest_that_suffices_counts(bob: Person, version: DatasetVersion) -> None:
     counted(version, ROWS)
     small = replace(COSTS, measurement=Measurement(5, 1.0, 600_000_000, 0))
@@ -244,6 +311,37 @@ def test_a_run_that_cannot_fit_is_refused_with_what_would(bob: Person, version: 
     run = bob.data(START, version=global_id(version), config={"batchSize": 2})["answer"]
     assert run["__typename"] == "TrainingRun" and run["estimate"]["fits"] is True
     assert ask(bob, version)["fits"] is False, "an estimate is no refusal"
+
+
+@pytest.mark.parametrize(
+    ("kind", "free_mb", "is_refused"), [("cuda", 700, False), ("cuda", 650, True), ("cpu", 700, True)]
+)
+def test_a_run_that_halving_its_micro_batches_would_save_is_not_refused(
+    bob: Person, version: DatasetVersion, kind: str, free_mb: int, is_refused: bool
+) -> None:
+    """Its longest row has 1,024 tokens, which take 175 MB of their own; a micro-batch has four times as many."""
+    counted(version, ROWS)
+    device(replace(COSTS, measurement=Measurement(5, 8.0, free_mb * 1_000_000, 0)), kind=kind)
+    run = bob.data(START, version=global_id(version))["answer"]
+    assert run["__typename"] == ("OperationInfo" if is_refused else "TrainingRun")
+    assert is_refused or run["estimate"]["fits"] is False
+    assert ask(bob, version)["fits"] is False
+
+
+def test_a_refusal_speaks_of_one_device(bob: Person, version: DatasetVersion) -> None:
+    """The other one is faster, and would have needed less than this one has."""
+    counted(version, ROWS)
+    device(
+        replace(
+            COSTS,
+            measurement=Measurement(5, 8.0, 2_000_000_000, 0),
+            peak_bytes=replace(COSTS.peak_bytes, fixed=5_000_000_000),
+        )
+    )
+    faster = replace(COSTS.seconds, token=0.0001)
+    device(replace(COSTS, measurement=Measurement(5, 8.0, 900_000_000, 0), seconds=faster), host="trainer-2")
+    (message,) = bob.data(START, version=global_id(version))["answer"]["messages"]
+    assert re.match(r"The run would take about 5,\d\d\d MB of memory, and 2,000 MB are there\.", message["message"])
 
 
 def test_where_no_single_change_helps_that_is_said(bob: Person, version: DatasetVersion) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ NF4_BYTES = 0.53
 CACHE_SHARE = 0.25
 """As quantization.py has it: the dequantized weights are kept where they take at most this share of the free memory."""
 
+MAX_HALVINGS = 3
+"""As halving.py has it."""
 READ_TOKENS_A_SECOND = 500_000
 SAVE_S = 0.05
 SCORED_AT_ONCE = 4_096
@@ -174,6 +176,8 @@ class Workload:
     micro_batches: int
     largest: tuple[int, float]
     """Tokens and squares of the micro-batch that needs most memory."""
+    longest: int
+    """Tokens of the longest document."""
     scored_tokens: float
     """Tokens that only go forward: validations, and the test split twice."""
     scored_squares: float
@@ -181,6 +185,12 @@ class Workload:
     """Tokens that are made of text at the start."""
     checkpoints: int
     counted_share: float
+
+    def halved(self) -> Workload:
+        """With micro-batches as small as a run makes them before it gives up for want of memory."""
+        tokens, squares = self.largest
+        parts = 2**MAX_HALVINGS
+        return replace(self, largest=(max(self.longest, tokens // parts), max(self.longest**2, squares / parts)))
 
 
 @dataclass(frozen=True)
