@@ -188,6 +188,7 @@ class InferenceApp:
             self.backend.probe(Inbox[Chunk](lambda event: self._pulse.answered()).put)
         except EngineError as error:
             logger.warning("The model takes nothing: %s", error.message)
+            self._pulse.refused()
 
     async def _generate(self, ticket: Ticket, body: Mapping[str, Any], receive: Receive, send: Send) -> None:
         request, wait_s = GenerationRequest.from_json(body), self._wait_s(body)

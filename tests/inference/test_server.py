@@ -491,6 +491,17 @@ def test_it_is_ready_while_its_model_moves(server: Running, monkeypatch: pytest.
     assert (readiness().status_code, generated) == (200, asked + 1)
 
 
+def test_a_model_that_refused_the_question_is_asked_again(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = server.backend._scheduler
+    assert scheduler is not None
+    monkeypatch.setattr(pulse, "FRESH_S", 0.0)
+    with monkeypatch.context() as full:
+        full.setattr(pulse, "PATIENCE_S", 0.3)
+        full.setattr(scheduler, "_queue_limit", -scheduler._active_limit)
+        assert httpx.get(f"{server.url}/readyz", trust_env=False).status_code == 503
+    assert httpx.get(f"{server.url}/readyz", timeout=30, trust_env=False).status_code == 200
+
+
 def test_it_is_ready_while_it_reads_a_long_prompt(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part of a prompt tells nobody anything, and the proof would wait behind it."""
     engine = server.backend._engine
