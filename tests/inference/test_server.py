@@ -555,6 +555,26 @@ def test_operators_see_what_it_holds_and_has_done(server: Running, adapters: lis
     assert [status[name] for name in facts] == ["tiny", "cpu", "ready", 2, 2, 0, 2, 0, []]
 
 
+def test_an_adapter_in_a_slot_that_memory_has_lost_comes_from_storage(
+    base_path: Path, adapters: list[Path], tmp_path: Path
+) -> None:
+    config = EngineConfig("tiny", base_path, device="cpu", slots=2, max_rank=16, threads=1)
+    folders = {adapter_digest(folder): folder for folder in adapters}
+    fetched: list[str] = []
+
+    def fetch(key: str, digest: str) -> Path:
+        fetched.append(digest)
+        return folders[digest]
+
+    app = InferenceApp(ServerConfig(config, host_adapters=1), secret=SECRET, fetch=fetch)
+    with running(app) as url:
+        server = Running(url, app, tmp_path)
+        for adapter in (adapters[0], adapters[0], adapters[1], adapters[0]):
+            server.predict({"prompt": "def", "max_new_tokens": 1}, adapter)
+        assert fetched == [adapter_digest(adapters[place]) for place in (0, 1, 0)]
+        assert server.status()["found"] == {"slot": 1, "memory": 0, "storage": 3}
+
+
 def test_no_ticket_for_one_thing_is_good_for_another(server: Running) -> None:
     for path, ticket in (
         ("/status", server.ticket()),
