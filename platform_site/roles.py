@@ -227,7 +227,7 @@ def processes(
                 {**env, **listen},
                 ready_url=f"{inference.url}/readyz",
                 stage=2,
-                stop_s=25,  # what it answers by then is finished; with the web processes gone that is nothing
+                stop_s=30,  # it drains for 20, lets answers be read for one, and waits five for its model
             )
         )
     return roles

@@ -26,6 +26,8 @@ __all__ = ["Scheduler", "Work", "shutting_down"]
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
+CLOSE_S = 5.0
+"""For the step in hand to end, when it is to close."""
 LEAST_READ_TOKENS = 32
 """What reading a short prompt counts as: its pass costs more than its tokens."""
 
@@ -85,7 +87,7 @@ class Scheduler:
             work.cancelled = True
             self._wake.notify()
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def close(self, timeout_s: float = CLOSE_S) -> None:
         """Fail what is active or waiting with SHUTTING_DOWN and end the thread."""
         with self._wake:
             self._closing = True

@@ -1,7 +1,8 @@
 """The server as an ASGI application.
 
-    POST /generate  {ticket, prompt, max_new_tokens, temperature, top_p, seed, stop, wait_s} -> server-sent events, each
-                    data: {sequence, text, tokens}, the last with "prediction"; a failure after the first: event: error
+    POST /generate  {ticket, prompt, max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, stop, logprobs,
+                    wait_s} -> server-sent events, each data: {sequence, text, tokens}, where asked with "logprobs",
+                    the last with "prediction"; a failure after the first: event: error
     POST /score     {ticket, rows: [{prompt, completion | text | messages}], max_tokens, wait_s} -> {rows, loss, tokens, ..}
     POST /status    {ticket} -> what it holds and does
     GET  /livez     the process is up
@@ -188,6 +189,7 @@ class InferenceApp:
             self.backend.probe(Inbox[Chunk](lambda event: self._pulse.answered()).put)
         except EngineError as error:
             logger.warning("The model takes nothing: %s", error.message)
+            self._pulse.refused()
 
     async def _generate(self, ticket: Ticket, body: Mapping[str, Any], receive: Receive, send: Send) -> None:
         request, wait_s = GenerationRequest.from_json(body), self._wait_s(body)

@@ -139,7 +139,9 @@ class Backend:
         assert self._store is not None
         is_in_slot, self._visit.has_fetched = ref in self.resident(), False
         self._store.get(ref)
-        return Found.SLOT if is_in_slot else Found.STORAGE if self._visit.has_fetched else Found.MEMORY
+        if self._visit.has_fetched:  # also for one that is in a slot, and no longer in host memory
+            return Found.STORAGE
+        return Found.SLOT if is_in_slot else Found.MEMORY
 
     def probe(self, listener: Callable[[Chunk | EngineError], None]) -> None:
         """Generate a token for nobody; it waits for no place, and no room but where one request has it all. Raises EngineError."""

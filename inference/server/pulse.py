@@ -48,6 +48,10 @@ class Pulse:
         self._is_asked = False
         self.heard()
 
+    def refused(self) -> None:
+        """The model has not taken what `ask` asked for: whoever needs a proof next asks again."""
+        self._is_asked = False
+
     def ask(self) -> None:
         """Ask for a proof, unless one is on its way."""
         if not self._is_asked:

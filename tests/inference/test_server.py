@@ -491,6 +491,17 @@ def test_it_is_ready_while_its_model_moves(server: Running, monkeypatch: pytest.
     assert (readiness().status_code, generated) == (200, asked + 1)
 
 
+def test_a_model_that_refused_the_question_is_asked_again(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = server.backend._scheduler
+    assert scheduler is not None
+    monkeypatch.setattr(pulse, "FRESH_S", 0.0)
+    with monkeypatch.context() as full:
+        full.setattr(pulse, "PATIENCE_S", 0.3)
+        full.setattr(scheduler, "_queue_limit", -scheduler._active_limit)
+        assert httpx.get(f"{server.url}/readyz", trust_env=False).status_code == 503
+    assert httpx.get(f"{server.url}/readyz", timeout=30, trust_env=False).status_code == 200
+
+
 def test_it_is_ready_while_it_reads_a_long_prompt(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part of a prompt tells nobody anything, and the proof would wait behind it."""
     engine = server.backend._engine
@@ -542,6 +553,26 @@ def test_operators_see_what_it_holds_and_has_done(server: Running, adapters: lis
     assert status["tokens"] >= before["tokens"] + 3 * 11
     facts = ("base_model", "device", "state", "slots", "places", "at_work", "most_waiting", "waiting", "organizations")
     assert [status[name] for name in facts] == ["tiny", "cpu", "ready", 2, 2, 0, 2, 0, []]
+
+
+def test_an_adapter_in_a_slot_that_memory_has_lost_comes_from_storage(
+    base_path: Path, adapters: list[Path], tmp_path: Path
+) -> None:
+    config = EngineConfig("tiny", base_path, device="cpu", slots=2, max_rank=16, threads=1)
+    folders = {adapter_digest(folder): folder for folder in adapters}
+    fetched: list[str] = []
+
+    def fetch(key: str, digest: str) -> Path:
+        fetched.append(digest)
+        return folders[digest]
+
+    app = InferenceApp(ServerConfig(config, host_adapters=1), secret=SECRET, fetch=fetch)
+    with running(app) as url:
+        server = Running(url, app, tmp_path)
+        for adapter in (adapters[0], adapters[0], adapters[1], adapters[0]):
+            server.predict({"prompt": "def", "max_new_tokens": 1}, adapter)
+        assert fetched == [adapter_digest(adapters[place]) for place in (0, 1, 0)]
+        assert server.status()["found"] == {"slot": 1, "memory": 0, "storage": 3}
 
 
 def test_no_ticket_for_one_thing_is_good_for_another(server: Running) -> None:

@@ -21,9 +21,12 @@ import pytest
 from inference import client
 from inference.client import InferenceError
 from inference.engine.engine import EngineConfig
+from inference.engine.scheduler import CLOSE_S
 from inference.server.backend import ServerConfig
-from inference.server.serve import AddressInUse, serve
+from inference.server.serve import DRAIN_S, GRACE_S, AddressInUse, serve
 from inference.tickets import Ticket, issue, issue_status
+from platform_site.address import Address
+from platform_site.roles import processes
 
 SECRET = "an installation's secret, 32 bytes or longer"
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,3 +215,9 @@ def test_a_port_in_use_is_one_clear_line(base_path: Path) -> None:
         config = ServerConfig(EngineConfig("tiny", base_path))
         with pytest.raises(AddressInUse, match=f"127.0.0.1:{port} cannot be listened on: Address already in use"):
             serve(config, secret=SECRET, fetch=lambda *_: Path(), host="127.0.0.1", port=port)
+
+
+def test_its_supervisor_waits_as_long_as_an_orderly_end_may_take() -> None:
+    here = Address("127.0.0.1", 8000)
+    stop_s = {process.name: process.stop_s for process in processes(here, here)}["inference"]
+    assert stop_s > DRAIN_S + GRACE_S + CLOSE_S
