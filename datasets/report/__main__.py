@@ -9,7 +9,7 @@ from pathlib import Path
 from common.child import Attempt
 
 REPORT = "report.html"
-NICENESS = 5  # beside other jobs: nobody waits for it
+NICENESS = 10  # nobody waits for it
 
 
 def main(folder: Path) -> None:

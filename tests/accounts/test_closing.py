@@ -124,8 +124,11 @@ def mutations(alice: Person, bob: Person) -> dict[str, str]:
         "cancelDatasetVersion": f'id: "{global_id(queued)}"',
         "deleteDataset": f'id: "{global_id(make_dataset(alice))}"',
         "startTrainingRun": f'input: {{datasetVersionId: "{global_id(version)}"}}',
+        "estimateTrainingRun": f'input: {{datasetVersionId: "{global_id(version)}"}}',
         "cancelTrainingRun": f'id: "{global_id(run)}"',
         "resumeTrainingRun": f'id: "{global_id(ended)}"',
+        "promoteAdapter": f'id: "{global_id(adapter)}"',
+        "archiveAdapter": f'id: "{global_id(adapter)}"',
         "predict": f'input: {{adapterId: "{global_id(adapter)}", prompt: "def"}}',
         "inviteMember": f'input: {{{organization}, email: "y@example.com"}}',
         "withdrawInvitation": f'id: "{global_id(invitation)}"',
@@ -135,7 +138,10 @@ def mutations(alice: Person, bob: Person) -> dict[str, str]:
         "revokeApiKey": f'id: "{global_id(key)}"',
         "deleteOrganization": f'input: {{{organization}, password: "{PASSWORD}"}}',
     }
-    return {name: f"mutation {{ answer: {name}({given}) {{ {INFO} }} }}" for name, given in inputs.items()}
+    batch = f'input: {{requests: [{{adapterId: "{global_id(adapter)}", prompt: "def"}}]}}'
+    return {name: f"mutation {{ answer: {name}({given}) {{ {INFO} }} }}" for name, given in inputs.items()} | {
+        "predictBatch": f"mutation {{ answer: predictBatch({batch}) {{ ... on PredictionBatch {{ results {{ {INFO} }} }} }} }}"
+    }
 
 
 def rows() -> list[Any]:
@@ -151,6 +157,7 @@ def test_nothing_in_it_changes(alice: Person, bob: Person) -> None:
     delete(alice)
     before = rows()
     answers = {name: alice.data(document)["answer"] for name, document in documents.items()}
+    (answers["predictBatch"],) = answers["predictBatch"]["results"]
     closing = {"__typename": "OperationInfo", "messages": [{"code": "ORGANIZATION_CLOSING"}]}
     assert {name: answer for name, answer in answers.items() if answer != closing} == {}
     assert rows() == before

@@ -57,7 +57,15 @@ def test_resolvers_are_called_for_no_column(alice: Person, monkeypatch: pytest.M
 def test_only_plain_columns_and_ids_are_known() -> None:
     assert {name for name in TYPES["TrainingRun"].fields if of("TrainingRun", name) is None} == {  # type: ignore[union-attr]
         *("organization", "datasetVersion", "createdBy", "adapter", "resumedFrom"),  # rows
-        *("baseModel", "config", "events", "metrics", "checkpoints"),  # with resolvers of their own
+        *(
+            "baseModel",
+            "config",
+            "events",
+            "metrics",
+            "checkpoints",
+            "estimate",
+            "etaSeconds",
+        ),  # with resolvers of their own
     }
     assert of("TrainingRun", "__typename") is None
     assert of("Query", "node") is None
