@@ -26,7 +26,11 @@ async def test_what_was_heard_lately_needs_no_proof(monkeypatch: pytest.MonkeyPa
 
 async def test_a_model_that_answers_moves() -> None:
     loop = asyncio.get_running_loop()
-    felt = Pulse(lambda: loop.call_later(0.01, lambda: felt.answered()) and None)
+
+    def answer() -> None:
+        loop.call_later(0.01, felt.answered)
+
+    felt = Pulse(answer)
     assert [await felt.is_felt() for _ in range(3)] == [True] * 3
 
 

@@ -405,7 +405,7 @@ def test_long_requests_of_one_organization_leave_room_for_another(
         assert app.backend._scheduler is not None
         assert app.backend._scheduler.queued == 0
         assert [answer.result()["completion_tokens"] for answer in flood] == [120] * 6
-        assert held.free_tokens == held.room_tokens == 256
+        eventually(lambda: held.free_tokens == held.room_tokens == 256)  # the last is told before it leaves
 
 
 @pytest.mark.usefixtures("endless")
