@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -48,10 +49,18 @@ def workspace() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def carried_out(module: str, orders: dict[str, Any], folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def carried_out(
+    module: str,
+    orders: dict[str, Any],
+    folder: Path,
+    say: Callable[[str], None],
+    *,
+    niceness: int = 0,
+    patience_s: float = math.inf,
+) -> dict[str, Any]:
     """The result that `python -m module` leaves in `folder`; each line of its log goes to `say`. The child never outlives us.
 
-    Raises Invalid with the child's code, or CHILD_DIED.
+    It is so much nicer than this process. Raises Invalid with the child's code, or CHILD_DIED, also after patience_s.
     """
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_text(json.dumps(orders))
@@ -75,7 +84,9 @@ def carried_out(module: str, orders: dict[str, Any], folder: Path, say: Callable
         finally:
             os.close(reader)
     try:
-        _wait(child, writer, folder / EVENTS, say)
+        if niceness:
+            os.setpriority(os.PRIO_PROCESS, child.pid, min(os.getpriority(os.PRIO_PROCESS, 0) + niceness, 19))
+        _wait(child, writer, folder / EVENTS, say, time.monotonic() + patience_s)
     finally:
         os.close(writer)
         kill_group(child.pid)
@@ -83,10 +94,12 @@ def carried_out(module: str, orders: dict[str, Any], folder: Path, say: Callable
     return _result(folder, child.returncode)
 
 
-def _wait(child: subprocess.Popen[bytes], writer: int, events: Path, say: Callable[[str], None]) -> None:
+def _wait(
+    child: subprocess.Popen[bytes], writer: int, events: Path, say: Callable[[str], None], until_s: float
+) -> None:
     told, fed_at = 0, 0.0
     ended = False
-    while not ended:
+    while not ended and time.monotonic() < until_s:
         with suppress(subprocess.TimeoutExpired):
             child.wait(LOOK_EVERY_S)
             ended = True

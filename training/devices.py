@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
+import shutil
 import socket
-import subprocess
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -18,12 +15,12 @@ import redis
 from django.conf import settings
 from django.utils import timezone
 
-from common.child import LEASE_FD
 from common.cluster import at_work_here
 from common.outages import AWAY
 from common.supervision import NICENESS
 from common.tenancy import operator
 from training import catalogue
+from training.aside import carried_out
 from training.catalogue import BaseModel
 from training.measured import Device
 
@@ -33,7 +30,6 @@ MODULE = "training.trainer.calibration"
 EDITION = 1
 """Of what is measured: another one has each host measure anew."""
 PATIENCE_S = 180.0
-FEED_EVERY_S = 5.0
 SEEN_WITHIN = timedelta(minutes=10)
 SEEN_EVERY = timedelta(minutes=2)
 TRIED_AGAIN_AFTER_S = 600.0
@@ -117,50 +113,12 @@ def _measure(base: BaseModel) -> None:
 
 
 def measured(base: BaseModel) -> dict[str, Any]:
-    """What a child finds; it ends with this process. Raises RuntimeError where it finds nothing within PATIENCE_S."""
-    folder = (
-        Path(settings.HOME) / "calibration"
-    )  # always the same: a keeper that is killed meanwhile leaves no second one
-    folder.mkdir(exist_ok=True)
-    result_file = folder / "result.json"
-    result_file.unlink(missing_ok=True)
+    """What a child finds; it ends with this process. Raises Invalid where it finds nothing within PATIENCE_S."""
+    # Always the same folder: a keeper that is killed meanwhile leaves no second one.
+    folder = Path(settings.HOME) / "calibration"
+    shutil.rmtree(folder, ignore_errors=True)
     orders = {"base_path": str(base.folder), "device": settings.DEVICE, "threads": settings.TRAINER_THREADS or None}
-    (folder / "run.json").write_text(json.dumps(orders))
-    with (folder / "child.log").open("wb") as log:
-        _run(folder, log)
-    result: dict[str, Any] = json.loads(result_file.read_text()) if result_file.is_file() else {"status": "lost"}
-    if result["status"] != "succeeded":
-        raise RuntimeError(f"{result}\n{(folder / 'child.log').read_text(errors='replace')[-2000:]}")
-    return result
-
-
-def _run(folder: Path, log: Any) -> None:
-    reader, writer = os.pipe()
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(folder)],
-            cwd=settings.BASE_DIR,
-            env={**os.environ, LEASE_FD: str(reader)},
-            pass_fds=[reader],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        os.setpriority(os.PRIO_PROCESS, child.pid, min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19))
-        given_up_at = time.monotonic() + PATIENCE_S
-        while time.monotonic() < given_up_at:
-            os.write(writer, b".")
-            try:
-                child.wait(FEED_EVERY_S)
-                return
-            except subprocess.TimeoutExpired:
-                pass
-        child.kill()
-        child.wait()
-    finally:
-        os.close(reader)
-        os.close(writer)
+    return carried_out(MODULE, orders, folder, logger.info, niceness=NICENESS, patience_s=PATIENCE_S)
 
 
 def _rows(base: BaseModel) -> Any:

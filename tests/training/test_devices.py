@@ -104,6 +104,13 @@ def test_a_measurement_that_breaks_is_told_and_tried_again_later(
     assert (len(measurements(home)), len(rows())) == (2, 1)
 
 
+def test_one_that_takes_too_long_is_ended(home: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "PATIENCE_S", 0.0)
+    workers(busy=0)
+    devices.measure_this_host()
+    assert rows() == [] and "exit status -9" in caplog.text
+
+
 def test_a_host_that_goes_on_is_seen_to_be_there(home: Path) -> None:
     """However long anything slow takes meanwhile, a measurement itself included."""
     workers(busy=0)
