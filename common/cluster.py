@@ -35,6 +35,7 @@ FREE_AGAIN_S = 15.0  # what a frozen cluster's other workers get, so that new wo
 BEAT_EVERY_S = 1.0
 STUCK_AFTER_S = 60.0  # by then its lease has run out
 PRESENCE_S = 10
+KEYS_AT_ONCE = 1_000  # of all that Redis has: each exchange looks at so many
 UNHEARD_PULSES = 4
 
 # Shared with the workers, which are forked from this process. No locks: whoever holds one may be killed.
@@ -154,19 +155,20 @@ def clusters(queue: str) -> list[dict[str, Any]]:
 
     Raises redis.RedisError.
     """
-    with connect() as client:
-        keys = sorted(client.scan_iter(f"{_presence_key(queue)}*"))
-        values = client.mget(keys) if keys else []
-    return [presence for value in values if value and (presence := _presence(value))]  # type: ignore[union-attr]
+    return _present(f"{_presence_key(queue)}*")
 
 
 def at_work_here(queue: str) -> int | None:
     """How many workers of `queue` are busy on this host; None where it has none. Raises redis.RedisError."""
-    with connect() as client:
-        keys = list(client.scan_iter(f"{_presence_key(queue)}{socket.gethostname()}:*"))
-        values = client.mget(keys) if keys else []
-    found = [presence for value in values if value and (presence := _presence(value))]  # type: ignore[union-attr]
+    found = _present(f"{_presence_key(queue)}{socket.gethostname()}:*")
     return sum(presence["busy"] for presence in found) if found else None
+
+
+def _present(pattern: str) -> list[dict[str, Any]]:
+    with connect() as client:
+        keys = sorted(client.scan_iter(pattern, count=KEYS_AT_ONCE))
+        values: Any = client.mget(keys) if keys else []
+    return [presence for value in values if value and (presence := _presence(value))]
 
 
 def _presence(value: bytes) -> dict[str, Any] | None:

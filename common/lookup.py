@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import string
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from django.db import models
@@ -12,6 +13,8 @@ from django.db import models
 from common.errors import Invalid
 from common.jobs import Job, job_models
 from common.text import one_line
+
+R = TypeVar("R", bound=models.Model)
 
 SHORT = 8
 NAMED_AT_MOST = 5
@@ -29,14 +32,27 @@ def api_id(row: models.Model) -> str:
 def find(text: str) -> Job:
     """The one job, of whichever kind, that `text` names. Raises Invalid, which says what to type instead."""
     digits = digits_of(text, {model.__name__ for model in job_models()})
-    low, high = (UUID(digits.ljust(32, filler)) for filler in "0f")
-    found = [job for model in job_models() for job in model.objects.filter(pk__range=(low, high))[: NAMED_AT_MOST + 1]]
+    between = keys_beginning(digits)
+    found = [job for model in job_models() for job in model.objects.filter(pk__range=between)[: NAMED_AT_MOST + 1]]
     if not found:
         raise Invalid(f"No job's id begins with {text}: `manage.py jobs --all` lists them.")
+    return the_only(found, text, digits, lambda job: job.queue)
+
+
+def keys_beginning(digits: str) -> tuple[UUID, UUID]:
+    """The first key that begins so, and the last."""
+    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+
+
+def the_only(found: Sequence[R], text: str, digits: str, shown: Callable[[R], object] = str) -> R:
+    """The one row whose key begins so, of at least one. Raises Invalid where there are several, and says which."""
     if len(found) > 1:
-        named = ", ".join(f"{job.pk.hex[: max(SHORT, len(digits) + 2)]} ({job.queue})" for job in found[:NAMED_AT_MOST])
+        length = max(SHORT, len(digits) + 2)
+        named = ", ".join(f"{row.pk.hex[:length]} ({one_line(str(shown(row)), 100)})" for row in found[:NAMED_AT_MOST])
         more = " and others" if len(found) > NAMED_AT_MOST else ""
-        raise Invalid(f"{text} is the beginning of several ids: {named}{more}. Type more of the one that you mean.")
+        raise Invalid(
+            f"{one_line(text, 60)} is the beginning of several ids: {named}{more}. Type more of the one that you mean."
+        )
     return found[0]
 
 

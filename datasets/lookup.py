@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from common.errors import Invalid
 from common.jobs import JobStatus
-from common.lookup import NAMED_AT_MOST, SHORT, digits_of
+from common.lookup import NAMED_AT_MOST, SHORT, digits_of, keys_beginning, the_only
 from common.text import one_line
 from datasets.models import Dataset, DatasetVersion
 
@@ -14,7 +12,7 @@ from datasets.models import Dataset, DatasetVersion
 def find(text: str) -> Dataset | DatasetVersion:
     """The one dataset or version that `text` names. Raises Invalid, which says what to type instead."""
     digits = digits_of(text, {Dataset.__name__, DatasetVersion.__name__})
-    between = tuple(UUID(digits.ljust(32, filler)) for filler in "0f")
+    between = keys_beginning(digits)
     found: list[Dataset | DatasetVersion] = [
         *DatasetVersion.objects.filter(pk__range=between).select_related("dataset__organization", "upload")[
             : NAMED_AT_MOST + 1
@@ -25,11 +23,7 @@ def find(text: str) -> Dataset | DatasetVersion:
         raise Invalid(
             f"No dataset's or version's id begins with {one_line(text, 60)}: `manage.py jobs --all` lists them."
         )
-    if len(found) > 1:
-        named = ", ".join(f"{row.pk.hex[: max(SHORT, len(digits) + 2)]} ({row})" for row in found[:NAMED_AT_MOST])
-        more = " and others" if len(found) > NAMED_AT_MOST else ""
-        raise Invalid(f"{text} is the beginning of several ids: {named}{more}. Type more of the one that you mean.")
-    return found[0]
+    return the_only(found, text, digits)
 
 
 def dataset_named(text: str) -> Dataset:

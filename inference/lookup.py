@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from django.db.models import Q
 
 from accounts.models import Organization
 from common.errors import Invalid
-from common.lookup import NAMED_AT_MOST, SHORT, digits_of
+from common.lookup import NAMED_AT_MOST, SHORT, digits_of, keys_beginning
 from common.text import is_storable, one_line
 from inference.naming import adapters_named, is_base_model
 from training import catalogue
@@ -28,9 +26,9 @@ def model_of(text: str, organization: Organization | None) -> Adapter | None:
     found = adapters_named(text, among) if is_storable(text) else []
     if not found and ":" not in text:
         digits = digits_of(text, {Adapter.__name__, TrainingRun.__name__})
-        low, high = (UUID(digits.ljust(32, filler)) for filler in "0f")
-        made_by = Q(pk__range=(low, high)) | Q(training_run_id__gte=low, training_run_id__lte=high)
-        found = list(among.filter(made_by)[: NAMED_AT_MOST + 1])
+        first, last = keys_beginning(digits)
+        of_run = Q(training_run_id__gte=first, training_run_id__lte=last)
+        found = list(among.filter(Q(pk__range=(first, last)) | of_run)[: NAMED_AT_MOST + 1])
     if not found:
         raise Invalid(
             f"There is no adapter {one_line(text, 60)}: the admin lists them by name and version. "

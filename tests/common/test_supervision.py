@@ -96,6 +96,13 @@ def test_a_child_gives_way_to_whoever_answers_people(version: DatasetVersion) ->
     assert job(version).rows_kept == min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19)
 
 
+def test_a_worker_gives_back_memory_after_each_job(version: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(supervision, "_give_back", lambda: given.append(None))
+    work_through(DatasetVersion, working("priority"))
+    assert given == [None]
+
+
 def test_a_failure_that_the_child_explains_is_the_jobs(version: DatasetVersion) -> None:
     work_through(
         DatasetVersion, working("steps", steps=1, rows=0, fail=["NO_USABLE_ROWS", "None of 3 rows can be used."])

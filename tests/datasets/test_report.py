@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,6 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from playwright.sync_api import sync_playwright
 
 from common import blobs
 from common.jobs import JobStatus, Lease
@@ -29,10 +27,10 @@ from datasets.models import DatasetVersion, VersionReport
 from datasets.pipeline.rows import ROWS
 from datasets.report.sample import sample
 from datasets.tasks import work
+from tests.browser import browsing
 from tests.cast import Person
 from tests.datasets.pipelines import lines, process
 from tests.datasets.reports import order_report, report_alone
-from tests.platform_site.test_browser import FLAGS
 from tests.rows import global_id, make_dataset, make_upload, make_version, stored_version
 from tests.web import serving
 
@@ -61,13 +59,7 @@ def test_the_page_stands_alone_and_shows_the_numbers_in_a_browser(tmp_path: Path
     assert report_alone(tmp_path / "attempt") == {"status": "succeeded", "rows": 700}
     page_file = tmp_path / "attempt" / "report" / "report.html"
     blobs.put("t/x/report.html", page_file)
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("needs a browser: apt-get install chromium")
-    with serving() as site, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page()
-        page.set_default_timeout(PATIENCE_MS)  # four megabytes of script
+    with serving() as site, browsing(PATIENCE_MS) as page:  # four megabytes of script
         asked: list[str] = []
         wrong: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -79,7 +71,6 @@ def test_the_page_stands_alone_and_shows_the_numbers_in_a_browser(tmp_path: Path
         assert page.title() == f"Snippets {MARKUP}, version 1"
         assert page.evaluate("window.origin") == "null"
         text = page.inner_text("body")
-        browser.close()
     assert ([each for each in asked if not each.startswith(("data:", "blob:"))], wrong) == ([url], [])
     assert "Of 700 rows 700 were drawn at random for the charts" in text
     assert "700 rows (100.0%) hold an insult or profanity." in text
@@ -159,6 +150,7 @@ def test_a_version_gets_a_report_that_its_members_have_a_link_to(bob: Person, ma
     assert "<h1>Snippets, version 1</h1>" in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_a_version_that_comes_while_a_report_is_made_comes_first(
     bob: Person, settings: Any, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from transformers import Starcoder2Config, Starcoder2ForCausalLM
 from inference.engine.adapters import AdapterRef, AdapterWeights, read_adapter
 from inference.engine.engine import Engine, EngineConfig
 from inference.server.app import InferenceApp
+from inference.server.backend import ServerConfig
+from inference.server.cache import cached_fetch
 from tests.inference.asking import Files, make_files, running, shipped_app
+from tests.inference.served import SECRET, Running
 from training.pretraining.tokenizer import for_transformers, train_tokenizer
 from training.trainer.artifact import adapter_digest
 
@@ -115,6 +119,36 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Inferenc
 def served(shipped: tuple[InferenceApp, str], settings: Any) -> None:
     """The platform asks it."""
     settings.INFERENCE_URL = shipped[1]
+
+
+@pytest.fixture(scope="module")
+def server(base_path: Path, adapters: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    storage = tmp_path_factory.mktemp("storage")
+    for folder in adapters:
+        key = storage / "t" / "org-1" / "adapters" / folder.name
+        key.parent.mkdir(parents=True, exist_ok=True)
+        key.symlink_to(folder)
+    fetch = cached_fetch(lambda key: (storage / key).open("rb"), tmp_path_factory.mktemp("cache"))
+    engine = EngineConfig("tiny", base_path, device="cpu", slots=2, max_rank=16, threads=1)
+    app = InferenceApp(ServerConfig(engine, active_limit=2, queue_limit=2), secret=SECRET, fetch=fetch)
+    with running(app) as url:
+        yield Running(url, app, storage)
+    assert not app.backend.ready
+
+
+@pytest.fixture
+def endless(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No generation ends by itself before max_new_tokens, and each takes a while."""
+    assert server.backend._scheduler is not None
+    engine = server.backend._scheduler._engine
+    advance = engine.advance
+
+    def slowly(sequence: Any) -> str:
+        time.sleep(0.02)
+        return advance(sequence)
+
+    monkeypatch.setattr(engine, "_end_tokens", frozenset())
+    monkeypatch.setattr(engine, "advance", slowly)
 
 
 def ref_of(folder: Path, organization: str = "org-1") -> AdapterRef:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.urls import reverse
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from accounts.models import User
 from common.tenancy import operator
-from tests.cast import PASSWORD, make_person
-from tests.platform_site.test_browser import FLAGS, PATIENCE_MS, Visit
+from tests.browser import SLOW_PAGE_MS, Visit, browsing, log_in, make_operator, photograph
+from tests.cast import make_person
 from tests.rows import make_adapter
 from tests.web import web_process
 from training.models import Adapter
@@ -33,29 +30,17 @@ def press(page: Page, adapter: Adapter, button: str) -> None:
 
 
 def test_an_operator_promotes_an_adapter(tmp_path: Path, settings: Any) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        missing = "needs a browser: apt-get install chromium"
-        pytest.fail(missing) if os.environ.get("REQUIRE_BROWSER") else pytest.skip(missing)
-    # the web process knows no quick hasher
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
-    User.objects.create_superuser("ops@example.com", PASSWORD)
+    make_operator(settings)
     alice = make_person("Alice")
     make_adapter(alice, digest="a" * 64, stage="PRODUCTION", test_loss=1.0)
     worse = make_adapter(
         alice, digest="b" * 64, test_loss=1.5, production_digest="a" * 64, production_test_loss=1.25, card="# The card"
     )
     make_adapter(alice, digest="c" * 64, stage="ARCHIVED")
-    with web_process(tmp_path) as site, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
-        page.set_default_timeout(6 * PATIENCE_MS)
-        expect.set_options(timeout=120_000)
+    with web_process(tmp_path) as site, browsing(SLOW_PAGE_MS, width=1600) as page:
         visit = Visit(page, site)
         page.goto(site + reverse("admin:training_adapter_changelist"))
-        page.get_by_label("Email").fill("ops@example.com")
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Log in").click()
+        log_in(page)
 
         rows = page.locator("#result_list tbody tr:visible")
         expect(rows).to_have_count(3)
@@ -68,15 +53,13 @@ def test_an_operator_promotes_an_adapter(tmp_path: Path, settings: Any) -> None:
         expect(page.locator("body")).to_contain_text("First:2: in production.")
         expect(rows.nth(1).locator("td.field-shown_stage")).to_have_text("Production")
         expect(rows.nth(2).locator("td.field-shown_stage")).to_have_text("Candidate")
-        if picture := os.environ.get("SCREENSHOT"):
-            page.screenshot(path=picture, full_page=True)
+        photograph(page)
 
         page.goto(site + reverse("admin:training_adapter_changelist", query={"stage__exact": "PRODUCTION"}))
         expect(rows).to_have_count(1)
         rows.first.locator("a").first.click()
         expect(page.locator("body")).to_contain_text("Base model: platform/python-small, revision 1")
         expect(page.locator("pre", has_text="# The card")).to_be_visible()
-        browser.close()
     assert visit == []
     with operator():
         assert Adapter.objects.get(stage="PRODUCTION") == worse

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from django.apps import apps
 from django.urls import reverse
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from accounts.models import User
+from tests.browser import PATIENCE_MS, Visit, browsing, log_in, make_operator
 from tests.cast import PASSWORD, make_person
 from tests.platform_site.history import make_history
 from tests.web import web_process
@@ -22,18 +19,6 @@ from training.models import Adapter
 pytestmark = pytest.mark.django_db(transaction=True)
 
 OURS = ("accounts", "datasets", "training", "inference")
-# Without these flags it goes on looking for its maker's servers, and headless alone does not mean no display.
-FLAGS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MS = 20_000
 expect.set_options(timeout=PATIENCE_MS)
 EDITOR = "document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror"
 
@@ -41,10 +26,8 @@ EDITOR = "document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirro
 @pytest.fixture
 def adapter(settings: Any) -> Adapter:
     """What Alice's training left; Charlie has a history, too, and there is an operator."""
-    # the web process knows no quick hasher
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
+    make_operator(settings)
     make_history(make_person("Charlie"))
-    User.objects.create_superuser("ops@example.com", PASSWORD)
     return make_history(make_person("Alice"))
 
 
@@ -55,35 +38,10 @@ def site(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield url
 
 
-class Visit(list[str]):
-    """Complaints: what the pages asked of others, what was not there, and what their scripts said."""
-
-    def __init__(self, page: Page, site: str) -> None:
-        super().__init__()
-        host = urlsplit(site).netloc
-        page.on("request", lambda request: self.unless(urlsplit(request.url).netloc in {host, ""}, request.url))
-        page.on("websocket", lambda socket: self.unless(urlsplit(socket.url).netloc == host, socket.url))
-        page.on("response", lambda answer: self.unless(answer.status < 400, f"{answer.status} {answer.url}"))
-        page.on("pageerror", lambda error: self.append(str(error)))
-        page.on("console", lambda said: self.unless(said.type not in {"error", "warning"}, said.text))
-
-    def unless(self, fine: bool, complaint: str) -> None:
-        if not fine:
-            self.append(complaint)
-
-
 @pytest.fixture
 def page(adapter: Adapter, site: str) -> Iterator[Page]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        missing = "needs a browser: apt-get install chromium"
-        pytest.fail(missing) if os.environ.get("REQUIRE_BROWSER") else pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(PATIENCE_MS)
+    with browsing() as page:
         yield page
-        browser.close()
 
 
 @pytest.fixture
@@ -152,17 +110,11 @@ def test_graphiql_keeps_a_session_for_its_tab_and_refreshes_it(page: Page, site:
     assert visit == []
 
 
-def log_in(page: Page) -> None:
-    page.get_by_label("Email").fill("ops@example.com")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("heading", name="Site administration")).to_be_visible()
-
-
 def test_an_operator_finds_every_model_in_the_admin(page: Page, site: str, visit: Visit) -> None:
     page.goto(f"{site}/")
     page.get_by_role("link", name="Admin").click()
     log_in(page)
+    expect(page.get_by_role("heading", name="Site administration")).to_be_visible()
 
     for app in OURS:
         for model in apps.get_app_config(app).get_models():

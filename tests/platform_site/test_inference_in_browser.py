@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from accounts.models import User
 from inference.server.app import InferenceApp
-from tests.cast import PASSWORD, make_person
+from tests.browser import SLOW_PAGE_MS, Visit, browsing, log_in, make_operator, photograph
+from tests.cast import make_person
 from tests.inference.asking import hers, make_files, running, shipped_app
 from tests.inference.test_predict_api import predict
-from tests.platform_site.test_browser import FLAGS, PATIENCE_MS, Visit
 from tests.web import web_process
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_an_operator_looks_at_the_inference_server(tmp_path: Path, settings: Any) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        missing = "needs a browser: apt-get install chromium"
-        pytest.fail(missing) if os.environ.get("REQUIRE_BROWSER") else pytest.skip(missing)
-    # the web process knows no quick hasher
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
-    User.objects.create_superuser("ops@example.com", PASSWORD)
+    make_operator(settings)
     alice = make_person("Alice")
     adapter = hers(alice, make_files(tmp_path / "adapter"), name="<b>Adds</b>")
     app: InferenceApp = shipped_app(tmp_path / "cache")
@@ -39,16 +30,11 @@ def test_an_operator_looks_at_the_inference_server(tmp_path: Path, settings: Any
         tokens = answer["promptTokens"] + answer["completionTokens"]
         with (
             web_process(tmp_path, INFERENCE_URL=url, BASE_MODEL="platform/python-small") as site,
-            sync_playwright() as playwright,
+            browsing(SLOW_PAGE_MS) as page,
         ):
-            browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.set_default_timeout(6 * PATIENCE_MS)
             visit = Visit(page, site)
             page.goto(f"{site}/admin/")
-            page.get_by_label("Email").fill("ops@example.com")
-            page.get_by_label("Password").fill(PASSWORD)
-            page.get_by_role("button", name="Log in").click()
+            log_in(page)
             page.get_by_role("link", name="Inference", exact=True).click()
 
             expect(page.locator("#server")).to_contain_text("platform/python-small on cpu: ready")
@@ -59,9 +45,7 @@ def test_an_operator_looks_at_the_inference_server(tmp_path: Path, settings: Any
             expect(page.locator("#usage tbody td").nth(1)).to_have_text(f"{tokens:,}")
             usage, server = page.locator("#usage").bounding_box(), page.locator("#server").bounding_box()
             assert usage and server and usage["width"] > 600 and usage["y"] > server["y"] + server["height"]
-            if picture := os.environ.get("SCREENSHOT"):
-                page.screenshot(path=picture, full_page=True)
+            photograph(page)
             page.locator("#resident a").click()
             expect(page).to_have_url(f"{site}/admin/training/adapter/{adapter.pk}/change/")
             assert visit == []
-            browser.close()

@@ -6,7 +6,8 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
-from tests.platform_site.test_browser import Visit, adapter, log_in, page, site, visit
+from tests.browser import Visit, log_in
+from tests.platform_site.test_browser import adapter, page, site, visit
 from training.models import Adapter
 
 __all__ = ["adapter", "page", "site", "visit"]  # fixtures

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.urls import reverse
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from accounts.models import User
-from tests.cast import PASSWORD, make_person
+from tests.browser import SLOW_PAGE_MS, Visit, browsing, log_in, make_operator, photograph
+from tests.cast import make_person
 from tests.datasets.test_version_page import stored
-from tests.platform_site.test_browser import FLAGS, PATIENCE_MS, Visit
 from tests.web import web_process
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_an_operator_looks_into_a_version(tmp_path: Path, settings: Any) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        missing = "needs a browser: apt-get install chromium"
-        pytest.fail(missing) if os.environ.get("REQUIRE_BROWSER") else pytest.skip(missing)
-    # the web process knows no quick hasher
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
-    User.objects.create_superuser("ops@example.com", PASSWORD)
+    make_operator(settings)
     version = stored(make_person("Alice"), tmp_path)
-    with web_process(tmp_path) as site, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(6 * PATIENCE_MS)
-        expect.set_options(timeout=120_000)
+    with web_process(tmp_path) as site, browsing(SLOW_PAGE_MS) as page:
         visit = Visit(page, site)
         page.goto(site + reverse("admin:datasets_datasetversion_change", args=[version.pk]))
-        page.get_by_label("Email").fill("ops@example.com")
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Log in").click()
+        log_in(page)
 
         steps = page.locator("#steps")
         expect(steps.get_by_role("row")).to_have_count(10)
@@ -54,8 +39,7 @@ def test_an_operator_looks_into_a_version(tmp_path: Path, settings: Any) -> None
             expect(page.locator(f"#{name} pre").first).to_be_visible()
         left, right = (page.locator("#clusters pre").nth(place).bounding_box() for place in (0, 1))
         assert left and right and left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
-        if picture := os.environ.get("SCREENSHOT"):
-            page.screenshot(path=picture, full_page=True)
+        photograph(page)
 
         with page.expect_download() as coming:
             page.get_by_role("link", name="csv, train").click()
@@ -63,5 +47,4 @@ def test_an_operator_looks_into_a_version(tmp_path: Path, settings: Any) -> None
         assert coming.value.path().read_text().count("\n") == 3
         page.get_by_role("link", name="Card", exact=True).click()
         expect(page.locator("body")).to_contain_text("# Snippets, version 1")
-        browser.close()
     assert visit == []

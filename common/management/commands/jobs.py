@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import ProgrammingError, close_old_connections
-from django.db.models import Q
 from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from common import job_screen, operations
 from common.errors import Invalid
+from common.job_commands import change_each, organizations_called, unreachable, whole_number
 from common.job_report import Report, entry_of, gather
 from common.jobs import Job, job_models
 from common.leftovers import attempt_folder
-from common.lookup import find, short
-from common.outages import AWAY, first_line
+from common.lookup import find
+from common.outages import AWAY
 from common.tenancy import operator
-from common.text import one_line
 
 REDRAW_EVERY_S = 2.0
 EVENTS = 20
 LAST_WORDS = 20  # lines
 LIMIT = 50
-ACTOR = "command"  # as the audit log has it: who is at the shell, the platform does not know
 
 
 class Command(BaseCommand):
@@ -64,7 +59,7 @@ class Command(BaseCommand):
             if verb == "show":
                 self._show(options["id"])
             elif verb is not None:
-                self._change(getattr(operations, verb), options["ids"])
+                change_each(options["ids"], find, getattr(operations, verb))
             elif options["watch"]:
                 self._watch(options)
             else:
@@ -114,24 +109,6 @@ class Command(BaseCommand):
             screen = job_screen.console(sys.stdout)
             screen.print(job_screen.details(entry, events, last_words(entry.job)))
 
-    def _change(self, change: Callable[[Job, str], str], texts: list[str]) -> None:
-        """Each by itself: what is wrong with one holds up no other."""
-        refused = False
-        for text in texts:
-            try:
-                with operator():
-                    became = changed(change, find(text))
-                print(became)  # once it is committed
-            except Invalid as refusal:
-                refused = True
-                print(refusal.message, file=sys.stderr)
-            except AWAY as error:
-                refused = True
-                print(f"{unreachable(error)} ({text} is as it was)", file=sys.stderr)
-                close_old_connections()
-        if refused:
-            sys.exit(1)
-
     def _fail(self, message: str) -> None:
         print(message, file=sys.stderr)
         sys.exit(1)
@@ -144,24 +121,6 @@ def report_of(options: dict[str, Any]) -> Report:
         return gather(models, organizations=organizations, ended=options["all"], limit=options["limit"])
 
 
-def organizations_called(text: str) -> list[UUID]:
-    """Raises Invalid where there is none."""
-    organizations: Any = job_models()[0]._meta.get_field("organization").related_model
-    found = list(organizations.objects.filter(Q(name__iexact=text) | Q(slug=text)).values_list("pk", flat=True))
-    if not found:
-        raise Invalid(f"No organization is called {text}.")
-    return found
-
-
-def changed(change: Callable[[Job, str], str], job: Job) -> str:
-    """What became of it. Raises Invalid."""
-    name = f"{short(job)} {one_line(str(job), 200)}"
-    try:
-        return f"{name}: {change(job, ACTOR)}"
-    except Invalid as refusal:
-        raise Invalid(f"{name}: {refusal.message}") from refusal
-
-
 def last_words(job: Job) -> str | None:
     """The end of what the newest attempt's child printed, where that lies on this host."""
     try:
@@ -169,13 +128,3 @@ def last_words(job: Job) -> str | None:
     except OSError:
         return None
     return "\n".join(lines[-LAST_WORDS:])
-
-
-def whole_number(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"should be 0 or a larger whole number, not {text!r}")
-    return int(text)
-
-
-def unreachable(error: Exception) -> str:
-    return f"The database does not answer, or was not migrated: {first_line(error)}"

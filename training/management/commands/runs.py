@@ -9,17 +9,17 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
-from django.db import ProgrammingError, close_old_connections
+from django.db import ProgrammingError
 from rich.table import Table
 from rich.text import Text
 
 from common import operations
 from common.clock import ServerClock
 from common.errors import Invalid
+from common.job_commands import change_each, organizations_called, unreachable, whole_number
 from common.job_screen import STYLES
 from common.jobs import JobStatus
 from common.lookup import find, short
-from common.management.commands.jobs import changed, organizations_called, unreachable, whole_number
 from common.outages import AWAY
 from common.shell import exit_unless_well, fail, watched
 from common.tenancy import operator
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         self._screen = RunScreen(sys.stdout)
         try:
             if verb is not None:
-                self._cancel(options["ids"])
+                change_each(options["ids"], _run, operations.cancel)
             elif options["watch"]:
                 self._watch(options["watch"])
             else:
@@ -91,24 +91,6 @@ class Command(BaseCommand):
         screen.ended(run)
         screen.where(run)
         exit_unless_well(run)
-
-    def _cancel(self, texts: list[str]) -> None:
-        """Each by itself: what is wrong with one holds up no other."""
-        refused = False
-        for text in texts:
-            try:
-                with operator():
-                    became = changed(operations.cancel, _run(text))
-                print(became)  # once it is committed
-            except Invalid as refusal:
-                refused = True
-                print(refusal.message, file=sys.stderr)
-            except AWAY as error:
-                refused = True
-                print(f"{unreachable(error)} ({text} is as it was)", file=sys.stderr)
-                close_old_connections()
-        if refused:
-            sys.exit(1)
 
 
 def _run(text: str) -> TrainingRun:
