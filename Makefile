@@ -1,8 +1,8 @@
-# make demo | up | test | faults | bench | bench-peers | soak | lint        The README says what each is for.
+# make demo | up | test | slow | faults | bench | bench-peers | soak | lint        The README says what each is for.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo up test faults bench bench-peers soak lint format schema clean
+.PHONY: help setup setup-dev demo up test slow faults bench bench-peers soak lint format schema clean
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
@@ -27,6 +27,9 @@ up: setup ## everything, at http://127.0.0.1:8000 (HOST, PORT); Ctrl-C stops it
 
 test: setup-dev ## all tests that end within ten minutes on two cores
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
+
+slow: setup-dev ## the tests that take longer than that, but for those of faults: a quarter of an hour
+	@$(BIN)/python -m pytest -m "slow and not faults" --numprocesses 2 --dist loadfile $(TESTS)
 
 faults: setup-dev ## all tests of faults, some of them long, then random faults from 20 seeds (SEEDS=7,30-99 for others)
 	@$(BIN)/python -m pytest -m faults --numprocesses 4 --dist loadfile $(TESTS)

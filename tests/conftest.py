@@ -17,6 +17,7 @@ from accounts.models import Role
 from common.ownership import as_owner
 from common.queues import connect
 from tests.cast import Person, make_person
+from tests.emptying import instead_of_flush
 from tests.small_disk import SmallDisk, small_disk
 
 
@@ -25,6 +26,7 @@ def django_db_setup(django_db_modify_db_settings: None, django_db_blocker: Any) 
     """The owner makes the test database; the tests run as platform_app."""
     with django_db_blocker.unblock(), as_owner():
         databases = setup_databases(verbosity=0, interactive=False)
+    instead_of_flush()
     yield
     with django_db_blocker.unblock(), as_owner():
         _disconnect_threads()
@@ -80,8 +82,11 @@ def _without_estimates(settings: Any) -> None:
 
 
 @pytest.fixture
-def quiet_queues() -> None:
-    """No rings that an earlier test has left unheard."""
+def quiet_queues() -> Iterator[None]:
+    """No rings that an earlier test has left unheard, and no clusters left to the later ones."""
+    with connect() as client:
+        client.flushdb()
+    yield
     with connect() as client:
         client.flushdb()
 

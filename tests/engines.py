@@ -5,6 +5,7 @@ Named in pyproject.toml's addopts, because pytest-django reads the settings befo
 
 import os
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,7 +18,8 @@ from platform_site import engines  # noqa: E402  (reads the environment above)
 
 engines.start_if_needed()
 
-# A database of Redis for each process of tests: one would hear the rings of another.
+# A database of Redis for each process of tests: one would hear the rings of another, and flush what it counts. The
+# processes of xdist inherit the URL of the one that started them, and of two databases in a URL the first one counts.
 number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-separator = "&" if "?" in os.environ["REDIS_URL"] else "?"
-os.environ["REDIS_URL"] += f"{separator}db={number}"
+server, _, query = os.environ["REDIS_URL"].partition("?")
+os.environ["REDIS_URL"] = f"{server}?{urlencode({**dict(parse_qsl(query)), 'db': number})}"

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from statistics import median
 
 from benchmarks.actor import Actor, ActorFailed
-from benchmarks.harness import ROUNDS, Limit, Ratio, Report, alternated, median_interval, told
+from benchmarks.harness import Limit, Ratio, Report, alternated, median_interval, told
 from benchmarks.home import fresh_home
 
 OURS = "platform"
@@ -19,7 +19,7 @@ PEERS = {
 TOTAL = 1_000_000
 ROUND_S = 3.0
 PAGES = ["first_page", "last_page", "page_after"]
-PAGE_ROUNDS = 10  # the fewest, of an even number, whose interval is not simply from the best to the worst
+ROUNDS = 10  # the fewest, of an even number, whose interval is not simply from the best to the worst
 MAX_STATEMENTS = 4
 MAX_LAST_TO_FIRST = 1.2
 TARGETS = {("strawberry", "in_memory"): 5.0, ("strawberry", "one"): 1.8}
@@ -46,10 +46,10 @@ def run(peers: Sequence[str]) -> Report:
             for name in (OURS, *peers)
         }
         _compare(report, contenders, rows.call("tokens"))
-        for questions, rounds in ((["one"], ROUNDS), (["hundred"], ROUNDS), (PAGES, PAGE_ROUNDS)):
+        for questions in (["one"], ["hundred"], PAGES):
             tokens = rows.call("tokens")
             asked = [(question, name) for question in questions for name in contenders if _has(name, question)]
-            measured |= _alternating(contenders, asked, tokens, rounds)
+            measured |= _alternating(contenders, asked, tokens)
     for name, contender in contenders.items():
         report.commands[name] = contender.command
         report.ours[f"{name}_peak_mib"] = contender.memory.peak_bytes / 2**20
@@ -71,7 +71,7 @@ def _in_memory(report: Report, home: dict[str, str], names: Sequence[str]) -> Me
         report.checks["in memory: the same answer from each"] = all(answer == answers[0] for answer in answers)
         for actor in actors.values():
             actor.call("measure", seconds=1.0)  # warm-up
-        for number, name in alternated(list(actors)):
+        for number, name in alternated(list(actors), ROUNDS):
             _note(measured, number, "in_memory", name, actors[name].call("measure", seconds=ROUND_S))
     return measured
 
@@ -107,15 +107,13 @@ def _compare(report: Report, contenders: dict[str, Actor], tokens: dict[str, str
             report.checks[f"{name}: the same rows as ours"] = answers == ours
 
 
-def _alternating(
-    contenders: dict[str, Actor], asked: Sequence[tuple[str, str]], tokens: dict[str, str], rounds: int
-) -> Measured:
+def _alternating(contenders: dict[str, Actor], asked: Sequence[tuple[str, str]], tokens: dict[str, str]) -> Measured:
     measured: Measured = defaultdict(list)
     for contender in contenders.values():
         contender.call("sign_in", tokens=tokens)
     for question, name in asked:
         contenders[name].call("measure", question=question, seconds=0.5)  # warm-up
-    for number, (question, name) in alternated(asked, rounds):
+    for number, (question, name) in alternated(asked, ROUNDS):
         figures = contenders[name].call("measure", question=question, seconds=ROUND_S)
         _note(measured, number, question, name, figures)
     return measured

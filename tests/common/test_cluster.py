@@ -8,14 +8,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
 import psutil
 import pytest
 from django.conf import settings as django_settings
 
 from common.cluster import clusters
-from common.queues import connect
 from tests.processes import descendants_of, start_manage
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.faults, pytest.mark.slow]
@@ -24,11 +22,7 @@ QUEUE = "training"
 
 
 @pytest.fixture
-def cluster(settings: Any) -> Iterator[subprocess.Popen[str]]:
-    # a database of Redis for itself: it would take the rings of tests that run meanwhile
-    settings.REDIS_URL += ("&" if "?" in settings.REDIS_URL else "?") + "db=9"
-    with connect() as client:
-        client.flushdb()
+def cluster(quiet_queues: None) -> Iterator[subprocess.Popen[str]]:
     process = start_manage("cluster", QUEUE)
     yield process
     for pid in [*descendants_of(process.pid), process.pid]:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from common import cluster
-from common.queues import connect
 
 
 @pytest.fixture
-def watch(settings: Any, monkeypatch: pytest.MonkeyPatch) -> cluster.Watch:
-    # a database of Redis for itself: nobody takes its pulses
-    settings.REDIS_URL += ("&" if "?" in settings.REDIS_URL else "?") + "db=8"
-    with connect() as client:
-        client.flushdb()
+def watch(quiet_queues: None, monkeypatch: pytest.MonkeyPatch) -> cluster.Watch:
     monkeypatch.setattr(cluster._echoed_at, "value", 0.0)
     return cluster.Watch("training")
 

@@ -245,7 +245,9 @@ def test_a_server_that_does_not_answer_in_time_holds_up_two_mails_for_the_timeou
     assert Drain().send_due() == 3
 
 
-@pytest.mark.parametrize("answer", [None, Answer.DEFER, Answer.CLOSE, Answer.DROP])
+@pytest.mark.parametrize(
+    "answer", [None, pytest.param(Answer.DEFER, marks=pytest.mark.slow), Answer.CLOSE, Answer.DROP]
+)
 def test_what_an_outage_of_an_hour_has_gathered_is_sent_within_five_minutes_once_each(
     server: MailServer, answer: Answer | None
 ) -> None:

@@ -18,7 +18,7 @@ OTHERS = 199
 FLOOD = 5_000
 
 
-@pytest.mark.parametrize("workers", [1, 8])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_nobody_waits_more_than_three_times_the_median_under_anothers_flood(workers: int) -> None:
     flooding, *others = organizations(1 + OTHERS)
     queue(flooding, FLOOD)

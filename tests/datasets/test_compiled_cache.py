@@ -58,6 +58,7 @@ def test_where_numba_finds_no_place_below_it_nothing_is_kept(tmp_path: Path) -> 
     assert _kept_beside_the_sources() == before
 
 
+@pytest.mark.slow
 def test_what_is_kept_and_not_whole_is_not_taken(tmp_path: Path) -> None:
     _ran(tmp_path)
     kept = [*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")]

@@ -108,6 +108,7 @@ def server(base_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     server.end()
 
 
+@pytest.mark.slow
 def test_what_does_not_finish_in_time_after_sigterm_is_told(server: Server) -> None:
     """A stream that would take half a minute is told, and the status is 0."""
     with server.asked(LONG) as lines:
@@ -137,6 +138,7 @@ def test_what_is_at_work_at_sigterm_is_finished_and_what_comes_is_refused(server
     assert time.monotonic() - asked_at < 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", [30.0], indirect=True)
 def test_a_second_signal_does_not_wait(server: Server) -> None:
     with server.asked(LONG) as lines:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 from django.test import override_settings
 
 from common import tails
+from tests.emptying import empty_tables
 from tests.isolation.world import World, make_world
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
@@ -34,7 +34,7 @@ def committed_world(django_db_setup: None, django_db_blocker: Any, files: Path) 
     yield made
     tails.forget()
     with django_db_blocker.unblock():
-        call_command("flush", interactive=False, verbosity=0)
+        empty_tables()
 
 
 @pytest.fixture

@@ -11,7 +11,11 @@ from tests.isolation.world import World
 
 
 @pytest.mark.parametrize(
-    ("walker", "hops"), [("owner", 3), ("outsider", 3), ("viewer", 2), ("key of admin", 2), ("removed", 2)]
+    ("walker", "hops"),
+    [
+        *((walker, 2) for walker in ("owner", "outsider", "viewer", "key of admin", "removed")),
+        *(pytest.param(walker, 3, marks=pytest.mark.slow) for walker in ("owner", "outsider")),
+    ],
 )
 def test_no_way_leads_to_anothers(world: World, walker: str, hops: int) -> None:
     check_walks(world, walker, hops=hops)

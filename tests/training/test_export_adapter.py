@@ -70,7 +70,7 @@ def logits(model: Any) -> Any:
         return model.eval()(input_ids=torch.arange(2, 60)[None]).logits.float()
 
 
-@pytest.mark.parametrize("quantization", ["NONE", "NF4"])
+@pytest.mark.parametrize("quantization", [pytest.param("NONE", marks=pytest.mark.slow), "NF4"])
 def test_the_merged_model_answers_as_base_and_adapter_do(
     ada: Person, folder: Path, tmp_path: Path, capfd: Any, quantization: str
 ) -> None:

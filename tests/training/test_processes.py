@@ -134,6 +134,7 @@ def test_two_processes_with_half_of_each_steps_rows_learn_what_one_with_all_of_t
     assert not (others / "checkpoints").exists() and not (others / "adapter").exists()
 
 
+@pytest.mark.slow
 def test_when_the_other_process_dies_the_run_fails_typed_and_nothing_is_left(
     long_orders: dict[str, Any], start: Any, result_of: ResultOf, events_of: EventsOf
 ) -> None:

@@ -361,6 +361,7 @@ def test_files_that_change_while_they_are_read_are_not_registered(ada: Person, f
     assert nothing_is_left()
 
 
+@pytest.mark.slow
 def test_storage_that_refuses_even_the_tidying_is_tidied_by_the_keeper(ada: Person, folder: Path) -> None:
     def say(text: str) -> None:
         if text.startswith("Storing"):
@@ -378,6 +379,7 @@ def test_storage_that_refuses_even_the_tidying_is_tidied_by_the_keeper(ada: Pers
     assert nothing_is_left()
 
 
+@pytest.mark.slow
 def test_what_one_left_that_was_killed_goes_once_its_reservation_has_lapsed(ada: Person, folder: Path) -> None:
     registered, organization_id = by_hand(ada, folder), ada.organization.pk
     killed, at_work = uuid4(), uuid4()
@@ -399,6 +401,7 @@ def test_what_one_left_that_was_killed_goes_once_its_reservation_has_lapsed(ada:
     assert keys == {usage_key(registered.pk), usage_key(at_work)}
 
 
+@pytest.mark.slow
 def test_one_that_took_longer_than_its_reservation_is_not_registered(ada: Person, folder: Path) -> None:
     def say(text: str) -> None:
         if text.startswith("Storing"):

@@ -110,6 +110,7 @@ def test_it_saves_says_what_to_do_and_goes_on_once_there_is_more(bob: Person, ve
     assert adapter_state(resumed) == final_state(3, 400), "as if it had never stopped"
 
 
+@pytest.mark.slow
 def test_runs_at_the_same_time_share_what_is_left(bob: Person, version: DatasetVersion) -> None:
     runs = [queued(bob, version) for _ in range(2)]
     workers = [start_python(WORKER) for _ in runs]

@@ -127,6 +127,7 @@ def test_a_base_model_that_cannot_be_downloaded_is_a_failure_that_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its six attempts
     base = {"name": "somebody/model", "revision": "0" * 40, "path": str(tmp_path / "model"), "is_here": False}
     result = result_of(run_trainer({**orders, "base_model": base}))
     assert (result["status"], result["code"]) == ("failed", "BASE_MODEL_UNAVAILABLE")

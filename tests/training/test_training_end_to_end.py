@@ -1,6 +1,6 @@
 """A run by the real worker and the real trainer, from a dataset version to an adapter in storage.
 
-Each start of a trainer costs seconds of imports: there are three in this file.
+Each start of a trainer costs seconds of imports.
 """
 
 from __future__ import annotations
@@ -151,6 +151,8 @@ def test_a_run_of_six_steps_leaves_an_adapter_and_tells_all_on_the_way(ada: Pers
     assert not (django_settings.ATTEMPTS_ROOT / str(row.pk)).exists()
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_a_trainer_killed_with_9_is_requeued_and_finishes_from_its_checkpoint(ada: Person) -> None:
     run = start_run(ada, epochs=100, maxSteps=60, checkpointEverySteps=10, evalEverySteps=60)
     worker = start_python(WORKER, TRAINER_THREADS="1")
