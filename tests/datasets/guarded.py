@@ -1,7 +1,7 @@
 """A plugin of pytest under which what numpy is asked for ends where memory does: behind it nothing can be read or written.
 
-Indices are checked by numba where it is told to, and the vectors of scan/vectors.py by nobody: with this a process ends that looks at
-one byte more than an array has, or writes one.
+Indices are checked by numba where it is told to, and the vectors of reading/scan/vectors.py by nobody: with this a process
+ends that looks at one byte more than an array has, or writes one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ import numpy as np
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _NOTHING_ALLOWED = 0
-GUARDED = ("lines", "arrays", "scan.csv_table", "scan.ends_of_lines", "scan.json_records", "scan.suspects")
+GUARDED = (
+    "reading.lines",
+    "arrays",
+    "reading.scan.csv_table",
+    "reading.scan.ends_of_lines",
+    "reading.scan.json_records",
+    "reading.scan.suspects",
+)
 """The modules that make arrays for loops that look at vectors."""
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from importlib import import_module
 
+import numpy
 import pytest
 
 from platform_site.engines.place import ROOT
 from tests.datasets.again import pass_again
+from tests.datasets.guarded import GUARDED
 
 LOOK = """
 import sys
@@ -32,6 +35,10 @@ print(look(empty(33, "u1"), int(sys.argv[1]), empty(33, "u1"), int(sys.argv[2]))
 def test_a_process_ends_that_touches_a_byte_behind_an_array(place: int, at: int, ended: int) -> None:
     command = [sys.executable, "-c", LOOK, str(place), str(at)]
     assert subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode == ended
+
+
+def test_what_is_guarded_is_there_and_makes_arrays() -> None:
+    assert [name for name in GUARDED if import_module(f"datasets.pipeline.{name}").np is not numpy] == []
 
 
 @pytest.mark.faults
