@@ -40,11 +40,12 @@ class Alone:
 
     def write_logits(self, adapters: int) -> None:
         found = {}
+        base: Any = load_base(self._folder / "base", Quantization.NF4, torch.device("cpu"), cache_dequantized=True)
         for number in range(adapters):
-            base = load_base(self._folder / "base", Quantization.NF4, torch.device("cpu"), cache_dequantized=True)
             model = PeftModel.from_pretrained(base, _adapter(self._folder, number)).eval()
             with torch.inference_mode():
                 found[f"{number}"] = model(_prompt(self._folder)).logits[0].clone()
+            base = model.unload()
         save_file(found, self._folder / "alone.safetensors")
 
 

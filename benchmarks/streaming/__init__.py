@@ -32,6 +32,8 @@ REQUESTS = 96
 CHECKED = 16
 FINER = 1.15
 """Between two rates that are tried."""
+WORTH = 1.02
+"""Times as many tokens, or a higher rate is no longer looked for."""
 MOST_TRIALS = 6
 BEGIN = 0.7
 """Of what a contender does when all requests come at once: the rate that is tried first."""
@@ -138,7 +140,7 @@ def _measure(report: Report, actors: dict[str, Actor], limits: dict[str, float],
 def sustained(
     tried: Callable[[float | None], dict[str, float]], limit_s: float, requests: int, begin: float | None
 ) -> Sustained:
-    """Try rates up or down from `begin` until they stop being, or begin to be, in time.
+    """Try rates up or down from `begin` until they stop being, or begin to be, in time, or bring no more tokens.
 
     Without `begin`, from a share of what is done when all come at once. Where they never are in time the last one counts,
     and the check says so.
@@ -151,6 +153,8 @@ def sustained(
     while len(found) < MOST_TRIALS:
         found.append(_trial(tried, found[-1].rate * (FINER if up else 1 / FINER), len(found) + 1))
         if (found[-1].p95_s <= limit_s) != up:
+            break
+        if up and found[-1].tokens_per_s < WORTH * found[-2].tokens_per_s:
             break
     in_time = [each for each in found if each.p95_s <= limit_s] or found[-1:]
     return max(in_time, key=lambda each: each.tokens_per_s)

@@ -1,7 +1,7 @@
 """Files that had their digest once, and are read again: whether they are still the same, in a twelfth of sha256's time.
 
 What is remembered of a file is a GMAC under a key that this process alone has: nobody else can make another file that
-passes (NIST SP 800-38D).
+passes (NIST SP 800-38D). With it goes what was found of its bytes, which is so of the same bytes again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-MOST = 10_000
+from training.trainer.reading import Layout
+
+MOST = 1_000
 """Adapters that are remembered, the least recently used out first."""
 LONGEST = 2**31 - 1
 """What a GMAC takes at a time; a longer file is verified by its digest each time."""
@@ -25,34 +27,41 @@ class _Tag:
     tag: bytes
 
 
+@dataclass(frozen=True)
+class _Kept:
+    tags: tuple[_Tag, ...]
+    layout: Layout
+
+
 class KnownFiles:
-    """Safe to use from many threads."""
+    """Of files that are read with the same limits; safe to use from many threads."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._cipher = AESGCM(AESGCM.generate_key(128))
-        self._tags: OrderedDict[str, tuple[_Tag, ...]] = OrderedDict()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._made = 0
         self._lock = threading.Lock()
 
-    def holds(self, digest: str, config: bytes, weights: bytearray | memoryview) -> bool:
-        """Whether these are the files that were remembered for this digest."""
+    def recall(self, digest: str, config: bytes, weights: bytearray | memoryview) -> Layout | None:
+        """What was found of the files that were remembered for this digest, if these are the same."""
         with self._lock:
-            tags = self._tags.get(digest)
-            if tags is None:
-                return False
-            self._tags.move_to_end(digest)
-        return all(self._fits(tag, content) for tag, content in zip(tags, (config, weights), strict=True))
+            kept = self._kept.get(digest)
+            if kept is None:
+                return None
+            self._kept.move_to_end(digest)
+        same = all(self._fits(tag, content) for tag, content in zip(kept.tags, (config, weights), strict=True))
+        return kept.layout if same else None
 
-    def remember(self, digest: str, config: bytes, weights: bytearray | memoryview) -> None:
+    def remember(self, digest: str, config: bytes, weights: bytearray | memoryview, layout: Layout) -> None:
         """To be called with files that have this digest."""
         if len(weights) > LONGEST:
             return
-        tags = tuple(self._tagged(content) for content in (config, weights))
+        kept = _Kept(tuple(self._tagged(content) for content in (config, weights)), layout)
         with self._lock:
-            self._tags[digest] = tags
-            while len(self._tags) > self._most:
-                self._tags.popitem(last=False)
+            self._kept[digest] = kept
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
 
     def _tagged(self, content: bytes | bytearray | memoryview) -> _Tag:
         with self._lock:

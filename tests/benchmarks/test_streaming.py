@@ -98,7 +98,7 @@ class Server:
     [
         (Server(2.5), 2.0, [0, 1, 2], 1),  # up, until it is not in time
         (Server(1.6), 2.0, [0, -1, -2], -2),  # down, until it is
-        (Server(1e9, most=70.0), 2.0, [0, 1, 2, 3, 4, 5], 2),  # the most that it does, however many come
+        (Server(1e9, most=70.0), 2.0, [0, 1, 2], 2),  # up, until more that come make no more tokens
         (Server(0.1), 2.0, [0, -1, -2, -3, -4, -5], -5),  # never in time: the check says so
     ],
 )

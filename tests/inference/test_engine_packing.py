@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from inference.engine.engine import Engine, EngineConfig
+from inference.engine.request import GenerationRequest
+from inference.engine.sequence import Sequence
 from tests.inference.made import SHIPPED, SHIPPED_NAME
 from training.trainer.config import Quantization
 from training.trainer.quantization import dense_weight, load_base
@@ -39,6 +41,28 @@ def test_products_are_those_of_the_plain_weights(engine: Engine) -> None:
 
 def test_no_second_copy_of_a_layers_weights_is_kept(engine: Engine) -> None:
     assert not any(hasattr(base, "dequantized") for base in bases(engine))
+
+
+def test_prompts_share_a_pass_up_to_what_a_step_reads(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rows may be joined; the tests of batches compare each bit with that of the prompt alone."""
+    monkeypatch.setattr(engine._passes, "_joins", True)
+    passes: list[list[int]] = []
+    read = engine._passes.read
+
+    def watched(parts: list[tuple[Sequence, int]]) -> torch.Tensor:
+        passes.append([count for _, count in parts])
+        return read(parts)
+
+    monkeypatch.setattr(engine._passes, "read", watched)
+    prompts = [list(range(1, tokens + 1)) for tokens in (100, 100, 50, 7, 1, 30, 300, 20)]
+    sequences = [engine.begin(GenerationRequest("", max_new_tokens=1), prompt, slot=0) for prompt in prompts]
+    under_way = [sequence for sequence in sequences if sequence is not None]
+    assert len(under_way) == len(prompts)
+    engine.advance(under_way)
+    assert passes == [[100, 100, 50], [7], [1], [30], [256], [20]]
+    assert [sequence.is_reading for sequence in under_way].count(True) == 1
+    for sequence in under_way:
+        engine.end(sequence)
 
 
 def test_a_model_that_is_not_quantized_is_left_as_it_is() -> None:

@@ -16,51 +16,53 @@ from inference.engine.errors import EngineError
 from inference.engine.known import KnownFiles
 from tests.inference.conftest import ref_of
 from training.trainer import reading
+from training.trainer.reading import Layout
 
 CONFIG, WEIGHTS = b'{"r": 8}', bytearray(os.urandom(5_000))
+LAYOUT = Layout(8, 1.0, (), (), 0, 1.0)
 
 
 def test_the_same_files_are_known_and_no_others() -> None:
     known = KnownFiles()
-    assert not known.holds("a", CONFIG, WEIGHTS)
-    known.remember("a", CONFIG, WEIGHTS)
-    assert known.holds("a", CONFIG, WEIGHTS)
-    assert not known.holds("b", CONFIG, WEIGHTS)
+    assert not known.recall("a", CONFIG, WEIGHTS)
+    known.remember("a", CONFIG, WEIGHTS, LAYOUT)
+    assert known.recall("a", CONFIG, WEIGHTS) is LAYOUT
+    assert not known.recall("b", CONFIG, WEIGHTS)
     for place in (0, 1, 15, 16, 2_500, 4_999):
         changed = bytearray(WEIGHTS)
         changed[place] ^= 1
-        assert not known.holds("a", CONFIG, changed)
-    assert not known.holds("a", CONFIG + b" ", WEIGHTS)
-    assert not known.holds("a", CONFIG, WEIGHTS[:-1])
-    assert not known.holds("a", CONFIG, WEIGHTS + b"\0")
-    assert not known.holds("a", bytes(WEIGHTS), bytearray(CONFIG))
-    assert known.holds("a", CONFIG, WEIGHTS)
+        assert not known.recall("a", CONFIG, changed)
+    assert not known.recall("a", CONFIG + b" ", WEIGHTS)
+    assert not known.recall("a", CONFIG, WEIGHTS[:-1])
+    assert not known.recall("a", CONFIG, WEIGHTS + b"\0")
+    assert not known.recall("a", bytes(WEIGHTS), bytearray(CONFIG))
+    assert known.recall("a", CONFIG, WEIGHTS) is LAYOUT
 
 
 def test_what_is_remembered_is_of_this_process_alone() -> None:
     """Without the key nobody can tell, or make, what passes; and no nonce is used twice under it."""
     one, other = KnownFiles(), KnownFiles()
-    one.remember("a", CONFIG, WEIGHTS)
-    other.remember("a", CONFIG, WEIGHTS)
-    tags = [tag.tag for each in (one, other) for tag in each._tags["a"]]
-    one.remember("b", CONFIG, WEIGHTS)
-    tags += [tag.tag for tag in one._tags["b"]]
+    one.remember("a", CONFIG, WEIGHTS, LAYOUT)
+    other.remember("a", CONFIG, WEIGHTS, LAYOUT)
+    tags = [tag.tag for each in (one, other) for tag in each._kept["a"].tags]
+    one.remember("b", CONFIG, WEIGHTS, LAYOUT)
+    tags += [tag.tag for tag in one._kept["b"].tags]
     assert len(set(tags)) == 6
-    nonces = [tag.nonce for of in one._tags.values() for tag in of]
+    nonces = [tag.nonce for kept in one._kept.values() for tag in kept.tags]
     assert len(set(nonces)) == 4
 
 
 def test_the_least_recently_used_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     known = KnownFiles(most=2)
     for digest in ("a", "b"):
-        known.remember(digest, CONFIG, WEIGHTS)
-    assert known.holds("a", CONFIG, WEIGHTS)
-    known.remember("c", CONFIG, WEIGHTS)
-    assert [known.holds(digest, CONFIG, WEIGHTS) for digest in ("a", "b", "c")] == [True, False, True]
+        known.remember(digest, CONFIG, WEIGHTS, LAYOUT)
+    assert known.recall("a", CONFIG, WEIGHTS) is LAYOUT
+    known.remember("c", CONFIG, WEIGHTS, LAYOUT)
+    assert [known.recall(digest, CONFIG, WEIGHTS) for digest in ("a", "b", "c")] == [LAYOUT, None, LAYOUT]
     monkeypatch.setattr(known_module, "LONGEST", 4_999)
-    known.remember("d", CONFIG, WEIGHTS)
-    assert not known.holds("d", CONFIG, WEIGHTS), "too long for a GMAC, and so verified by its digest"
-    assert not known.holds("a", CONFIG, WEIGHTS)
+    known.remember("d", CONFIG, WEIGHTS, LAYOUT)
+    assert not known.recall("d", CONFIG, WEIGHTS), "too long for a GMAC, and so verified by its digest"
+    assert not known.recall("a", CONFIG, WEIGHTS)
 
 
 def test_an_adapter_that_is_read_again_is_verified_without_sha256(

@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from training.trainer.weights import NotWhole, header, largest, tensors
+from training.trainer.weights import NotWhole, check, header, largest, views
 
 
 def read(data: bytes) -> tuple[dict[str, torch.Tensor], float]:
     content = bytearray(data)
     entries, start = header(content)
-    return tensors(content, entries, start), largest(content, entries, start)
+    check(content, entries.values(), start)
+    tensors = views(content, entries.values(), start)
+    return dict(zip(entries, tensors, strict=True)), largest(content, entries.values(), start)
 
 
 def made(described: Any, payload: bytes = b"\0" * 16, pad: int = 0) -> bytes:

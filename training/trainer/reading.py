@@ -92,12 +92,31 @@ class Matrices:
     """Of all their numbers, without its sign."""
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What files that fit hold, and where in the weights' file it is."""
+
+    rank: int
+    scaling: float
+    layers: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    """A and B of the first layer, of the second, and so on."""
+    start: int
+    largest: float
+
+    def matrices(self, weights: memoryview) -> Matrices:
+        """Views of the bytes that this was found of, or of the same again."""
+        tensors = weights_file.views(weights, self.entries, self.start)
+        pairs = zip(tensors[::2], tensors[1::2], strict=True)
+        return Matrices(self.rank, self.scaling, dict(zip(self.layers, pairs, strict=True)), self.largest)
+
+
 class Known(Protocol):
-    """Remembers files that had their digest."""
+    """Remembers files that had their digest, and what was found of them, which depends on the limits, too."""
 
-    def holds(self, digest: str, config: bytes, weights: memoryview) -> bool: ...
+    def recall(self, digest: str, config: bytes, weights: memoryview) -> Layout | None: ...
 
-    def remember(self, digest: str, config: bytes, weights: memoryview) -> None: ...
+    def remember(self, digest: str, config: bytes, weights: memoryview, layout: Layout) -> None: ...
 
 
 def read(folder: Path, digest: str, limits: AdapterLimits, known: Known | None = None) -> Matrices:
@@ -107,19 +126,20 @@ def read(folder: Path, digest: str, limits: AdapterLimits, known: Known | None =
     """
     try:
         config = _read_config(folder / ADAPTER_CONFIG)
-        content = _read_weights(folder / ADAPTER_WEIGHTS, limits)
+        weights = _read_weights(folder / ADAPTER_WEIGHTS, limits)
     except OSError as error:
         raise UnfitAdapter("ADAPTER_INVALID", f"The adapter's files cannot be read: {error.strerror}.") from error
-    if known is None or not known.holds(digest, config, content):
-        if digest_of(config, content) != digest:
+    layout = None if known is None else known.recall(digest, config, weights)
+    if layout is None:
+        if digest_of(config, weights) != digest:
             raise UnfitAdapter("ADAPTER_DIGEST_MISMATCH", "The adapter's files are not those that were registered.")
+        described = _described(config, limits.max_rank)
+        if described.base_model != limits.base_model:
+            raise UnfitAdapter("ADAPTER_BASE_MISMATCH", f"The adapter was not trained on {limits.base_model}.")
+        layout = _layout(weights, described, limits)
         if known is not None:
-            known.remember(digest, config, content)
-    described = _described(config, limits.max_rank)
-    if described.base_model != limits.base_model:
-        raise UnfitAdapter("ADAPTER_BASE_MISMATCH", f"The adapter was not trained on {limits.base_model}.")
-    layers, largest = _matrices(content, described, limits)
-    return Matrices(described.rank, described.scaling, layers, largest)
+            known.remember(digest, config, weights, layout)
+    return layout.matrices(weights)
 
 
 def read_config(path: Path, max_rank: int) -> Described:
@@ -166,7 +186,8 @@ def read_weights(
     path: Path, described: Described, limits: AdapterLimits
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Read the matrices of each layer. Raises UnfitAdapter, and OSError."""
-    return _matrices(_read_weights(path, limits), described, limits)[0]
+    weights = _read_weights(path, limits)
+    return dict(_layout(weights, described, limits).matrices(weights).layers)
 
 
 def _read_weights(path: Path, limits: AdapterLimits) -> memoryview:
@@ -185,10 +206,7 @@ def _read_weights(path: Path, limits: AdapterLimits) -> memoryview:
     return content
 
 
-def _matrices(
-    content: memoryview, described: Described, limits: AdapterLimits
-) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], float]:
-    """Those of each layer, and the largest of their numbers."""
+def _layout(content: memoryview, described: Described, limits: AdapterLimits) -> Layout:
     targets, rank = described.targets, described.rank
     expected = {name: shape for name, shape in limits.layers.items() if name.rpartition(".")[2] in targets}
     missing = targets - {name.rpartition(".")[2] for name in expected}
@@ -201,17 +219,16 @@ def _matrices(
     try:
         entries, start = weights_file.header(content)
         _check_header(entries, shapes)
-        weights = weights_file.tensors(content, entries, start)
+        weights_file.check(content, entries.values(), start)
     except NotWhole:
         raise _unfit(f"{ADAPTER_WEIGHTS} is not a whole safetensors file") from None
-    largest = weights_file.largest(content, entries, start)
+    largest = weights_file.largest(content, entries.values(), start)
     if largest == math.inf:
-        name = next(name for name, tensor in weights.items() if not tensor.isfinite().all())
+        tensors = zip(entries, weights_file.views(content, entries.values(), start), strict=True)
+        name = next(name for name, tensor in tensors if not tensor.isfinite().all())
         raise _unfit(f"{name} holds a number that is not finite")
-    return {
-        name: (weights[f"{PEFT_PREFIX}{name}.lora_A.weight"], weights[f"{PEFT_PREFIX}{name}.lora_B.weight"])
-        for name in expected
-    }, largest
+    ordered = tuple(entries[name] for name in shapes)
+    return Layout(rank, described.scaling, tuple(expected), ordered, start, largest)
 
 
 def _check_header(entries: Mapping[str, Entry], shapes: Mapping[str, list[int]]) -> None:

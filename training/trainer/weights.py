@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +25,7 @@ class NotWhole(Exception):
     """These bytes are no safetensors file, or not all of one."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     dtype: str
     shape: list[int]
     begin: int
@@ -68,35 +66,38 @@ def _entry(described: Any) -> Entry:
     return Entry(dtype, shape, begin, end)
 
 
-def tensors(data: Bytes, entries: Mapping[str, Entry], start: int) -> dict[str, torch.Tensor]:
-    """The tensors, of types that are among TYPES. Raises NotWhole."""
+def check(data: Bytes, entries: Iterable[Entry], start: int) -> None:
+    """That tensors, of types that are among TYPES, are all that is behind the header. Raises NotWhole."""
     place = 0
-    for entry in sorted(entries.values(), key=lambda entry: entry.begin):
+    for entry in sorted(entries, key=lambda entry: entry.begin):
         size = math.prod(entry.shape) * TYPES[entry.dtype].itemsize
         if entry.begin != place or entry.end != place + size or size == 0:
             raise NotWhole
         place = entry.end
     if start + place != len(data):
         raise NotWhole
-    return {name: _view(data, entry, start + entry.begin) for name, entry in entries.items()}
 
 
-def _view(data: Bytes, entry: Entry, begin: int) -> torch.Tensor:
-    count = math.prod(entry.shape)
-    if entry.dtype == "F32" and begin % 4 == 0:
-        return torch.from_numpy(np.frombuffer(data, np.float32, count, begin).reshape(entry.shape))
-    dtype = TYPES[entry.dtype]
+def views(data: Bytes, entries: Iterable[Entry], start: int) -> list[torch.Tensor]:
+    """The tensors of entries that have been checked."""
+    floats = np.frombuffer(data, np.float32, (len(data) - start) // 4, start)
+    return [_view(data, entry, start, floats) for entry in entries]
+
+
+def _view(data: Bytes, entry: Entry, start: int, floats: np.ndarray) -> torch.Tensor:
+    dtype, begin = TYPES[entry.dtype], start + entry.begin
+    if dtype is torch.float32 and start % 4 == 0 and entry.begin % 4 == 0:
+        return torch.from_numpy(floats[entry.begin // 4 : entry.end // 4].reshape(entry.shape))
     if begin % dtype.itemsize:  # a header of odd length: the processor wants numbers at whole places
-        data, begin = data[begin : begin + count * dtype.itemsize], 0
-    return torch.frombuffer(data, dtype=dtype, count=count, offset=begin).view(entry.shape)
+        data, begin = bytearray(data[begin : start + entry.end]), 0
+    return torch.frombuffer(data, dtype=dtype, count=math.prod(entry.shape), offset=begin).view(entry.shape)
 
 
-def largest(data: Bytes, entries: Mapping[str, Entry], start: int) -> float:
+def largest(data: Bytes, entries: Collection[Entry], start: int) -> float:
     """Of all numbers the largest without its sign, infinite where one is not finite; in one pass where all are of 4 bytes."""
-    if start % 4 == 0 and {entry.dtype for entry in entries.values()} == {"F32"}:
-        whole = torch.frombuffer(data, dtype=torch.float32, offset=start)
-        return _largest(whole)
-    return max(_largest(each) for each in tensors(data, entries, start).values())
+    if start % 4 == 0 and {entry.dtype for entry in entries} == {"F32"}:
+        return _largest(torch.frombuffer(data, dtype=torch.float32, offset=start))
+    return max(_largest(each) for each in views(data, entries, start))
 
 
 def _largest(tensor: torch.Tensor) -> float:
