@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Ours:
 
     def compare(self, order: list[int]) -> dict[str, Any]:
         compared = _Compared(self._folder)
-        return {way: compared.over(order, lambda number, way=way: self._logits(way, number)) for way in WAYS}
+        return {way: compared.over(order, partial(self._logits, way)) for way in WAYS}
 
     def measure(self, way: str, adapters: int, seconds: float) -> dict[str, float]:
         """Residents are as many as there are slots; others come in turn, so that none is there when its turn comes."""

@@ -27,16 +27,16 @@ RANK = 8
 CONTEXT_TOKENS = 256
 BATCH = 16
 """Requests that are worked on at a time, by each contender."""
-REQUESTS = 96
-"""Of a trial: six batches."""
+REQUESTS = 64
+"""Of a trial: four full batches, and more that are not full."""
 CHECKED = 16
 FINER = 1.15
 """Between two rates that are tried."""
 WORTH = 1.02
 """Times as many tokens, or a higher rate is no longer looked for."""
 MOST_TRIALS = 6
-BEGIN = 0.7
-"""Of what a contender does when all requests come at once: the rate that is tried first."""
+BEGIN = {OURS: 2.5, "static": 1.0, "adapter_names": 1.0}
+"""Full batches that come within the limit: the rate that is tried first."""
 CALL_S = 300.0
 SCRIPT = Path(__file__).parent / "contender.py"
 
@@ -49,7 +49,6 @@ class Sustained:
     """Arrivals a second."""
     tokens_per_s: float
     p95_s: float
-    tokens: float
     trials: int
 
 
@@ -112,12 +111,12 @@ def _measure(report: Report, actors: dict[str, Actor], limits: dict[str, float],
         name, peer = pair
         asked = as_json(traffic(1 + number, requests, 64, ADAPTERS, longest))
 
-        def tried(rate: float | None, name: str = name, asked: list[list[Any]] = asked) -> dict[str, float]:
+        def tried(rate: float, name: str = name, asked: list[list[Any]] = asked) -> dict[str, float]:
             took: dict[str, float] = actors[name].call("measure", timeout_s=CALL_S, asked=asked, rate=rate)
             return took
 
-        sustained_before = found[pair][-1].rate if found[pair] else None
-        kept = sustained(tried, limits[peer], requests, sustained_before)
+        begin = found[pair][-1].rate if found[pair] else BEGIN[name] * BATCH / limits[peer]
+        kept = sustained(tried, limits[peer], begin)
         found[pair].append(kept)
         told(
             round=number + 1, contender=name, within_s=limits[peer], arrivals_a_second=kept.rate,
@@ -137,17 +136,11 @@ def _measure(report: Report, actors: dict[str, Actor], limits: dict[str, float],
         report.ratios[peer] = Ratio.of(ratios, TARGET)
 
 
-def sustained(
-    tried: Callable[[float | None], dict[str, float]], limit_s: float, requests: int, begin: float | None
-) -> Sustained:
+def sustained(tried: Callable[[float], dict[str, float]], limit_s: float, begin: float) -> Sustained:
     """Try rates up or down from `begin` until they stop being, or begin to be, in time, or bring no more tokens.
 
-    Without `begin`, from a share of what is done when all come at once. Where they never are in time the last one counts,
-    and the check says so.
+    Where they never are in time the last one counts, and the check says so.
     """
-    if begin is None:
-        at_once = tried(None)
-        begin = BEGIN * at_once["tokens_per_s"] / (at_once["tokens"] / requests)
     found = [_trial(tried, begin, 1)]
     up = found[0].p95_s <= limit_s
     while len(found) < MOST_TRIALS:
@@ -160,6 +153,6 @@ def sustained(
     return max(in_time, key=lambda each: each.tokens_per_s)
 
 
-def _trial(tried: Callable[[float | None], dict[str, float]], rate: float, number: int) -> Sustained:
+def _trial(tried: Callable[[float], dict[str, float]], rate: float, number: int) -> Sustained:
     took = tried(rate)
-    return Sustained(rate, took["tokens_per_s"], took["p95_s"], took["tokens"], number)
+    return Sustained(rate, took["tokens_per_s"], took["p95_s"], number)

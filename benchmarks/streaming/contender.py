@@ -49,7 +49,7 @@ class Contender(ABC):
         self._serve(from_json(asked), None, log)
         return [log.tokens[number] for number in range(len(asked))]
 
-    def measure(self, asked: list[list[Any]], rate: float | None) -> dict[str, float]:
+    def measure(self, asked: list[list[Any]], rate: float) -> dict[str, float]:
         log, arrivals = Log(), from_json(asked)
         self._serve(arrivals, rate, log)
         return log.summary(arrivals)

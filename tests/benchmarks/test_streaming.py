@@ -80,12 +80,10 @@ class Server:
 
     def __init__(self, in_time_to: float, most: float = 1e9) -> None:
         self.in_time_to, self.most = in_time_to, most
-        self.rates: list[float | None] = []
+        self.rates: list[float] = []
 
-    def __call__(self, rate: float | None) -> dict[str, float]:
+    def __call__(self, rate: float) -> dict[str, float]:
         self.rates.append(rate)
-        if rate is None:
-            return {"tokens": 300, "tokens_per_s": 100.0, "p95_s": 9.0}
         return {
             "tokens": 300,
             "tokens_per_s": min(30 * rate, self.most),
@@ -105,14 +103,8 @@ class Server:
 def test_a_contender_is_credited_with_the_highest_rate_that_is_in_time(
     server: Server, begin: float, powers: list[int], credited: int
 ) -> None:
-    found = sustained(server, 2.0, 10, begin)
+    found = sustained(server, 2.0, begin)
     assert server.rates == pytest.approx([begin * FINER**power for power in powers])
     assert len(server.rates) <= MOST_TRIALS
     assert found.rate == pytest.approx(begin * FINER**credited)
     assert found.trials == powers.index(credited) + 1
-
-
-def test_without_a_rate_to_begin_with_it_is_seven_tenths_of_what_is_done_at_once() -> None:
-    server = Server(1e9)
-    sustained(server, 2.0, 10, None)
-    assert server.rates[:2] == [None, pytest.approx(0.7 * 100 / 30)]

@@ -198,7 +198,7 @@ def _read_weights(path: Path, limits: AdapterLimits) -> memoryview:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise _unfit(f"{ADAPTER_WEIGHTS} has {size:,} bytes, more than there are in any adapter of the base model")
-        content, read = memoryview(np.empty(size, np.uint8)), 0  # numpy asks for large pages: a fault for each 2 MB
+        content, read = np.empty(size, np.uint8).data, 0  # numpy asks for large pages: a fault for each 2 MB
         while read < size and (more := file.readinto(content[read:])):
             read += more
     if read < size:
