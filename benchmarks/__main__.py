@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 NAMES = (
+    "adapter_swap",
     "api",
     "append",
     "claims",
@@ -24,6 +25,7 @@ NAMES = (
     "parse",
     "pii",
     "pipeline",
+    "streaming",
     "subscriptions",
     "train_cpu",
 )

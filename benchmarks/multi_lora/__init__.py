@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
 from benchmarks.actor import Actor, ActorFailed
-from benchmarks.harness import RESULTS, ROUNDS, Ratio, Report, alternated, told
-from platform_site.engines.place import ROOT
+from benchmarks.harness import ROUNDS, Ratio, Report, alternated, told
+from benchmarks.random_base import contender, made
 
 OURS = "platform"
 PEERS = {
@@ -31,9 +29,9 @@ SAMPLED = 16
 SHAPE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 12, "num_attention_heads": 16}
 NEW_TOKENS = 24
 RANK = 8
+CONTEXT_TOKENS = 256
 CALL_S = 600.0
 SCRIPT = Path(__file__).parent / "contender.py"
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "0"}
 
 
 def run(
@@ -46,37 +44,20 @@ def run(
     report = Report("multi_lora", rounds=rounds)
     report.ours |= {"new_tokens": new_tokens, "rank": RANK, **shape}
     with ExitStack() as stack:
-        folder = stack.enter_context(_made(max(adapters for _, adapters in cases), shape))
-        contenders = {name: stack.enter_context(_contender(name, folder)) for name in (OURS, *peers)}
-        for name, contender in contenders.items():
-            report.commands[name] = contender.command
+        folder = stack.enter_context(
+            made("multi_lora", max(adapters for _, adapters in cases), shape, RANK, CONTEXT_TOKENS)
+        )
+        contenders = {
+            name: stack.enter_context(contender(SCRIPT, "Contender", name, folder)) for name in (OURS, *peers)
+        }
+        for name, actor in contenders.items():
+            report.commands[name] = actor.command
         for case in cases:
             _check(report, contenders, case, new_tokens)
             _measure(report, contenders, case, new_tokens, rounds)
-        for name, contender in contenders.items():
-            report.ours[f"{name}_peak_mib"] = contender.memory.peak_bytes / 2**20
+        for name, actor in contenders.items():
+            report.ours[f"{name}_peak_mib"] = actor.memory.peak_bytes / 2**20
     return report
-
-
-@contextmanager
-def _made(adapters: int, shape: dict[str, int]) -> Iterator[Path]:
-    """A base model with random weights, and adapters for it."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="multi_lora-", dir=RESULTS) as root:
-        folder = Path(root)
-        with _actor("make", folder) as maker:
-            maker.call("make", timeout_s=CALL_S, adapters=adapters, rank=RANK, shape=shape)
-        yield folder
-
-
-def _contender(name: str, folder: Path) -> Actor:
-    return _actor(name, folder)
-
-
-def _actor(name: str, folder: Path) -> Actor:
-    target = f"{SCRIPT.relative_to(ROOT)}:{'Maker' if name == 'make' else 'Contender'}"
-    env = ONE_THREAD | {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": ""}
-    return Actor(target, name, str(folder.relative_to(ROOT)), env=env, python=Path(sys.executable))
 
 
 def _check(report: Report, contenders: dict[str, Actor], case: tuple[int, int], new_tokens: int) -> None:
@@ -84,10 +65,10 @@ def _check(report: Report, contenders: dict[str, Actor], case: tuple[int, int], 
     requests, adapters = case
     title = f"{requests} over {adapters}"
     answers: dict[str, list[list[int]]] = {}
-    for name, contender in list(contenders.items()):
+    for name, actor in list(contenders.items()):
         try:
             asked = _sample(name, requests)
-            answers[name] = contender.call(
+            answers[name] = actor.call(
                 "answers", timeout_s=CALL_S, requests=asked, adapters=adapters, new_tokens=new_tokens
             )
         except ActorFailed as error:

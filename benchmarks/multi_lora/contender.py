@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import inspect
-import json
 import queue
 import resource
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,85 +11,29 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors.torch import save_file
-from transformers import AutoTokenizer, Starcoder2Config, Starcoder2ForCausalLM
+from transformers import AutoTokenizer
 
-from inference.engine.adapters import CONFIG_FILE, WEIGHTS_FILE, AdapterRef, AdapterWeights, read_adapter
+from benchmarks.random_base import BASE, prompts
+from inference.engine.adapters import AdapterRef, AdapterWeights, read_adapter
 from inference.engine.engine import Engine, EngineConfig, Outcome
 from inference.engine.request import GenerationRequest
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
 from training.trainer.artifact import adapter_digest
-from training.trainer.config import LINEAR_LAYERS, Quantization
+from training.trainer.config import Quantization
 from training.trainer.quantization import load_base
-from training.trainer.reading import PEFT_PREFIX
 
-SHIPPED = Path("training/base_models/python-small")
-BASE = "random"
 PROMPT_TOKENS = 24
-CONTEXT_TOKENS = 256
 MOST_REQUESTS = 64
 
 torch.set_num_threads(1)
-
-
-class Maker:
-    """Writes the base model, with the shipped one's tokenizer, and the adapters."""
-
-    def __init__(self, name: str, folder: str) -> None:
-        self._folder = Path(folder)
-
-    def make(self, adapters: int, rank: int, shape: dict[str, int]) -> None:
-        base = self._folder / "base"
-        base.mkdir()
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(SHIPPED / name, base)
-        torch.manual_seed(1)
-        config = Starcoder2Config(
-            vocab_size=4096,
-            num_key_value_heads=2,
-            max_position_embeddings=CONTEXT_TOKENS,
-            sliding_window=None,
-            initializer_range=0.06,  # so that texts differ from token to token
-            bos_token_id=0,
-            eos_token_id=0,
-            tie_word_embeddings=True,
-            **shape,
-        )
-        model = Starcoder2ForCausalLM(config)
-        model.save_pretrained(base)
-        layers = {
-            name: (module.in_features, module.out_features)
-            for name, module in model.named_modules()
-            if name.rpartition(".")[2] in LINEAR_LAYERS
-        }
-        for number in range(adapters):
-            self._write(self._folder / f"adapter-{number}", layers, rank)
-
-    def _write(self, folder: Path, layers: dict[str, tuple[int, int]], rank: int) -> None:
-        weights = {}
-        for name, (inputs, outputs) in layers.items():
-            weights[f"{PEFT_PREFIX}{name}.lora_A.weight"] = torch.randn(rank, inputs) * inputs**-0.5
-            weights[f"{PEFT_PREFIX}{name}.lora_B.weight"] = torch.randn(outputs, rank) * 0.2
-        config = {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": BASE,
-            "inference_mode": True,
-            "r": rank,
-            "lora_alpha": rank,
-            "target_modules": list(LINEAR_LAYERS),
-        }
-        folder.mkdir()
-        (folder / CONFIG_FILE).write_text(json.dumps(config))
-        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 class Contender:
     def __init__(self, name: str, folder: str) -> None:
         self._folder = Path(folder)
         tokenizer = AutoTokenizer.from_pretrained(self._folder / "base")
-        self._prompts = list(_prompts(tokenizer, MOST_REQUESTS))
+        self._prompts = prompts(tokenizer, MOST_REQUESTS, PROMPT_TOKENS)
         self._ids = [tokenizer.encode(prompt, add_special_tokens=False) for prompt in self._prompts]
         self._way: Any = _Ours(self._folder, name) if name in ("platform", "base") else _Peft(self._folder, name)
 
@@ -245,20 +185,6 @@ class _Peft:
 
     def _adapter(self, number: int) -> str:
         return str(self._folder / f"adapter-{number}")
-
-
-def _prompts(tokenizer: Any, count: int) -> list[str]:
-    """The beginnings of functions, of PROMPT_TOKENS tokens each, no two of them alike."""
-    found: dict[str, None] = {}
-    lines = inspect.getsource(argparse).splitlines(keepends=True)
-    for number in (number for number, line in enumerate(lines) if line.strip()):
-        ids = tokenizer.encode("".join(lines[number : number + 20]), add_special_tokens=False)[:PROMPT_TOKENS]
-        text = tokenizer.decode(ids)
-        if len(ids) == PROMPT_TOKENS and tokenizer.encode(text, add_special_tokens=False) == ids:
-            found[text] = None
-        if len(found) == count:
-            break
-    return list(found)
 
 
 def _cpu_s() -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from inference.engine.errors import EngineError
+from inference.engine.known import KnownFiles
 from training.trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from training.trainer.reading import AdapterLimits, LayerShape, Matrices, UnfitAdapter, read
 
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 CONFIG_FILE = ADAPTER_CONFIG
 WEIGHTS_FILE = ADAPTER_WEIGHTS
 FETCHED_AT_ONCE = 4
+LARGEST = 1e38
+"""No product up to here is infinite."""
 
 
 @dataclass(frozen=True)
@@ -39,36 +42,41 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """Verified LoRA matrices in host memory, as a slot takes them: per layer A [rank, inputs] and B [rank, outputs].
+    """Verified LoRA matrices in host memory: per layer A [rank, inputs] and B, transposed, [rank, outputs].
 
-    B is transposed, and holds the file's times the adapter's scaling.
+    A slot takes B times `scaling`; as B comes from a file in peft's format, it is a view of that.
     """
 
     ref: AdapterRef
     rank: int
     layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    scaling: float = 1.0
 
 
-def read_adapter(folder: Path, ref: AdapterRef, limits: AdapterLimits) -> AdapterWeights:
+def read_adapter(
+    folder: Path, ref: AdapterRef, limits: AdapterLimits, known: KnownFiles | None = None
+) -> AdapterWeights:
     """Read a folder in peft's format.
 
     Raises EngineError ADAPTER_DIGEST_MISMATCH, ADAPTER_BASE_MISMATCH, and ADAPTER_INVALID.
     """
     try:
-        matrices = read(folder, ref.digest, limits)
+        matrices = read(folder, ref.digest, limits, known)
     except UnfitAdapter as error:
         raise EngineError(error.code, error.message) from error
-    return AdapterWeights(ref, matrices.rank, dict(_as_slots_take_them(matrices)))
+    _check_scaled(matrices)
+    layers = {name: (a.float(), b.float().T) for name, (a, b) in matrices.layers.items()}
+    return AdapterWeights(ref, matrices.rank, layers, matrices.scaling)
 
 
-def _as_slots_take_them(matrices: Matrices) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
-    for name, (a, b) in matrices.layers.items():
-        scaled = (b.float() * matrices.scaling).T.contiguous()
-        if not scaled.isfinite().all():
+def _check_scaled(matrices: Matrices) -> None:
+    if abs(matrices.largest * matrices.scaling) < LARGEST:
+        return
+    for name, (_, b) in matrices.layers.items():
+        if not (b.float() * matrices.scaling).isfinite().all():
             raise EngineError(
                 "ADAPTER_INVALID", f"The adapter cannot be used: {name}.lora_B times lora_alpha is not finite."
             )
-        yield name, (a.float(), scaled)
 
 
 class AdapterStore:
@@ -85,6 +93,7 @@ class AdapterStore:
         self._kept: OrderedDict[AdapterRef, AdapterWeights] = OrderedDict()
         self._loading: dict[AdapterRef, threading.Lock] = {}
         self._awaited: dict[AdapterRef, Future[AdapterWeights]] = {}
+        self._known = KnownFiles()
         self._lock = threading.Lock()
         self._fetchers = ThreadPoolExecutor(FETCHED_AT_ONCE, thread_name_prefix="adapters")
 
@@ -145,7 +154,7 @@ class AdapterStore:
             logger.exception("Fetching an adapter failed")
             message = "The adapter's files cannot be fetched now; try again."
             raise EngineError("ADAPTER_UNAVAILABLE", message, retry_after_s=5) from error
-        return read_adapter(folder, ref, self._limits)
+        return read_adapter(folder, ref, self._limits, self._known)
 
     def _keep(self, weights: AdapterWeights) -> None:
         with self._lock:

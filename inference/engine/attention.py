@@ -81,6 +81,27 @@ class Reading:
         return _attention(query, key, value, self._mask, scaling)
 
 
+class ReadingMany:
+    """Parts of several prompts, one behind the other in the only row."""
+
+    def __init__(self, readings: Sequence[tuple[int, Reading]]) -> None:
+        """Of each the number of its tokens."""
+        self._readings: list[tuple[slice, Reading]] = []
+        first = 0
+        for tokens, reading in readings:
+            self._readings.append((slice(first, first + tokens), reading))
+            first += tokens
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        parts = [
+            reading.attend(layer, query[:, :, span], key[:, :, span], value[:, :, span], scaling)
+            for span, reading in self._readings
+        ]
+        return torch.cat(parts, dim=1)
+
+
 class Decoding:
     """The newest token of each sequence. Made for a batch, and used until others are in it or `lengths` is outgrown."""
 

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from inference.engine.adapters import AdapterLimits, LayerShape
 from inference.engine.errors import EngineError, invalid
+from inference.engine.packing import pack
 from inference.engine.passes import Passes
 from inference.engine.request import FinishReason, GenerationRequest, Prediction, RowScore
 from inference.engine.sampling import not_finite
@@ -84,6 +85,7 @@ class Engine:
         routing = Routing()
         head = self._model.get_output_embeddings()
         layers = install_slots(self._model, head, config.slots, config.max_rank, self._model.dtype, routing)
+        packed = pack([layer.base for layer in layers.values()], head)
         self.slots = SlotTable(layers, config.slots)
         shapes = {name: LayerShape(layer.base.in_features, layer.base.out_features) for name, layer in layers.items()}
         self.adapter_limits = AdapterLimits(config.base_model, shapes, config.max_rank)
@@ -94,6 +96,8 @@ class Engine:
             self.slots,
             routing,
             most=config.batch,
+            read_at_once=config.prompt_tokens_a_step,
+            packed=packed,
             tokens=max(tokens, self.context_tokens),  # a request that fits the context fits the cache
             device=self.device,
         )
@@ -142,7 +146,7 @@ class Engine:
     def advance(self, sequences: list[Sequence]) -> list[Outcome]:
         """A step of each sequence, none of which has finished: a part of its prompt, or one token.
 
-        Those that decode share a pass. What one of them comes to does not depend on the others, and neither does it fail
+        Those that decode share a pass, and so do prompts, where that changes nothing. What one of them comes to does not depend on the others, and neither does it fail
         with them: where a pass fails, each is tried alone.
         """
         outcomes: dict[Sequence, Outcome] = {}
@@ -151,8 +155,8 @@ class Engine:
         self._passes.begin_step()
         for first in range(0, len(decoding), self.config.batch):
             outcomes |= self._apart(self._decode, decoding[first : first + self.config.batch])
-        for sequence in reading:
-            outcomes |= self._apart(self._read, [sequence])
+        for together in self._read_together(reading):
+            outcomes |= self._apart(self._read, together)
         return [outcomes[sequence] for sequence in sequences]
 
     def _apart(
@@ -167,13 +171,29 @@ class Engine:
             logger.exception("A pass over %d sequences failed; each is tried alone", len(sequences))
             return {sequence: outcome for each in sequences for sequence, outcome in self._apart(run, [each]).items()}
 
+    def _read_together(self, sequences: list[Sequence]) -> list[list[Sequence]]:
+        """Who may share a pass, in the order in which they came."""
+        groups: list[list[Sequence]] = []
+        for sequence in sequences:
+            if groups and self._passes.may_share([self._part(each) for each in (*groups[-1], sequence)]):
+                groups[-1].append(sequence)
+            else:
+                groups.append([sequence])
+        return groups
+
+    def _part(self, sequence: Sequence) -> tuple[Sequence, int]:
+        """How much of a prompt is read next."""
+        return sequence, min(len(sequence.unread), self.config.prompt_tokens_a_step)
+
     def _read(self, sequences: list[Sequence]) -> dict[Sequence, Outcome]:
-        """The next part of one prompt; the last part gives a token."""
-        (sequence,) = sequences
-        count = min(len(sequence.unread), self.config.prompt_tokens_a_step)
-        logits = self._passes.read(sequence, count)
-        sequence.seen(count)
-        return {sequence: ""} if sequence.unread else self._chosen(sequences, logits)
+        """The next part of each prompt; the last part gives a token."""
+        parts = [self._part(sequence) for sequence in sequences]
+        logits = self._passes.read(parts)
+        for sequence, count in parts:
+            sequence.seen(count)
+        done = [row for row, sequence in enumerate(sequences) if not sequence.unread]
+        outcomes: dict[Sequence, Outcome] = {sequence: "" for sequence in sequences if sequence.unread}
+        return outcomes | self._chosen([sequences[row] for row in done], logits[done])
 
     def _decode(self, sequences: list[Sequence]) -> dict[Sequence, Outcome]:
         ordered, logits = self._passes.decode(sequences)

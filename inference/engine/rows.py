@@ -15,7 +15,9 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128)
+
+JOINED = (2, 3, 5, 8, 13, 24, 31, 48, 64, 77, 100, 129, 160, 200, 255)
 
 
 @torch.inference_mode()
@@ -30,6 +32,25 @@ def steady_sizes(layers: Iterable[Any], most: int, dtype: torch.dtype, device: t
             logger.warning("Rows of one product differ by their place: texts may depend on what shares a batch")
         sizes = [size for size in sizes if torch.equal(layer(x[:size]), whole[:size])]
     return [*sizes, most]
+
+
+@torch.inference_mode()
+def rows_may_be_joined(layers: Iterable[Any], most: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a row has the same bits in products of two rows, of `most`, and of any number between, as far as samples tell.
+
+    Where it is so, prompts of different lengths may share a pass.
+    """
+    random = torch.Generator().manual_seed(0)
+    for layer in _one_of_each(layers):
+        x = torch.randn(1, most, layer.in_features, generator=random).to(device, dtype)
+        whole = layer(x)
+        for size in (size for size in JOINED if size < most):
+            last = slice(most - size, most)
+            if not (
+                torch.equal(layer(x[:, :size]), whole[:, :size]) and torch.equal(layer(x[:, last]), whole[:, last])
+            ):
+                return False
+    return True
 
 
 def _one_of_each(layers: Iterable[Any]) -> list[Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,10 +30,14 @@ def room_of(rank: int) -> int:
     return 0 if rank == 0 else max(LEAST_ROOM, 1 << (rank - 1).bit_length())
 
 
+Rows = slice | tuple[slice, slice]
+"""Of a batch [rows, tokens, features]: some rows, or some tokens of the only row."""
+
+
 class Share:
     """Neighbouring rows of a batch whose adapters take the same room, with the slot of each."""
 
-    def __init__(self, rows: slice, slots: Sequence[int], room: int, device: torch.device, *, keep: bool) -> None:
+    def __init__(self, rows: Rows, slots: Sequence[int], room: int, device: torch.device, *, keep: bool) -> None:
         self.rows = rows
         self.slots = frozenset(slots)
         self._room = room
@@ -72,6 +77,9 @@ class SlotLinear(nn.Module):
         self.b: torch.Tensor
         self.register_buffer("a", torch.zeros(slots, room, base.in_features, dtype=dtype, device=device))
         self.register_buffer("b", torch.zeros(slots, room, base.out_features, dtype=dtype, device=device))
+        # the same memory: for the few kilobytes of a matrix torch takes longer to begin than to copy
+        is_plain = device.type == "cpu" and dtype == torch.float32
+        self._arrays = (self.a.numpy(), self.b.numpy()) if is_plain else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x and the result are [rows, tokens, features]."""
@@ -83,18 +91,27 @@ class SlotLinear(nn.Module):
             output[share.rows].baddbmm_(torch.bmm(x[share.rows], a.transpose(1, 2)), b)
         return output
 
-    def load(self, slot: int, weights: tuple[torch.Tensor, torch.Tensor] | None, rank: int) -> None:
-        """Fill a slot for an adapter of this rank; what of its room it has no weights for is zeros."""
-        filled = 0
+    def load(
+        self, slot: int, weights: tuple[torch.Tensor, torch.Tensor] | None, rank: int, scaling: float = 1.0
+    ) -> int:
+        """Fill a slot for an adapter of this rank; what of its room it has no weights for is zeros. Returns the bytes copied."""
+        filled, copied = 0, 0
         self._filled.discard(slot)
         if weights is not None:
             a, b = weights
-            filled = rank
-            self.a[slot, :rank].copy_(a)
-            self.b[slot, :rank].copy_(b)
+            filled, copied = rank, a.nbytes + b.nbytes
+            if self._arrays is None:
+                self.a[slot, :rank].copy_(a)
+                self.b[slot, :rank].copy_(b * scaling)
+            else:
+                kept_a, kept_b = self._arrays
+                kept_a[slot, :rank] = a.numpy()
+                np.multiply(b.numpy(), np.float32(scaling), out=kept_b[slot, :rank])
             self._filled.add(slot)
-        self.a[slot, filled : room_of(rank)].zero_()
-        self.b[slot, filled : room_of(rank)].zero_()
+        if filled < room_of(rank):
+            self.a[slot, filled : room_of(rank)].zero_()
+            self.b[slot, filled : room_of(rank)].zero_()
+        return copied
 
 
 class SlotTable:
@@ -109,6 +126,8 @@ class SlotTable:
         self._ranks = {NO_ADAPTER: 0}
         self.loads = 0
         """How often an adapter was copied into a slot."""
+        self.loaded_bytes = 0
+        """What was copied then."""
 
     def acquire(self, weights: AdapterWeights | None) -> int | None:
         """Return the adapter's slot, pinned until `release`, loading it if need be; None while all slots are in use."""
@@ -154,7 +173,8 @@ class SlotTable:
     def _fill(self, slot: int, weights: AdapterWeights) -> None:
         try:
             for name, layer in self._layers.items():
-                layer.load(slot, weights.layers.get(name), weights.rank)
+                matrices = weights.layers.get(name)
+                self.loaded_bytes += layer.load(slot, matrices, weights.rank, weights.scaling)
         except BaseException:
             self._free.append(slot)  # half filled, and so held by nobody
             raise
@@ -180,6 +200,17 @@ def shares(slots: Sequence[int], ranks: Sequence[int], width: int, device: torch
             if rooms[first]:
                 found.append(Share(slice(first, row), slots[first:row], rooms[first], device, keep=keep))
             first = row
+    return found
+
+
+def spans(slots: Sequence[int], ranks: Sequence[int], tokens: Sequence[int], device: torch.device) -> list[Share]:
+    """Of one row in which sequences lie one behind the other, with so many `tokens` each."""
+    found, first = [], 0
+    for slot, rank, count in zip(slots, ranks, tokens, strict=True):
+        if rank:
+            where = (slice(None), slice(first, first + count))
+            found.append(Share(where, [slot], room_of(rank), device, keep=False))
+        first += count
     return found
 
 

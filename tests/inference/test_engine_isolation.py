@@ -32,8 +32,9 @@ class MockLayer:
     def __init__(self) -> None:
         self.held: dict[int, str] = {0: "base"}
 
-    def load(self, slot: int, weights: str, rank: int) -> None:
+    def load(self, slot: int, weights: str, rank: int, scaling: float) -> int:
         self.held[slot] = weights
+        return len(weights)
 
 
 class MockSequence:
@@ -244,7 +245,7 @@ def test_a_million_requests() -> None:
 def test_a_slot_that_is_filled_with_anothers_weights_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests above rely on: a layer that mixes up its slots gives wrong answers, and they are found."""
     load = MockLayer.load
-    monkeypatch.setattr(MockLayer, "load", lambda self, slot, weights, rank: load(self, slot % 7 + 1, weights, rank))
+    monkeypatch.setattr(MockLayer, "load", lambda self, slot, *others: load(self, slot % 7 + 1, *others))
     crowd, _ = crowded(2_000, seed=3, crash_every=10_000)
     assert len(crowd.wrong) > 100
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -14,7 +15,17 @@ def adapter_digest(folder: Path) -> str:
 
     The card is not part of it: wording may change, behaviour may not. Raises FileNotFoundError where one is missing.
     """
-    lines = sorted(f"{name} {sha256_of(folder / name)}\n" for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
+    return _digest({name: sha256_of(folder / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)})
+
+
+def digest_of(config: bytes, weights: bytes | bytearray | memoryview) -> str:
+    """Return what `adapter_digest` does, of files that are in memory."""
+    contents = {ADAPTER_CONFIG: config, ADAPTER_WEIGHTS: weights}
+    return _digest({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
+
+
+def _digest(hashes: Mapping[str, str]) -> str:
+    lines = sorted(f"{name} {sha256}\n" for name, sha256 in hashes.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
