@@ -102,8 +102,6 @@ async def _generate(exchange: Exchange, principal: Principal, body: bytes) -> No
         try:
             found = await in_thread(partial(permitted, principal, asked))
             answer = _stream if asked.stream else _whole
-            if found.digest is not None:
-                exchange.headers[DIGEST] = found.digest
             answering = wire.Wire(form, asked.model, found.digest, asked.include_usage)
             await _while_wanted(exchange, lapsed, answer(exchange, found, answering))
         except Invalid as refusal:
@@ -122,6 +120,7 @@ async def _whole(exchange: Exchange, found: Permitted, answering: wire.Wire) -> 
     except TimeoutError:
         message = "The inference server took too long; ask for fewer tokens, or use a stream."
         raise Unavailable(message, code="INFERENCE_TIMEOUT") from None
+    exchange.headers |= _digest(found)
     await exchange.answer(200, answering.whole([predictions[number] for number in sorted(predictions)]))
 
 
@@ -131,9 +130,14 @@ async def _stream(exchange: Exchange, found: Permitted, answering: wire.Wire) ->
         async for number, chunk in heard:
             if "prediction" in chunk:
                 predictions.append(chunk["prediction"])
+            exchange.headers |= _digest(found)
             await exchange.tell(*answering.pieces(number, chunk))
     await exchange.tell(*answering.end(predictions))
     await exchange.end(DONE)
+
+
+def _digest(found: Permitted) -> dict[str, str]:
+    return {} if found.digest is None else {DIGEST: found.digest}
 
 
 @contextmanager

@@ -163,6 +163,8 @@ def _choices(given: Mapping[str, Any], requests: list[Request]) -> tuple[Request
     if n < 1 or n * len(requests) > MAX_BATCH:
         _refuse("n", f"There should be 1 to {MAX_BATCH} choices, of all prompts together.")
     first = None if seed is None else _whole("seed", seed, 0)
+    if first is not None:
+        _whole("seed", first + n - 1, 0)
     seeds = [None if first is None else first + choice for choice in range(n)]
     return tuple(_with_seed(request, seed) for request in requests for seed in seeds)
 
