@@ -18,15 +18,17 @@ from common.errors import Invalid, NotSignedIn, Unavailable
 from common.tenancy import Principal
 from common.threads import in_thread
 from platform_site import lapse
-from platform_site.answers import Answer
+from platform_site.answers import Answer, as_json
+from platform_site.askers import Asker
 from platform_site.bodies import Disconnected, NotRead, whole_body
 from platform_site.graphql import TurnedAway, admit
 from platform_site.limits.excess import TOO_MANY_REQUESTS, charged, paces, wait_for_room
+from platform_site.limits.pacing import TooFast
 from platform_site.limits.refusals import Refusals
 from platform_site.limits.requests import headers as rate_headers
 from platform_site.v1 import parameters, wire
-from platform_site.v1.errors import NoAddress, NoMethod, worded
-from platform_site.v1.exchange import DONE, Exchange, Message, Receive, Send
+from platform_site.v1.errors import NoAddress, NoMethod, TooManyAtOnce, worded
+from platform_site.v1.exchange import DONE, Exchange, Message, Receive, Send, encoded, identified, new_id
 from platform_site.v1.generation import Permitted, generated, permitted
 from platform_site.v1.listing import model_of, models_of
 
@@ -40,6 +42,15 @@ GENERATING: dict[str, tuple[Callable[[bytes], parameters.Asked], wire.Form]] = {
 CLOSE = (b"connection", b"close")
 
 _refusals = Refusals()  # of the rate, in this shape
+
+
+def refusal_of(asker: Asker) -> Answer | None:
+    """What they are told at once, if it can be known that there is no room for another request of theirs."""
+    request_id = new_id()
+    known = _refusals.of(asker)
+    if known is None and (found := paces.look(asker)):
+        known = _too_fast(asker, found, request_id)
+    return known and identified(known, request_id)
 
 
 async def answer_v1(scope: Message, receive: Receive, send: Send) -> None:
@@ -70,9 +81,7 @@ async def _answer(exchange: Exchange) -> None:
         await exchange.repeat(known)
         return
     if too_fast := await wait_for_room(exchange.asker):
-        error, headers = charged(exchange.asker, too_fast)
-        exchange.headers |= headers
-        await _refuse(exchange, error, TOO_MANY_REQUESTS)
+        await exchange.repeat(_too_fast(exchange.asker, too_fast, exchange.id))
         return
     body = await whole_body(exchange.scope, exchange.receive)
     principal = await _admitted(exchange)
@@ -140,11 +149,20 @@ def _digest(found: Permitted) -> dict[str, str]:
     return {} if found.digest is None else {DIGEST: found.digest}
 
 
+def _too_fast(asker: Asker, found: TooFast, request_id: str) -> Answer:
+    error, headers = charged(asker, found)
+    refusal = worded(error, request_id, TOO_MANY_REQUESTS)
+    return as_json(refusal.status, refusal.content, *encoded({**refusal.headers, **headers}))
+
+
 @contextmanager
 def _looked_after(principal: Principal) -> Iterator[asyncio.Future[str]]:
-    """A future that is done once their right to an answer has ended, with the reason. Raises TooManyConnections."""
+    """A future that is done once their right to an answer has ended, with the reason. Raises TooManyAtOnce."""
     lapsed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    connection = lapse.end_when_lapsed(principal, lapsed.set_result)
+    try:
+        connection = lapse.end_when_lapsed(principal, lapsed.set_result)
+    except lapse.TooManyConnections:
+        raise TooManyAtOnce from None
     try:
         yield lapsed
     finally:

@@ -15,7 +15,7 @@ from common.errors import DomainError, Invalid, NotAllowed, NotFound, NotSignedI
 from common.graphql import camel_case
 from common.outages import told, will_pass
 from platform_site.execution import DATABASE_AWAY
-from platform_site.lapse import TooManyConnections
+from platform_site.lapse import MAX_CONNECTIONS
 from platform_site.outage_log import sparingly_if_away
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,16 @@ class NoMethod(DomainError):
         self.allowed = allowed
 
 
+class TooManyAtOnce(DomainError):
+    """What is under way is looked after, and nobody has more of it."""
+
+    code = "TOO_MANY_CONNECTIONS"
+    retry_after_s = 1
+
+    def __init__(self) -> None:
+        super().__init__(f"{MAX_CONNECTIONS} answers and streams of yours are under way already: wait for one to end.")
+
+
 @dataclass(frozen=True)
 class Refusal:
     """What is answered in the place of what was asked for."""
@@ -71,18 +81,16 @@ def worded(error: Exception, request_id: str, status: int | None = None) -> Refu
 
 def _status_of(error: DomainError) -> int:
     """An inference server's refusal that names no input, of an adapter whose files are broken say, is a 400: nobody need try again."""
-    if error.retry_after_s is not None and not isinstance(error, TooManyAttempts):
-        return 503
     for kinds, status in (
         (NotSignedIn, 401),
         ((NotAllowed, OrganizationClosing), 403),
         ((NotFound, NoAddress), 404),
         (NoMethod, 405),
-        ((QuotaExceeded, TooManyAttempts, TooManyConnections), 429),
+        ((QuotaExceeded, TooManyAttempts, TooManyAtOnce), 429),
     ):
         if isinstance(error, kinds):
             return status
-    return 400
+    return 400 if error.retry_after_s is None else 503
 
 
 def _content(error: DomainError, status: int) -> dict[str, Any]:

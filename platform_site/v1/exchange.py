@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -18,13 +19,21 @@ EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-contr
 DONE = b"data: [DONE]\n\n"
 
 
+def new_id() -> str:
+    return f"req_{uuid4().hex}"
+
+
+def identified(answer: Answer, request_id: str) -> Answer:
+    return replace(answer, headers=[*answer.headers, (b"x-request-id", request_id.encode())])
+
+
 class Exchange:
     """`headers` are added to its answer, whatever that turns out to be."""
 
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.receive = receive
-        self.id = f"req_{uuid4().hex}"
+        self.id = new_id()
         self.headers: dict[str, str] = {}
         self.has_begun = False
         """Whether its status is sent; from then on a refusal is an event."""
@@ -46,7 +55,7 @@ class Exchange:
 
     async def answer(self, status: int, content: Mapping[str, Any], *more: tuple[bytes, bytes]) -> Answer:
         """Send all of it; it is returned without its id, which is this request's alone."""
-        answer = as_json(status, dict(content), *_encoded(self.headers), *more)
+        answer = as_json(status, dict(content), *encoded(self.headers), *more)
         await self.repeat(answer)
         return answer
 
@@ -61,7 +70,7 @@ class Exchange:
     async def repeat(self, answer: Answer) -> None:
         """Send what was answered before."""
         self.has_begun = True
-        headers = [*answer.headers, (b"x-request-id", self.id.encode())]
+        headers = identified(answer, self.id).headers
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body})
 
@@ -71,7 +80,7 @@ class Exchange:
             return
         if not self.has_begun:
             self.has_begun = True
-            headers = [*EVENTS, *_encoded(self.headers), (b"x-request-id", self.id.encode())]
+            headers = [*EVENTS, *encoded(self.headers), (b"x-request-id", self.id.encode())]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         body = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
@@ -85,5 +94,5 @@ class Exchange:
             pass
 
 
-def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in headers.items()]

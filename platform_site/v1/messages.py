@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from common.errors import Invalid
 from common.text import one_line
+from inference.engine.request import MAX_MESSAGES
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 """What a developer says is what the system says, by its newer name."""
@@ -15,6 +16,8 @@ def messages_in(value: object) -> list[dict[str, str]]:
     """Each with its role and content. Raises Invalid, which names the place."""
     if not isinstance(value, list) or not value:
         _refuse("messages", "This should be a list of one message or more.")
+    if len(value) > MAX_MESSAGES:
+        _refuse("messages", f"{len(value):,} messages are too many; at most {MAX_MESSAGES} are possible.")
     return [_message(f"messages[{number}]", each) for number, each in enumerate(value)]
 
 

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from django.conf import settings
+
 from common.errors import Invalid
 from common.text import one_line
 from inference.actions import MAX_BATCH, Request
+from inference.engine.request import MAX_STOP_STRINGS
 from platform_site.v1.messages import messages_in
 
 COMPLETION_TOKENS = 16
@@ -73,7 +76,7 @@ def completions(body: bytes) -> Asked:
     prompts = _prompts(given.get("prompt"))
     most = _whole("max_tokens", given.get("max_tokens"), COMPLETION_TOKENS)
     requests = [_request(given, prompt=prompt, max_new_tokens=most) for prompt in prompts]
-    return _asked(given, requests, {"max_new_tokens": "max_tokens"})
+    return _asked(given, requests, len(body), {"max_new_tokens": "max_tokens"})
 
 
 def chat(body: bytes) -> Asked:
@@ -85,7 +88,7 @@ def chat(body: bytes) -> Asked:
     name = "max_tokens" if "max_tokens" in given else "max_completion_tokens"
     most = _whole(name, given.get(name), Request.max_new_tokens)
     request = _request(given, prompt="", messages=messages, max_new_tokens=most)
-    return _asked(given, [request], {"max_new_tokens": name, "prompt": "messages"})
+    return _asked(given, [request], len(body), {"max_new_tokens": name, "prompt": "messages"})
 
 
 def _served(body: bytes, endpoint: str) -> dict[str, Any]:
@@ -121,6 +124,8 @@ def _prompts(value: object) -> list[str]:
     prompts = value if isinstance(value, list) else [value]
     if value is None or not prompts:
         _refuse("prompt", "There is no prompt.")
+    if len(prompts) > MAX_BATCH:
+        _refuse("prompt", f"{len(prompts):,} prompts are too many; at most {MAX_BATCH} are possible.")
     if not all(isinstance(prompt, str) for prompt in prompts):
         _refuse("prompt", "This should be a text, or a list of texts; token ids are not taken.")
     return prompts
@@ -140,10 +145,12 @@ def _stops(value: object) -> list[str] | None:
         return None if value is None else [value]
     if not isinstance(value, list) or not all(isinstance(stop, str) for stop in value):
         _refuse("stop", "This should be a text, or a list of texts.")
+    if len(value) > MAX_STOP_STRINGS:
+        _refuse("stop", f"{len(value):,} stop strings are too many; at most {MAX_STOP_STRINGS} are possible.")
     return value
 
 
-def _asked(given: Mapping[str, Any], requests: list[Request], names: Mapping[str, str]) -> Asked:
+def _asked(given: Mapping[str, Any], requests: list[Request], size_bytes: int, names: Mapping[str, str]) -> Asked:
     model, stream, options = given.get("model"), given.get("stream", False), given.get("stream_options")
     if not isinstance(model, str):
         _refuse("model", "Say which model to ask: GET /v1/models lists them.")
@@ -154,14 +161,19 @@ def _asked(given: Mapping[str, Any], requests: list[Request], names: Mapping[str
     include_usage = (options or {}).get("include_usage") or False
     if not isinstance(include_usage, bool):
         _refuse("stream_options.include_usage", "This should be true or false.")
-    return Asked(model, _choices(given, requests), stream, include_usage, names)
+    return Asked(model, _choices(given, requests, size_bytes), stream, include_usage, names)
 
 
-def _choices(given: Mapping[str, Any], requests: list[Request]) -> tuple[Request, ...]:
-    """`n` of each request, one after the other. Those of one prompt have seeds that follow each other, or they would be alike."""
+def _choices(given: Mapping[str, Any], requests: list[Request], size_bytes: int) -> tuple[Request, ...]:
+    """`n` of each request, one after the other. Those of one prompt have seeds that follow each other, or they would be alike.
+
+    Each goes to the inference server by itself: all of them may come to no more than a body may.
+    """
     n, seed = _whole("n", given.get("n"), 1), given.get("seed")
     if n < 1 or n * len(requests) > MAX_BATCH:
         _refuse("n", f"There should be 1 to {MAX_BATCH} choices, of all prompts together.")
+    if n * size_bytes > settings.MAX_BODY_BYTES:
+        _refuse("n", f"{n} choices of so much text come to over 2 MB: ask for fewer at once.")
     first = None if seed is None else _whole("seed", seed, 0)
     if first is not None:
         _whole("seed", first + n - 1, 0)

@@ -145,6 +145,9 @@ HOSTILE: dict[str, tuple[bytes, str | None]] = {
     "no model": (b'{"prompt": "x"}', "model"),
     "no prompt": (b'{"model": "m"}', "prompt"),
     "no prompts": (b'{"model": "m", "prompt": []}', "prompt"),
+    "600,000 prompts": (b'{"model": "m", "prompt": [' + b",".join([b'""'] * 600_000) + b"]}", "prompt"),
+    "a long prompt 64 times": (b'{"model": "m", "n": 64, "prompt": "' + b"x" * 40_000 + b'"}', "n"),
+    "400,000 stops": (b'{"model": "m", "prompt": "x", "stop": [' + b",".join([b'"s"'] * 400_000) + b"]}", "stop"),
     "token ids": (b'{"model": "m", "prompt": [1, 2, 3]}', "prompt"),
     "a stop that is no text": (b'{"model": "m", "prompt": "x", "stop": [1]}', "stop"),
     "stream: 1": (b'{"model": "m", "prompt": "x", "stream": 1}', "stream"),
@@ -184,6 +187,7 @@ def test_a_hostile_chat_is_a_bad_request_that_names_the_place(model: Model, clie
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "messages[0].content[0]"),
         ([{"role": "user", "content": [{"type": "text", "text": 7}]}], "messages[0].content[0]"),
         ([{**hello, "name": "ada"}], "messages[0].name"),
+        ([hello] * 257, "messages"),
         ([{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}], "messages[0].tool_calls"),
     ]
     for messages, param in wrong:
@@ -316,7 +320,8 @@ def test_nobody_has_more_than_so_many_answers_under_way(
     monkeypatch.setattr(lapse, "MAX_CONNECTIONS", 0)
     with pytest.raises(openai.RateLimitError) as refusal:
         client.completions.create(**ASKED)
-    assert (refusal.value.code, model.asked) == ("TOO_MANY_CONNECTIONS", 0)
+    assert (refusal.value.code, refusal.value.response.headers["retry-after"]) == ("TOO_MANY_CONNECTIONS", "1")
+    assert model.asked == 0
 
 
 # ------------------------------------------------------------------------------------------------ the inference server
