@@ -173,7 +173,8 @@ async def _while_wanted(exchange: Exchange, lapsed: asyncio.Future[str], work: C
     """Do the work, unless whoever asked goes, or their right to it ends. Raises Disconnected, and NotSignedIn."""
     working, gone = asyncio.create_task(work), asyncio.create_task(exchange.gone())
     try:
-        await asyncio.wait({working, gone, lapsed}, return_when=asyncio.FIRST_COMPLETED)
+        whichever: set[asyncio.Future[Any]] = {working, gone, lapsed}
+        await asyncio.wait(whichever, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             working.result()
         elif gone.done():

@@ -29,6 +29,7 @@ _CODES = {
     "PROMPT_TOO_LONG": "context_length_exceeded",
 }
 """Where OpenAI has a word for it, which programs look for; all else has the code that it has through GraphQL."""
+_TYPES = {403: "request_forbidden", 429: "requests"}
 
 
 class NoAddress(DomainError):
@@ -99,7 +100,7 @@ def _content(error: DomainError, status: int) -> dict[str, Any]:
         return _shaped(error.message, kind, None, code, **_figures(error))
     if isinstance(error, NotFound):
         return _shaped(NO_SUCH_MODEL, "invalid_request_error", "model", _CODES[error.code])
-    kind = "server_error" if status >= 500 else "request_forbidden" if status == 403 else "invalid_request_error"
+    kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
     param = error.field if isinstance(error, Invalid) else None
     return _shaped(error.message, kind, param, _CODES.get(error.code, error.code))
 

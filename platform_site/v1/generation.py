@@ -12,7 +12,6 @@ from django.conf import settings
 
 from common.errors import DomainError, Invalid
 from common.tenancy import Principal, tenant
-from common.threads import in_thread
 from inference import actions, tickets
 from inference.actions import Permit
 from inference.naming import model_named
@@ -72,17 +71,16 @@ async def generated(found: Permitted) -> AsyncGenerator[Heard, None]:
         actions.generate(permit=permit, request=request, wait_s=wait_s)
         for permit, request in zip(found.permits, found.asked.requests, strict=True)
     ]
-    try:
-        async with aclosing(side_by_side(streams)) as heard:
-            async for each in heard:
-                yield each
-    except BaseException:  # whoever was asked for nothing settles nothing; whoever has settled does so once
-        await asyncio.shield(in_thread(lambda: actions.settle((permit, 0) for permit in found.permits)))
-        raise
+    async with aclosing(side_by_side(streams)) as heard:
+        async for each in heard:
+            yield each
 
 
 async def side_by_side(streams: Sequence[AsyncGenerator[dict[str, Any], None]]) -> AsyncGenerator[Heard, None]:
-    """What each of them says, with its number, as it comes. The first failure ends all; so does whoever stops listening."""
+    """What each of them says, with its number, as it comes. The first failure ends all; so does whoever stops listening.
+
+    All of them begin, whatever becomes of this: what is to be done at their end is done.
+    """
     heard: asyncio.Queue[Heard | Exception | None] = asyncio.Queue(maxsize=len(streams))
 
     async def listen(number: int, stream: AsyncGenerator[dict[str, Any], None]) -> None:

@@ -120,8 +120,8 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _prompts(value: object) -> list[str]:
-    prompts = value if isinstance(value, list) else [value]
+def _prompts(value: Any) -> list[str]:
+    prompts: list[Any] = value if isinstance(value, list) else [value]
     if value is None or not prompts:
         _refuse("prompt", "There is no prompt.")
     if len(prompts) > MAX_BATCH:

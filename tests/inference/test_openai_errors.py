@@ -12,13 +12,14 @@ from uuid import uuid4
 import httpx
 import openai
 import pytest
+from django.db import OperationalError
 from openai import OpenAI
 
 from accounts.actions import keys
 from accounts.models import ApiKey, Membership, Organization, RefreshToken, Role
 from common.tenancy import operator, tenant
 from platform_site import lapse
-from platform_site.v1.errors import NO_SUCH_MODEL
+from platform_site.v1.errors import NO_SUCH_MODEL, worded
 from tests.accounts.ledger import allow, entries, used
 from tests.cast import Person, make_person
 from tests.inference.openai_client import client_of, key_of
@@ -320,7 +321,8 @@ def test_nobody_has_more_than_so_many_answers_under_way(
     monkeypatch.setattr(lapse, "MAX_CONNECTIONS", 0)
     with pytest.raises(openai.RateLimitError) as refusal:
         client.completions.create(**ASKED)
-    assert (refusal.value.code, refusal.value.response.headers["retry-after"]) == ("TOO_MANY_CONNECTIONS", "1")
+    assert (refusal.value.type, refusal.value.code) == ("requests", "TOO_MANY_CONNECTIONS")
+    assert refusal.value.response.headers["retry-after"] == "1"
     assert model.asked == 0
 
 
@@ -374,6 +376,12 @@ def test_what_is_our_own_fault_is_masked_and_found_in_the_log_by_the_requests_id
     assert refusal.value.request_id is not None and refusal.value.request_id in refusal.value.body["message"]
     assert "a secret of ours" not in refusal.value.response.text
     assert any(refusal.value.request_id in record.getMessage() for record in caplog.records)
+
+
+def test_a_database_that_is_away_is_a_503_and_no_fault_of_ours() -> None:
+    refusal = worded(OperationalError("the server closed the connection"), "req_1")
+    assert (refusal.status, refusal.headers) == (503, {"Retry-After": "5"})
+    assert (refusal.content["error"]["type"], refusal.content["error"]["code"]) == ("server_error", "UNAVAILABLE")
 
 
 def test_an_answer_that_takes_too_long_is_given_up(model: Model, ada: Person, client: OpenAI, settings: Any) -> None:
