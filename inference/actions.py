@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 RESERVED_FOR = timedelta(hours=1)  # a process that dies settles nothing
 MAX_BATCH = 64
+CHAT_FORM_TOKENS = 32
+"""The form of a chat takes fewer, for each message and for the invitation to answer."""
 
 # Streams hold no web thread; `predict` does, and may take half of them: the rest of the API must go on answering.
 _places = threading.BoundedSemaphore(max(1, settings.WEB_THREADS // 2))
@@ -51,6 +53,8 @@ class Request:
     top_p: float = 1.0
     seed: int | None = None
     stop: list[str] | None = None
+    messages: list[dict[str, str]] | None = None
+    """A chat to answer, each message with its role and content, in the place of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -169,12 +173,17 @@ def _asked_at_once(permits: Sequence[Permit], requests: Sequence[Request]) -> li
     return [as_one_of_many(answer) if isinstance(answer, client.InferenceError) else answer for answer in answers]
 
 
-async def generate(*, permit: Permit, request: Request) -> AsyncIterator[dict[str, Any]]:
-    """The answer piece by piece; whoever stops listening frees its place. Raises Invalid and Unavailable."""
+async def generate(
+    *, permit: Permit, request: Request, wait_s: float | None = None
+) -> AsyncGenerator[dict[str, Any], None]:
+    """The answer piece by piece; whoever stops listening frees its place. Raises Invalid and Unavailable.
+
+    `wait_s` is how long it waits for its turn, where that is not for as long as the inference server has patience.
+    """
     counted = 0
     try:
         with worded():
-            chunks = client.stream(settings.INFERENCE_URL, permit.ticket, asdict(request))
+            chunks = client.stream(settings.INFERENCE_URL, permit.ticket, {**asdict(request), "wait_s": wait_s})
             async with contextlib.aclosing(chunks):
                 async for chunk in chunks:
                     counted = _tokens_until(chunk)
@@ -246,7 +255,15 @@ def _reserve(permits: Iterable[Permit]) -> dict[str, QuotaExceeded]:
 
 def _most_tokens(request: Request) -> int:
     """Byte-level BPE makes no more tokens than bytes. What is no request is refused where its values are checked."""
-    return len(request.prompt.encode(errors="surrogatepass")) + max(0, request.max_new_tokens)
+    most = _bytes_of(request.prompt) + max(0, request.max_new_tokens)
+    if request.messages:
+        said = sum(_bytes_of(message["role"]) + _bytes_of(message["content"]) for message in request.messages)
+        most += said + CHAT_FORM_TOKENS * (len(request.messages) + 1)
+    return most
+
+
+def _bytes_of(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
 
 
 def _tokens_until(chunk: dict[str, Any]) -> int:

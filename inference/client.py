@@ -42,7 +42,7 @@ def predict(
     hear: Callable[[dict[str, Any]], None] = lambda chunk: None,
 ) -> dict[str, Any]:
     """Generate and return the prediction: {text, prompt_tokens, completion_tokens, finish_reason, adapter_digest,
-    base_model, seconds}, and logprobs where they were asked for. `request` holds prompt, max_new_tokens, temperature,
+    base_model, seconds}, and logprobs where they were asked for. `request` holds prompt or messages, max_new_tokens, temperature,
     top_p, top_k, repetition_penalty, seed, stop, logprobs, wait_s; null is the default. `hear` is called with each chunk, as `stream` yields them.
 
     Raises InferenceError; leaving early, for whatever reason, frees the request's place on the server.

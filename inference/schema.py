@@ -129,6 +129,6 @@ class InferenceSubscription:
         self, info: Info, input: Annotated[PredictInput, argument(description="What to generate from.")]
     ) -> AsyncIterator[TokenChunk]:
         permit = await in_thread(lambda: permit_for(info, input))
-        async with aclosing(actions.generate(permit=permit, request=input.request())) as chunks:  # type: ignore[type-var]
+        async with aclosing(actions.generate(permit=permit, request=input.request())) as chunks:
             async for chunk in chunks:
                 yield TokenChunk.of(chunk)

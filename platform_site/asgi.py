@@ -3,6 +3,7 @@
 websocket at /graphql   Channels: subscriptions
 /graphql/stream         Django's ASGI handler: subscriptions as server-sent events
 /uploads/, /downloads/, /files/    plain ASGI callables with back-pressure
+/v1/                    what clients of OpenAI's API expect, a plain ASGI callable: an answer under way holds no thread
 everything else         Django's WSGI application in a fixed pool of threads; 503 where they are spent
 
 /livez and /readyz are answered here, because they have to be answered above all when the threads are spent.
@@ -10,7 +11,6 @@ everything else         Django's WSGI application in a fixed pool of threads; 50
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import os
@@ -25,20 +25,21 @@ from django.core.wsgi import get_wsgi_application
 
 django_asgi = get_asgi_application()
 
-from common.errors import DomainError, Invalid, Unavailable  # noqa: E402  (what has models needs the apps, which the line above has loaded)
+from common.errors import DomainError, Unavailable  # noqa: E402  (what has models needs the apps, which the line above has loaded)
 from datasets.download import send_download  # noqa: E402
 from datasets.links import send_file  # noqa: E402
 from datasets.receive import receive_upload  # noqa: E402
 from platform_site import health  # noqa: E402
 from platform_site.answers import Answer, as_json, refusal  # noqa: E402
 from platform_site.askers import asker_of  # noqa: E402
+from platform_site.bodies import BUSY, Disconnected, NotRead, whole_body  # noqa: E402
 from platform_site.browsers import for_browsers  # noqa: E402
 from platform_site.limits.excess import TOO_MANY_REQUESTS, hold_back, paces, refusals  # noqa: E402
 from platform_site.outage_log import SPARINGLY  # noqa: E402
-from platform_site.room import NoRoom, Room  # noqa: E402
 from platform_site.schema import schema  # noqa: E402
 from platform_site.sockets import GraphQLSocket  # noqa: E402
 from platform_site.turns import Spent  # noqa: E402
+from platform_site.v1.door import answer_v1  # noqa: E402
 from platform_site.web_threads import WebThreads  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -55,10 +56,7 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-BODY_TIMEOUT_S = 20.0
-room = Room(shared_bytes=256 << 20, free_bytes=1 << 15)  # for bodies: whose they are is not known before they are here
 CLOSE = (b"connection", b"close")  # the rest of the body is not wanted
-BUSY = Unavailable("More is being asked than can be answered now; try again in a moment.", code="BUSY", retry_after_s=2)
 
 
 async def route(scope: Message, receive: Receive, send: Send) -> None:
@@ -79,19 +77,13 @@ async def route(scope: Message, receive: Receive, send: Send) -> None:
             await send_file(scope, receive, send)
         elif path.startswith("/downloads/"):
             await send_download(scope, receive, send)
+        elif path.startswith("/v1/"):
+            await answer_v1(scope, receive, send)
         else:
             await _answer(scope, receive, send, _by_asgi if path == "/graphql/stream" else _in_a_thread)
 
 
 application = for_browsers(route)
-
-
-class _Disconnected(Exception):
-    pass
-
-
-class _BodyTooLarge(Exception):
-    pass
 
 
 async def _answer(scope: Message, receive: Receive, send: Send, respond: Callable[..., Awaitable[None]]) -> None:
@@ -100,21 +92,12 @@ async def _answer(scope: Message, receive: Receive, send: Send, respond: Callabl
     try:
         if _is_call(scope):
             refused = await hold_back(asker)  # before there is a whole body to hold
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await _whole_body(scope, receive)
-    except _Disconnected:
+        body = await whole_body(scope, receive)
+    except Disconnected:
         return
-    except _BodyTooLarge:
-        message = "A request takes at most 2 MB; files are sent to an upload ticket's url."
-        await _refuse(send, 413, Invalid(message, code="BODY_TOO_LARGE"), CLOSE)
-        return
-    except NoRoom:
-        logger.warning("As many bodies of requests are on their way as there is room for.", extra=SPARINGLY)
-        await _refuse(send, 503, BUSY, _retry_after(BUSY), CLOSE)
-        return
-    except TimeoutError:
-        message = f"The request was not complete within {BODY_TIMEOUT_S:.0f} seconds."
-        await _refuse(send, 408, Invalid(message, code="BODY_TOO_SLOW"), CLOSE)
+    except NotRead as refusal:
+        again = [_retry_after(refusal.error)] if isinstance(refusal.error, Unavailable) else []
+        await _refuse(send, refusal.status, refusal.error, *again, CLOSE)
         return
     if _is_call(scope) and (refused := refusals.of(asker) or refused):
         await _send(send, refused)
@@ -125,23 +108,6 @@ async def _answer(scope: Message, receive: Receive, send: Send, respond: Callabl
     ]
     scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
     await respond(scope, body, receive, send)
-
-
-async def _whole_body(scope: Message, receive: Receive) -> bytes:
-    if int(dict(scope["headers"]).get(b"content-length", b"0")) > settings.MAX_BODY_BYTES:
-        raise _BodyTooLarge
-    body, more = bytearray(), True
-    with room.place() as hold:
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _Disconnected
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > settings.MAX_BODY_BYTES:
-                raise _BodyTooLarge
-            hold(len(body))
-    return bytes(body)
 
 
 async def _by_asgi(scope: Message, body: bytes, receive: Receive, send: Any) -> None:

@@ -91,9 +91,9 @@ def _is_preflight(scope: Message) -> bool:
     return scope["method"] == "OPTIONS" and b"access-control-request-method" in dict(scope["headers"])
 
 
-def completed(given: Any, scope: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer to a POST at /graphql."""
-    return _with(given, HEADERS | (_sharing(scope) if settings.CORS_ORIGINS else {}))
+def completed(given: Any, scope: Mapping[str, Any], path: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer to a POST at /graphql, or at /v1, which is not shared."""
+    return _with(given, HEADERS | (_sharing(scope) if path in SHARED and settings.CORS_ORIGINS else {}))
 
 
 def _with(given: Any, defaults: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:

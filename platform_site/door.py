@@ -17,7 +17,10 @@ from platform_site.askers import asker_of
 from platform_site.browsers import completed
 from platform_site.limits.excess import refusal_of
 from platform_site.protocol import BoundedProtocol
+from platform_site.v1 import door as v1
 
+CALLS = {b"/graphql": refusal_of, **dict.fromkeys((path.encode() for path in v1.GENERATING), v1.refusal_of)}
+"""By the address of a POST, what they are told at once for whom there is no room."""
 UNREAD_BYTES = 1 << 16  # whoever does not take their answers waits like everybody else
 
 
@@ -53,7 +56,8 @@ class Door(BoundedProtocol):
             return
         self._rest()
         self._loose_bytes = 0
-        headers = [*self.server_state.default_headers, *completed(self._refusal.headers, self.scope)]
+        answered = completed(self._refusal.headers, self.scope, self.url.decode())
+        headers = [*self.server_state.default_headers, *answered]
         status = HTTPStatus(self._refusal.status)
         head = [f"HTTP/1.1 {status} {status.phrase}".encode(), *(b"%b: %b" % header for header in headers)]
         self.transport.write(b"\r\n".join([*head, b"", self._refusal.body]))
@@ -64,7 +68,8 @@ class Door(BoundedProtocol):
         """Where it is a plain call, and the next to be answered."""
         if self.parser.get_http_version() != "1.1":
             return None
-        if self.url != b"/graphql" or self.parser.get_method() != b"POST" or not self.parser.should_keep_alive():
+        call = CALLS.get(self.url)
+        if call is None or self.parser.get_method() != b"POST" or not self.parser.should_keep_alive():
             return None
         if self.expect_100_continue or self.parser.should_upgrade():
             return None
@@ -76,4 +81,4 @@ class Door(BoundedProtocol):
         if not length.isdigit() or int(length) > settings.MAX_BODY_BYTES:
             return None
         asker = asker_of(self.scope)
-        return refusal_of(asker) if asker[0] else None  # where strangers come from a proxy says, and ASGI reads that
+        return call(asker) if asker[0] else None  # where strangers come from a proxy says, and ASGI reads that

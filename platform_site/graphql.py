@@ -133,20 +133,37 @@ class Refused(Exception):
         self.response = response
 
 
-def admitted(request: HttpRequest) -> tuple[Principal, Standing | None]:
-    """Who asks, and where they stand with their requests a minute, where that can be counted. Raises Refused."""
-    address = request.META.get("REMOTE_ADDR", "")
+class TurnedAway(Exception):
+    """Somebody whose request goes no further, with what they are told, in whatever shape."""
+
+    def __init__(self, status: int, error: DomainError, headers: dict[str, str]) -> None:
+        super().__init__(status)
+        self.status = status
+        self.error = error
+        self.headers = headers
+
+
+def admit(authorization: object, address: str) -> tuple[Principal, Standing | None]:
+    """Who asks, and where they stand with their requests a minute, where that can be counted. Raises TurnedAway."""
     try:
-        principal = principal_from(request.headers.get("Authorization"))
+        principal = principal_from(authorization)
     except InvalidToken:
         standing = count_request(NOBODY, address)  # who tries tokens out is held to a limit, too
-        raise Refused(unauthenticated() if standing is None or standing.passes else limited(standing)) from None
+        raise unauthenticated() if standing is None or standing.passes else limited(standing) from None
     except AWAY as error:
-        raise Refused(unavailable(error)) from error
+        raise unavailable(error) from error
     standing = count_request(principal, address)
     if standing is not None and not standing.passes:
-        raise Refused(limited(standing))
+        raise limited(standing)
     return principal, standing
+
+
+def admitted(request: HttpRequest) -> tuple[Principal, Standing | None]:
+    """`admit` for a view. Raises Refused."""
+    try:
+        return admit(request.headers.get("Authorization"), request.META.get("REMOTE_ADDR", ""))
+    except TurnedAway as away:
+        raise Refused(refused(away.error, away.status, away.headers)) from None
 
 
 def with_standing(response: HttpResponseBase, standing: Standing | None) -> HttpResponseBase:
@@ -155,8 +172,8 @@ def with_standing(response: HttpResponseBase, standing: Standing | None) -> Http
     return response
 
 
-def limited(standing: Standing) -> HttpResponse:
-    return refused(too_many(standing), 429, headers(standing))
+def limited(standing: Standing) -> TurnedAway:
+    return TurnedAway(429, too_many(standing), headers(standing))
 
 
 def refused(error: DomainError, status: int, headers: dict[str, str] | None = None) -> HttpResponse:
@@ -170,11 +187,11 @@ def shaped(error: DomainError) -> dict[str, Any]:
     return {"data": None, "errors": [{"message": shown.message, "extensions": shown.extensions}]}
 
 
-def unavailable(error: Exception) -> HttpResponse:
+def unavailable(error: Exception) -> TurnedAway:
     logger.warning("%s", told(error), extra=sparingly_if_away(error))
-    return refused(DATABASE_AWAY, 503, {"Retry-After": str(DATABASE_AWAY.retry_after_s)})
+    return TurnedAway(503, DATABASE_AWAY, {"Retry-After": str(DATABASE_AWAY.retry_after_s)})
 
 
-def unauthenticated() -> HttpResponse:
+def unauthenticated() -> TurnedAway:
     """One answer to each token that is not valid, whatever is wrong with it."""
-    return refused(NotSignedIn(), 401, {"WWW-Authenticate": "Bearer"})
+    return TurnedAway(401, NotSignedIn(), {"WWW-Authenticate": "Bearer"})

@@ -20,7 +20,7 @@ from inference.engine.sampling import not_finite
 from inference.engine.sequence import Sequence
 from inference.engine.slots import Routing, SlotTable, install_slots
 from inference.engine.text import TextStream, Vocabulary
-from training.trainer.chat import ChatTemplateError
+from training.trainer.chat import ChatFormat, ChatTemplateError
 from training.trainer.config import Quantization
 from training.trainer.encoding import IGNORED, Example, encode_all
 from training.trainer.quantization import load_base
@@ -79,6 +79,7 @@ class Engine:
             torch.set_num_threads(config.threads or 1)
         self._tokenizer = AutoTokenizer.from_pretrained(config.path, local_files_only=True, trust_remote_code=False)
         self._tokenizer("")  # sets what the file may have set otherwise: while that changes no other thread may use it
+        self._chats = ChatFormat(self._tokenizer)
         self._vocabulary = Vocabulary(self._tokenizer)
         self.context_tokens = int(self._model.config.max_position_embeddings)
         self._end_tokens = _end_tokens(self._model, self._tokenizer)
@@ -117,15 +118,23 @@ class Engine:
         return self._passes.pages.free_tokens
 
     def encode_prompt(self, request: GenerationRequest) -> list[int]:
-        """Return the prompt's tokens. Raises EngineError PROMPT_TOO_LONG where the answer would not fit behind them."""
-        tokens: list[int] = self._tokenizer.backend_tokenizer.encode(request.prompt, add_special_tokens=False).ids
+        """Return the prompt's tokens, a chat's piece by piece, as in training.
+
+        Raises EngineError PROMPT_TOO_LONG where the answer would not fit behind them, and CHAT_TEMPLATE.
+        """
+        try:
+            pieces = self._chats.prompt_pieces(request.messages) if request.messages else [request.prompt]
+        except ChatTemplateError as error:
+            raise EngineError("CHAT_TEMPLATE", str(error), field="messages") from error
+        encode = self._tokenizer.backend_tokenizer.encode
+        tokens: list[int] = [token for piece in pieces for token in encode(piece, add_special_tokens=False).ids]
         total = len(tokens) + request.max_new_tokens
         if total > self.context_tokens:
             raise EngineError(
                 "PROMPT_TOO_LONG",
                 f"The prompt has {len(tokens)} tokens, which with {request.max_new_tokens} new ones makes {total}; "
                 f"{self.config.base_model} has a context of {self.context_tokens}. Shorten the prompt or ask for less.",
-                field="prompt",
+                field="messages" if request.messages else "prompt",
             )
         return tokens
 

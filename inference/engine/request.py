@@ -14,6 +14,8 @@ from inference.engine.errors import invalid
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 100
 MAX_SCORED_ROWS = 1000
+MAX_MESSAGES = 256
+"""Of a chat: a template renders it once more for each answer in it."""
 PENALTIES = (0.1, 10.0)
 
 
@@ -46,9 +48,17 @@ class GenerationRequest:
     logprobs: bool = False
     """Whether each token's log-probability is told (nats), as the model alone sees it: before temperature, penalty, and
     cuts."""
+    messages: tuple[Mapping[str, str], ...] = ()
+    """A chat to answer, each message with its role and content, in the place of a prompt: its form is the trainer's."""
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
+        if self.messages and self.prompt:
+            raise invalid("messages", "Send a prompt or messages, not both.")
+        if len(self.messages) > MAX_MESSAGES:
+            raise invalid(
+                "messages", f"{len(self.messages)} messages are too many; at most {MAX_MESSAGES} are possible."
+            )
         _check_integer("max_new_tokens", self.max_new_tokens)
         if self.max_new_tokens < 1:
             raise invalid("max_new_tokens", f"Ask for at least 1 new token, not {self.max_new_tokens}.")
@@ -89,7 +99,9 @@ class GenerationRequest:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> GenerationRequest:
         """Read the fields of a decoded JSON object; null and absent mean the default, other keys are ignored."""
-        if body.get("prompt") is None:
+        messages = body.get("messages") or []
+        _check_messages("messages", messages)
+        if body.get("prompt") is None and not messages:
             raise invalid("prompt", "There is no prompt.")
         given = {
             name: body[name]
@@ -102,7 +114,7 @@ class GenerationRequest:
         stop = body.get("stop") or []
         if not isinstance(stop, list):
             raise invalid("stop", "The stop strings should be a list.")
-        return cls(**given, stop=tuple(stop))
+        return cls(**{"prompt": "", **given}, stop=tuple(stop), messages=tuple(messages))
 
 
 @dataclass(frozen=True)
@@ -186,11 +198,15 @@ def check_row(field: str, row: object) -> None:
             messages = json.loads(messages)
         except (ValueError, RecursionError):
             raise invalid(f"{field}.messages", "These messages are no JSON.") from None
+    _check_messages(f"{field}.messages", messages)
+
+
+def _check_messages(field: str, messages: object) -> None:
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise invalid(f"{field}.messages", "This should be a list of messages.")
+        raise invalid(field, "This should be a list of messages.")
     for index, message in enumerate(messages):
         for name in ("role", "content"):
-            _check_text(f"{field}.messages[{index}].{name}", message.get(name))
+            _check_text(f"{field}[{index}].{name}", message.get(name))
 
 
 def _check_text(field: str, text: object) -> None:

@@ -1,7 +1,7 @@
 """The server as an ASGI application.
 
-    POST /generate  {ticket, prompt, max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, stop, logprobs,
-                    wait_s} -> server-sent events, each data: {sequence, text, tokens}, where asked with "logprobs",
+    POST /generate  {ticket, prompt | messages, max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, stop,
+                    logprobs, wait_s} -> server-sent events, each data: {sequence, text, tokens}, where asked with "logprobs",
                     the last with "prediction"; a failure after the first: event: error
     POST /score     {ticket, rows: [{prompt, completion | text | messages}], max_tokens, wait_s} -> {rows, loss, tokens, ..}
     POST /status    {ticket} -> what it holds and does

@@ -7,6 +7,7 @@ import asyncio
 from django.conf import settings
 from prometheus_client import Counter
 
+from common.errors import QuotaExceeded
 from platform_site.answers import Answer, refusal
 from platform_site.askers import Asker
 from platform_site.limits.pacing import Paces, TooFast
@@ -31,16 +32,22 @@ def refusal_of(asker: Asker) -> Answer | None:
 
 
 async def hold_back(asker: Asker) -> Answer | None:
-    """Wait until whoever is signed in has room in their rate. Returns the refusal where too many of theirs wait.
+    """Wait until whoever is signed in has room in their rate. Returns the refusal where too many of theirs wait."""
+    found = None if refusals.of(asker) else await wait_for_room(asker)
+    return _refused(asker, found) if found else None
+
+
+async def wait_for_room(asker: Asker) -> TooFast | None:
+    """`hold_back`, for those who word the refusal themselves.
 
     Where too many of all wait nobody else is held back: turns and Redis see to the rest.
     """
-    if not asker[0] or refusals.of(asker):
+    if not asker[0]:
         return None
     try:
         delay_s = paces.take(asker, settings.REQUESTS_PER_MINUTE)
     except TooFast as found:
-        return _refused(asker, found)
+        return found
     if delay_s and not _held_back.locked():
         HELD_BACK.labels("waited").inc()
         async with _held_back:
@@ -48,8 +55,13 @@ async def hold_back(asker: Asker) -> Answer | None:
     return None
 
 
-def _refused(asker: Asker, found: TooFast) -> Answer:
+def charged(asker: Asker, found: TooFast) -> tuple[QuotaExceeded, dict[str, str]]:
+    """The refusal, for which they have less of their rate, and its headers."""
     HELD_BACK.labels("refused").inc()
-    error, headers = too_fast(paces.charge(asker, found))
+    return too_fast(paces.charge(asker, found))
+
+
+def _refused(asker: Asker, found: TooFast) -> Answer:
+    error, headers = charged(asker, found)
     encoded = ((name.encode(), value.encode()) for name, value in headers.items())
     return refusal(TOO_MANY_REQUESTS, error, *encoded)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from django.conf import settings as django_settings
 from django.db import connection
@@ -22,6 +23,7 @@ from django.test import Client
 from inference import client, tickets
 from tests.accounts.ledger import entries, used
 from tests.cast import Person, make_person
+from tests.inference.openai_client import client_of
 from tests.processes import start_python
 from tests.rows import BASE
 from tests.sockets import greet, hear, socket, tell
@@ -214,6 +216,35 @@ def test_a_socket_that_unsubscribes_or_closes_frees_its_place(
         asyncio.run(subscribe_and_give_up(site))
         assert server.cancelled == cancelled + 1
         assert is_paid(ada, 8, server.status()["tokens"] - tokens)
+
+
+def test_a_stream_at_v1_that_is_closed_frees_its_place(server: Server, ada: Person) -> None:
+    tokens, cancelled = server.status()["tokens"], server.cancelled
+    with serving() as site:
+        stream = client_of(ada, site).chat.completions.create(
+            model=BASE, messages=[{"role": "user", "content": "hello"}], max_tokens=500, stream=True
+        )
+        parts = iter(stream)
+        assert [next(parts).choices[0].delta.role for _ in range(4)] == ["assistant", None, None, None]
+        assert server.load == (1, 0)
+        stream.close()
+        assert is_freed_within_a_step(server, time.monotonic())
+        assert server.cancelled == cancelled + 1
+        assert is_paid(ada, 8, server.status()["tokens"] - tokens)
+
+
+def test_whoever_waits_no_longer_for_a_whole_answer_frees_all_its_places(server: Server, ada: Person) -> None:
+    """One choice is at work, and the other waits for its turn."""
+    tokens, cancelled = server.status()["tokens"], server.cancelled
+    with serving() as site, ThreadPoolExecutor(1) as clients:
+        asked = {"model": BASE, "prompt": LONG["prompt"], "max_tokens": 500, "n": 2}
+        waiting = clients.submit(client_of(ada, site, timeout=2.0).completions.create, **asked)
+        assert soon(lambda: server.load == (1, 1))
+        with pytest.raises(openai.APITimeoutError):
+            waiting.result()
+        assert is_freed_within_a_step(server, time.monotonic())
+        assert server.cancelled == cancelled + 1
+        assert is_paid(ada, 6, server.status()["tokens"] - tokens)
 
 
 def test_a_crash_fails_what_was_asked_and_takes_what_came_of_it(server: Server, ada: Person) -> None:

@@ -21,7 +21,8 @@ from datasets.models import Dataset
 from datasets.receive import arrival
 from inference import schema as inference_schema
 from platform_site import schema as merged
-from tests.isolation import layers, mistakes, urls
+from platform_site.v1 import generation, listing
+from tests.isolation import layers, mistakes, urls, v1
 from tests.isolation.absent_ids import absent_thoroughly
 from tests.isolation.leak import Leak, both, foreign, foreign_name, in_modules, nothing, own, replaced, resolving, walk
 from training import schema as training_schema
@@ -290,6 +291,52 @@ LEAKS = [
         replaced(links, "_SALT", "x"),
         urls.check_files,
         "a link signed for something else as anonymous: 200",
+    ),
+    Leak(
+        "/v1 lists everybody's models",
+        both(
+            replaced(listing, "reading", mistakes.everybodys),
+            replaced(TenantQuerySet, "visible_to", mistakes.all_of_them),
+        ),
+        lambda world: v1.check_lists(world, "owner"),
+        "/v1/models as owner: .*qztheirs run:1",
+    ),
+    Leak(
+        "/v1 tells of anybody's model",
+        both(
+            replaced(listing, "reading", mistakes.everybodys),
+            replaced(TenantQuerySet, "visible_to", mistakes.all_of_them),
+        ),
+        lambda world: v1.check_foreign(world, "owner"),
+        "/v1/models/ as owner: 'qztheirs run:1' is answered 200",
+    ),
+    Leak(
+        "/v1 has anybody's adapter answer",
+        both(
+            replaced(generation, "tenant", mistakes.everybodys),
+            replaced(TenantQuerySet, "visible_to", mistakes.all_of_them),
+            in_modules("authorize", mistakes.unasked, "inference.actions"),
+        ),
+        lambda world: v1.check_foreign(world, "owner"),
+        "/v1/chat/completions as owner: 'qztheirs run:1' is answered 503 .*INFERENCE_UNAVAILABLE",
+    ),
+    Leak(
+        "/v1 does not authorize completions",
+        in_modules("authorize", mistakes.unasked, "inference.actions"),
+        lambda world: v1.check_own(world, "key of viewer"),
+        "/v1/completions as key of viewer should be 403: 503",
+    ),
+    Leak(
+        "/v1 remembers roles after a removal",
+        mistakes.seen_as(mistakes.as_they_were),
+        lambda world: v1.check_foreign(world, "removed"),
+        "/v1/completions as removed: 'qzours run:1' is answered 503",
+    ),
+    Leak(
+        "/v1 takes nobody for somebody",
+        mistakes.with_everybody_somebody,
+        lambda world: v1.check_lists(world, "anonymous"),
+        "/v1/models as anonymous: 200",
     ),
     Leak(
         "the admin is for everybody who is signed in",

@@ -29,6 +29,7 @@ class Shows(Enum):
     STAFF_ONLY = "the way to the login, to whoever is no operator"
     SCHEMA = "what the operations of the schema show: the matrix asks each"
     TICKETS = "nothing to whoever has no ticket"
+    MODELS = "to each who asks the models that are theirs (tests/isolation/v1.py)"
 
 
 ADMIN = "admin/"
@@ -48,6 +49,7 @@ ROUTES = {
     "/uploads/": Shows.TICKETS,
     "/files/": Shows.TICKETS,
     "/downloads/": Shows.TICKETS,
+    "/v1/": Shows.MODELS,
     "/graphql": Shows.SCHEMA,
     "/graphql/stream": Shows.SCHEMA,
 }
@@ -228,7 +230,7 @@ def check_probes(world: World) -> None:
 
 
 def request(method: str, path: str, asker: Asker, content: bytes = b"") -> httpx.Response:
-    """Through all of platform_site.asgi."""
+    """Through all of platform_site.asgi; `path` is as it stands in a URL."""
 
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app=asgi.application)

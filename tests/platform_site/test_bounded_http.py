@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from platform_site import asgi, protocol
+from platform_site import bodies, protocol
 from platform_site.room import NoRoom, Room
 from tests.web import serving, soon, web_process
 
@@ -170,7 +170,7 @@ def test_each_has_a_little_room_and_all_share_the_rest() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_bodies_that_never_end_keep_nobody_away_who_asks_for_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "room", room := Room(shared_bytes=1_000_000, free_bytes=1 << 15))
+    monkeypatch.setattr(bodies, "room", room := Room(shared_bytes=1_000_000, free_bytes=1 << 15))
     with serving() as url:
         with closing(connect(url)) as endless:
             endless.sendall(

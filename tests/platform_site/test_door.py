@@ -102,6 +102,24 @@ def test_the_refusal_is_the_one_that_asgi_would_give(site: str, token: str, refu
     assert errors[0]["extensions"]["code"] == "QUOTA_EXCEEDED"
 
 
+def test_calls_at_v1_are_refused_there_too_in_their_own_shape(site: str, token: str, refused: list[bool]) -> None:
+    body = {"model": "platform/python-small", "prompt": "def"}
+    sent = {"Authorization": f"Bearer {token}", "Origin": "https://app.example.com"}
+    asked = [
+        httpx.post(f"{site}/v1/completions{query}", json=body, headers=sent, trust_env=False) for query in ("", "?")
+    ]
+    assert refused[-2:] == [True, False]
+    of_a_moment = ("date", "ratelimit-reset", "retry-after", "x-request-id", "content-length")
+    first, second = ({k: v for k, v in each.headers.items() if k not in of_a_moment} for each in asked)
+    assert first == second
+    assert "access-control-allow-origin" not in first
+    for each in asked:
+        assert each.status_code == 429 and set(of_a_moment) <= set(each.headers)
+        error = each.json()["error"]
+        assert (error["type"], error["code"], error["limit"]) == ("requests", "rate_limit_exceeded", 2)
+    assert asked[0].headers["x-request-id"] != asked[1].headers["x-request-id"]
+
+
 def test_a_connection_goes_on_after_a_refusal_and_whoever_else_comes_by_it_is_served(
     site: str, token: str, refused: list[bool]
 ) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from django.db import connection
 
-from platform_site import asgi
+from platform_site import bodies
 from platform_site.address import Address
 from platform_site.roles import Platform
 from tests.cast import Person, make_person
@@ -58,7 +58,7 @@ def test_those_who_send_or_read_slowly_hold_nobody_up(site: str, request_: bytes
 
 
 def test_a_body_that_does_not_come_is_not_waited_for_for_ever(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.3)
     with open_socket(site, UNFINISHED) as opened:
         assert opened.recv(100).startswith(b"HTTP/1.1 408")
 
