@@ -52,6 +52,14 @@ def test_the_default_recipe_costs_what_was_measured() -> None:
     assert estimator.peak_bytes(WORK, TrainingConfig()) == 10**8 + 10_000 * 1_000 + 50_000
 
 
+@pytest.mark.parametrize(("next_token_s", "seconds"), [(0.01, 4 * 144 * 0.01), (0.1, 4 * 5.0)])
+def test_samples_take_what_their_tokens_take_and_no_more_than_they_may(next_token_s: float, seconds: float) -> None:
+    costs = replace(COSTS, measurement=replace(COSTS.measurement, next_token_s=next_token_s))
+    estimator = Estimator(SHAPE, costs, is_cpu=True)
+    others = estimator.other_seconds(WORK)
+    assert estimator.other_seconds(replace(WORK, samples=4)) - others == pytest.approx(seconds)
+
+
 def test_a_small_micro_batch_takes_what_the_held_out_rows_take() -> None:
     estimator = Estimator(SHAPE, COSTS, is_cpu=True)
     assert estimator.peak_bytes(replace(WORK, largest=(10, 100.0)), TrainingConfig()) == 105_000_000
@@ -115,7 +123,21 @@ def test_a_run_does_what_its_config_says() -> None:
         read_tokens=4_000 + 500 + 300,
         checkpoints=10,
         counted_share=0.5,
+        samples=4,
     )
+
+
+def test_a_third_adapter_is_measured_on_the_test_rows_and_on_no_others() -> None:
+    splits = {"train": rows([100] * 40), "validation": rows([50] * 10), "test": rows([30] * 10)}
+    config = TrainingConfig(epochs=2, batch_size=2, max_sequence_tokens=100)
+    two, three = (workload(splits, config, 100, test_passes=passes) for passes in (2, 3))
+    assert three == replace(two, scored_tokens=4 * 500 + 3 * 300, scored_squares=4 * 10 * 50**2 + 3 * 10 * 30**2)
+    assert workload({"train": rows([100] * 40)}, config, 100, test_passes=3).scored_tokens == 0
+
+
+def test_held_out_rows_that_nobody_looks_at_are_not_read() -> None:
+    splits = {"train": rows([100] * 40, 400), "validation": rows([50] * 10, 100), "test": rows([30] * 10, 100)}
+    assert workload(splits, TrainingConfig(epochs=1), 100).read_tokens == 40_000 + 500 + 300
 
 
 def test_rows_are_cut_and_left_out_as_the_trainer_does() -> None:
