@@ -273,7 +273,8 @@ class Estimator:
 
     def _crowded(self, work: Workload, threads: int) -> float:
         """How much longer processes of so many threads each take than one alone: the cores are for all of them."""
-        return max(1.0, work.processes * threads / self.costs.measurement.cores) if self.is_cpu else 1.0
+        cores = self.costs.measurement.cores
+        return max(1.0, work.processes * min(threads, cores) / cores) if self.is_cpu else 1.0
 
     def _exchange_seconds(self, work: Workload, config: TrainingConfig) -> float:
         if work.processes == 1 or not self.is_cpu:
