@@ -23,7 +23,7 @@ from training.devices import known_devices
 from training.models import Adapter, Device, TrainingRun
 from training.token_counts import ask
 from training.trainer.config import Quantization, TrainingConfig
-from training.trainer.costs import Costs, Estimator, Shape, Workload
+from training.trainer.costs import TEST_PASSES, Costs, Estimator, Shape, Workload
 
 if TYPE_CHECKING:
     from training.trainer.lengths import Lengths
@@ -269,10 +269,12 @@ def _lengths(version: DatasetVersion, base: BaseModel) -> dict[str, Lengths] | N
 def _test_passes(version: DatasetVersion, base: BaseModel, name: str) -> int:
     """The run's adapter and its base model are measured on the test rows, and the adapter that is in production, if any."""
     beside = Adapter.objects.measured_beside(version.organization_id, name, (base.name, base.revision))
-    return 2 + beside.exists()
+    return TEST_PASSES + beside.exists()
 
 
-def _workload(splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig, test_passes: int = 2) -> Workload:
+def _workload(
+    splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig, test_passes: int = TEST_PASSES
+) -> Workload:
     from training.workload import workload
 
     max_tokens = min(config.max_sequence_tokens, base.context_tokens)

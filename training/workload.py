@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from common.errors import Invalid
 from training.sharing import busiest
 from training.trainer.config import TrainingConfig
-from training.trainer.costs import Workload
+from training.trainer.costs import TEST_PASSES, Workload
 from training.trainer.lengths import Lengths
 from training.trainer.sampler import Sampler
 
@@ -30,8 +30,6 @@ EVALUATIONS, CHECKPOINTS = 4, 10
 """How often, where a config does not say: as fit.py has it."""
 SAMPLED_TIMES = 20
 """As samples.py has it."""
-TEST_PASSES = 2
-"""The adapter's, and the base model's."""
 
 
 def workload(
@@ -43,7 +41,8 @@ def workload(
 ) -> Workload:
     """Of a run in so many processes, with so many passes over its test rows.
 
-    Raises Invalid with NO_TRAINING_ROWS where nothing can be learned from with so long sequences."""
+    Raises Invalid with NO_TRAINING_ROWS where nothing can be learned from with so long sequences.
+    """
     train = splits["train"]
     lengths = train.at(max_tokens)
     if len(lengths) == 0:
@@ -71,7 +70,7 @@ def workload(
         ),
         checkpoints=_times(steps, config.checkpoint_every_steps, CHECKPOINTS),
         counted_share=train.counted_share,
-        samples=_sampled(splits, max_tokens, validations),
+        samples=_sampled(splits, max_tokens, validations, validations),
     )
     if processes == 1:
         return work
@@ -92,6 +91,7 @@ def until_soonest_end(
         return work
     validations = 1 + patience
     steps = validations * (config.eval_every_steps or math.ceil(work.steps / EVALUATIONS))
+    planned = _times(work.steps, config.eval_every_steps, EVALUATIONS)
     if steps >= work.steps:
         return work
     share = steps / work.steps
@@ -105,7 +105,7 @@ def until_soonest_end(
         scored_tokens=tokens,
         scored_squares=squares,
         checkpoints=math.ceil(work.checkpoints * share),
-        samples=_sampled(splits, max_tokens, validations),
+        samples=_sampled(splits, max_tokens, validations, planned),
     )
 
 
@@ -128,11 +128,12 @@ def _times(steps: int, every: int | None, default: int) -> int:
     return math.ceil(steps / (every or math.ceil(steps / default)))
 
 
-def _sampled(splits: Mapping[str, Lengths], max_tokens: int, validations: int) -> int:
-    """Of so many validations, those with samples, as samples.py chooses them."""
+def _sampled(splits: Mapping[str, Lengths], max_tokens: int, validations: int, planned: int) -> int:
+    """Of the first validations of those that are planned, those with samples, as samples.py chooses them."""
     if "validation" not in splits or len(splits["validation"].at(max_tokens)) == 0:
         return 0
-    return math.ceil(validations / math.ceil(validations / SAMPLED_TIMES))
+    stride = math.ceil(planned / SAMPLED_TIMES)
+    return validations // stride if validations < planned else math.ceil(planned / stride)
 
 
 def _scored(splits: Mapping[str, Lengths], max_tokens: int, validations: int, test_passes: int) -> tuple[float, float]:

@@ -29,6 +29,8 @@ READ_TOKENS_A_SECOND = 500_000
 SAVE_S = 0.05
 SCORED_AT_ONCE = 4_096
 """Tokens of held-out rows that go forward together: as evaluation.py has it."""
+TEST_PASSES = 2
+"""Over the test rows: the adapter's, and the base model's."""
 SAMPLE_TOKENS = 3 * 48
 SAMPLES_S = 5.0
 """At most, for so many new tokens beside a validation: as samples.py has it."""
