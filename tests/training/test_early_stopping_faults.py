@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,20 @@ def same(result_of: ResultOf, one: Path, other: Path) -> None:
 
 @pytest.fixture
 def the_same_after(orders: dict[str, Any], fork_trainer: Any, result_of: ResultOf) -> Callable[..., list[str]]:
-    """Send a run a signal at some of the points of a place (0 the first, 1 the last), and finish it from what it left."""
+    """Send a run a signal at some of the points of a place (0 the first, 1 the last), and finish it from what it left.
 
-    def check(fault: str, within: str, shares: Sequence[float]) -> list[str]:
+    So it is at each call of the functions that are named.
+    """
+
+    def check(fault: str, within: str, shares: Sequence[float], calls: Collection[str] = ()) -> list[str]:
         straight = fork_trainer(orders, "straight", signal=None, within=within)
         assert straight.wait() == 0
         assert result_of(straight.folder)["stopped_early"] is True
         points = straight.folder.with_suffix(".points").read_text().splitlines()
-        places = sorted({1 + round(share * (len(points) - 1)) for share in shares})
-        assert len(places) == len(shares), "too few points to choose from"
-        for at in places:
+        spread = {1 + round(share * (len(points) - 1)) for share in shares}
+        assert len(spread) == len(shares), "too few points to choose from"
+        places = spread | {at for at, point in enumerate(points, start=1) if point.split()[1] in calls}
+        for at in sorted(places):
             hit = fork_trainer(orders, f"hit-{at}", signal=fault, within=within, at=at)
             assert hit.wait() == (0 if fault == "SIGTERM" else -signal.Signals[fault])
             assert hit.folder.with_suffix(".fault").read_text() == points[at - 1]
@@ -67,7 +71,7 @@ def the_same_after(orders: dict[str, Any], fork_trainer: Any, result_of: ResultO
             same(result_of, again.folder, straight.folder)
             kept = [path.name for path in (again.folder / "checkpoints").glob("*")]
             assert kept in (["step-000006"], []), "none where it went on from there"
-        return [points[at - 1] for at in places]
+        return [points[at - 1] for at in sorted(places)]
 
     return check
 
@@ -77,9 +81,12 @@ def evenly(count: int) -> list[float]:
 
 
 @pytest.mark.slow
-def test_killed_at_thirty_points_of_saves_that_keep_the_best_steps_adapter_too(the_same_after: Any) -> None:
-    killed_at = {point.split()[1] for point in the_same_after("SIGKILL", "save", evenly(30))}
-    assert {"mkdir", "serialize_file", "open", "fsync", "rename"} <= killed_at
+def test_killed_at_many_points_of_saves_that_keep_the_best_steps_adapter_too(the_same_after: Any) -> None:
+    """Before and after each file of tensors is written (three in each of two saves), and each folder is renamed or removed."""
+    killed_at = the_same_after("SIGKILL", "save", evenly(12), calls=("serialize_file", "rename", "rmdir"))
+    for call, times in (("serialize_file", 2 * 3), ("rename", 2), ("rmdir", 1)):
+        for event in ("c_call", "c_return"):
+            assert killed_at.count(f"{event} {call}") >= times
 
 
 @pytest.mark.slow
