@@ -35,14 +35,13 @@ def start_run(
     how much of those it takes shows only in the end, so the last run may take more than was left.
     """
     base = _startable(actor, version, base_model)
-    known = require_fit(version, base, config)
+    wanted = _name_of(version, name)
+    known = require_fit(version, base, wanted, config)
     return _queued(
         TrainingRun(
             organization_id=version.organization_id,
             created_by_id=actor.user_id,
-            name=plain_text(name, "name", 150)
-            if name is not None
-            else f"{version.dataset.name[:130]} v{version.number}",
+            name=wanted,
             dataset_version=version,
             base_model_name=base.name,
             base_model_revision=base.revision,
@@ -53,14 +52,18 @@ def start_run(
 
 
 def estimate_run(
-    *, actor: Principal, version: DatasetVersion, base_model: str | None, config: TrainingConfig
+    *, actor: Principal, version: DatasetVersion, base_model: str | None, name: str | None, config: TrainingConfig
 ) -> Estimate:
     """What a run of `version` would take. Raises what start_run does for its input, and Invalid with
     ESTIMATE_PENDING, or with the code with which its rows could not be counted.
 
     No transaction of its own: a refusal must not take back that a worker was asked to count.
     """
-    return estimate(version, _startable(actor, version, base_model), config)
+    return estimate(version, _startable(actor, version, base_model), _name_of(version, name), config)
+
+
+def _name_of(version: DatasetVersion, name: str | None) -> str:
+    return plain_text(name, "name", 150) if name is not None else f"{version.dataset.name[:130]} v{version.number}"
 
 
 def _startable(actor: Principal, version: DatasetVersion, base_model: str | None) -> BaseModel:

@@ -27,7 +27,7 @@ from training.measured import Device
 logger = logging.getLogger(__name__)
 
 MODULE = "training.trainer.calibration"
-EDITION = 1
+EDITION = 2
 """Of what is measured: another one has each host measure anew."""
 PATIENCE_S = 180.0
 SEEN_WITHIN = timedelta(minutes=10)

@@ -23,7 +23,9 @@ strawberry.enum(
     description="seconds with its range; ESTIMATE_PENDING where a worker has yet to measure.",
 )
 class EstimateType:
-    peak_memory_bytes: BigInt = strawberry.field(description="The most memory that its process has at a time.")
+    peak_memory_bytes: BigInt = strawberry.field(
+        description="The most memory that it has at a time: of several processes on a CPU all together, else the one that has most of its accelerator's."
+    )
     seconds: float = strawberry.field(description="From the start of its process to its result.")
     low: float = strawberry.field(description="It would be a surprise if it took less.")
     high: float = strawberry.field(description="It would be a surprise if it took more.")

@@ -20,10 +20,10 @@ from datasets.holds import DatasetDeleted
 from datasets.models import DatasetVersion
 from training.catalogue import BaseModel
 from training.devices import known_devices
-from training.models import Device, TrainingRun
+from training.models import Adapter, Device, TrainingRun
 from training.token_counts import ask
 from training.trainer.config import Quantization, TrainingConfig
-from training.trainer.costs import Costs, Estimator, Shape, Workload
+from training.trainer.costs import TEST_PASSES, Costs, Estimator, Shape, Workload
 
 if TYPE_CHECKING:
     from training.trainer.lengths import Lengths
@@ -76,8 +76,8 @@ class Uncounted(Invalid):
     """The rows could not be counted, with the code and the words of the count that failed."""
 
 
-def estimate(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> Estimate:
-    """Of a run of a finished version, on the device that would take the shortest time of those that it fits.
+def estimate(version: DatasetVersion, base: BaseModel, name: str, config: TrainingConfig) -> Estimate:
+    """Of a run of a finished version, with this name, on the device that would take the shortest time of those that it fits.
 
     Raises Pending, having asked for what is missing, Uncounted where asking again does not help for now, and Invalid for a
     base model whose files are yet to be had, and where this platform makes no estimates.
@@ -97,14 +97,15 @@ def estimate(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -
         raise Pending("The version's rows are being counted in the base model's tokens: ask again in a moment.")
     if not devices:
         raise Pending("No host that trains has measured its device yet: ask again in a moment.")
-    work = _workload(splits, base, config)
+    passes = _test_passes(version, base, name)
+    work = _workload(splits, base, config, passes)
     shape, earlier = Shape.of(base.folder), _earlier_runs(version, base, config)
-    soonest = _until_soonest_end(work, splits, base, config)
+    soonest = _until_soonest_end(work, splits, base, config, passes)
     found = [_on(device, shape, work, soonest, config, earlier) for device in devices]
     return min(found, key=lambda each: (not each.fits, each.seconds))
 
 
-def require_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig) -> Estimate | None:
+def require_fit(version: DatasetVersion, base: BaseModel, name: str, config: TrainingConfig) -> Estimate | None:
     """The estimate of a run that is about to be started, or None where it is not known.
 
     Raises Invalid with DOES_NOT_FIT, but not for a run in several processes, nor for one that smaller micro-batches would
@@ -113,10 +114,10 @@ def require_fit(version: DatasetVersion, base: BaseModel, config: TrainingConfig
     if not settings.ESTIMATES or not version.storage_prefix or not base.available:
         return None
     try:
-        found = estimate(version, base, config)
+        found = estimate(version, base, name, config)
     except (Pending, Uncounted):
         return None
-    if found.fits or settings.TRAINER_PROCESSES > 1:  # nobody has measured what each of several takes
+    if found.fits or settings.TRAINER_PROCESSES > 1:  # nobody has measured what several take together
         return found
     splits, devices, shape = _lengths(version, base), known_devices(base), Shape.of(base.folder)
     assert splits is not None, "the run has been estimated"
@@ -265,15 +266,25 @@ def _lengths(version: DatasetVersion, base: BaseModel) -> dict[str, Lengths] | N
     return {name: Lengths.from_json(value) for name, value in count.splits.items()}
 
 
-def _workload(splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig) -> Workload:
+def _test_passes(version: DatasetVersion, base: BaseModel, name: str) -> int:
+    """The run's adapter and its base model are measured on the test rows, and the adapter that is in production, if any."""
+    beside = Adapter.objects.measured_beside(version.organization_id, name, (base.name, base.revision))
+    return TEST_PASSES + beside.exists()
+
+
+def _workload(
+    splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig, test_passes: int = TEST_PASSES
+) -> Workload:
     from training.workload import workload
 
-    return workload(splits, config, min(config.max_sequence_tokens, base.context_tokens))
+    max_tokens = min(config.max_sequence_tokens, base.context_tokens)
+    return workload(splits, config, max_tokens, settings.TRAINER_PROCESSES, test_passes)
 
 
 def _until_soonest_end(
-    work: Workload, splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig
+    work: Workload, splits: Mapping[str, Lengths], base: BaseModel, config: TrainingConfig, test_passes: int
 ) -> Workload:
     from training.workload import until_soonest_end
 
-    return until_soonest_end(work, splits, config, min(config.max_sequence_tokens, base.context_tokens))
+    max_tokens = min(config.max_sequence_tokens, base.context_tokens)
+    return until_soonest_end(work, splits, config, max_tokens, test_passes)

@@ -157,6 +157,12 @@ class AdapterQuerySet(TenantQuerySet):
         """The one of this name, or none."""
         return self.filter(organization_id=organization_id, name=name, stage=AdapterStage.PRODUCTION)
 
+    def measured_beside(self, organization_id: UUID, name: str, base_model: tuple[str, str]) -> AdapterQuerySet:
+        """The one in production that a run of this name measures beside its own: of the same base model and revision."""
+        base_name, revision = base_model
+        found = self.in_production(organization_id, name)
+        return found.filter(base_model_name=base_name, base_model_revision=revision)
+
 
 class Adapter(models.Model):
     """The result of a run: weights in safetensors, with the digest that every prediction made with it repeats."""

@@ -211,6 +211,7 @@ class TrainingMutation:
                 actor=info.context.actor,
                 version=resolve(info, input.dataset_version_id, DatasetVersion),
                 base_model=input.base_model,
+                name=input.name,
                 config=config_of(input.config),
             )
         )

@@ -97,6 +97,12 @@ def test_a_chat_that_the_template_refuses_is_left_out_and_the_reason_is_kept(tok
         ChatFormat(tokenizer).prompt_pieces(refused)
 
 
+def test_of_several_refusals_the_first_is_kept(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{{ raise_exception('Not ' + messages[0]['content']) }}"
+    examples = Examples.from_rows([{"messages": said(each, "Yes")} for each in ("one", "two")], tokenizer, 128)
+    assert (len(examples), examples.dropped, examples.first_refusal) == (0, 2, "Not one")
+
+
 @pytest.mark.parametrize(
     ("template", "why"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from training.trainer.config import Quantization, TrainingConfig
 from training.trainer.costs import Costs, Estimator, Fit, Measurement, Shape, Workload
 from training.trainer.lengths import Lengths
 from training.trainer.sampler import Sampler
-from training.workload import ROW_VISITS, workload
+from training.workload import ROW_VISITS, until_soonest_end, workload
 
 SHAPE = Shape(layers=4, hidden=100, intermediate=400, key_value=50, vocabulary=1_000, context_tokens=512)
 COSTS = Costs(
@@ -50,6 +51,14 @@ def test_the_default_recipe_costs_what_was_measured() -> None:
     assert estimator.step_seconds(WORK, TrainingConfig()) == pytest.approx(0.1 * 20 + 0.001 * 10_000)
     assert estimator.other_seconds(WORK) == pytest.approx(5 + 0.3 * (0.1 * 2_000 / 4_096 + 0.001 * 2_000))
     assert estimator.peak_bytes(WORK, TrainingConfig()) == 10**8 + 10_000 * 1_000 + 50_000
+
+
+@pytest.mark.parametrize(("next_token_s", "seconds"), [(0.01, 4 * 144 * 0.01), (0.1, 4 * 5.0)])
+def test_samples_take_what_their_tokens_take_and_no_more_than_they_may(next_token_s: float, seconds: float) -> None:
+    costs = replace(COSTS, measurement=replace(COSTS.measurement, next_token_s=next_token_s))
+    estimator = Estimator(SHAPE, costs, is_cpu=True)
+    others = estimator.other_seconds(WORK)
+    assert estimator.other_seconds(replace(WORK, samples=4)) - others == pytest.approx(seconds)
 
 
 def test_a_small_micro_batch_takes_what_the_held_out_rows_take() -> None:
@@ -115,7 +124,47 @@ def test_a_run_does_what_its_config_says() -> None:
         read_tokens=4_000 + 500 + 300,
         checkpoints=10,
         counted_share=0.5,
+        samples=4,
     )
+
+
+def test_a_third_adapter_is_measured_on_the_test_rows_and_on_no_others() -> None:
+    splits = {"train": rows([100] * 40), "validation": rows([50] * 10), "test": rows([30] * 10)}
+    config = TrainingConfig(epochs=2, batch_size=2, max_sequence_tokens=100)
+    two, three = (workload(splits, config, 100, test_passes=passes) for passes in (2, 3))
+    assert three == replace(two, scored_tokens=4 * 500 + 3 * 300, scored_squares=4 * 10 * 50**2 + 3 * 10 * 30**2)
+    assert workload({"train": rows([100] * 40)}, config, 100, test_passes=3).scored_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "samples"), [(2, 40, 20), (1, 40, 20), (1, 41, 14), (3, 7, 3), (None, 40, 4), (50, 40, 1)]
+)
+def test_samples_are_beside_as_many_validations_as_the_trainer_makes_them(
+    every: int | None, steps: int, samples: int
+) -> None:
+    splits = {"train": rows([100] * 82), "validation": rows([50] * 10)}
+    config = TrainingConfig(epochs=1, batch_size=2, max_sequence_tokens=100, max_steps=steps, eval_every_steps=every)
+    total, interval = steps, every or math.ceil(steps / 4)
+    stride = math.ceil(total / interval / 20)  # as samples.py has it
+    due = [step for step in range(1, total + 1) if step % interval == 0 or step == total]
+    assert len([step for step in due if step >= total or step // interval % stride == 0]) == samples
+    assert workload(splits, config, 100).samples == samples
+    assert workload({"train": splits["train"]}, config, 100).samples == 0
+
+
+def test_what_stops_early_has_the_samples_until_then() -> None:
+    splits = {"train": rows([100] * 82), "validation": rows([50] * 10)}
+    config = TrainingConfig(epochs=1, batch_size=2, max_sequence_tokens=100, eval_every_steps=1)
+    work = workload(splits, config, 100)
+    assert (work.steps, work.samples) == (41, 14), "beside every third validation, and the last"
+    for patience, samples in ((1, 0), (4, 1), (5, 2), (100, 14)):
+        soonest = until_soonest_end(work, splits, replace(config, early_stopping_patience=patience), 100)
+        assert soonest.samples == samples
+
+
+def test_held_out_rows_that_nobody_looks_at_are_not_read() -> None:
+    splits = {"train": rows([100] * 40, 400), "validation": rows([50] * 10, 100), "test": rows([30] * 10, 100)}
+    assert workload(splits, TrainingConfig(epochs=1), 100).read_tokens == 40_000 + 500 + 300
 
 
 def test_rows_are_cut_and_left_out_as_the_trainer_does() -> None:

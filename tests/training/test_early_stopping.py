@@ -18,6 +18,10 @@ EventsOf = Callable[[Path, str], list[dict[str, Any]]]
 
 @pytest.fixture
 def orders(orders: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    return ever_worse(orders, tmp_path)
+
+
+def ever_worse(orders: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """Up to 20 steps, validated after every second, on rows that the training only makes less likely.
 
     The rate stays the same, so that a run of two steps ends with the weights that a longer one has after its second.

@@ -240,7 +240,7 @@ def test_earlier_runs_of_the_organization_say_how_fast_it_goes(bob: Person, vers
 
 def test_earlier_runs_count_that_were_in_as_many_processes(bob: Person, version: DatasetVersion, settings: Any) -> None:
     counted(version, ROWS)
-    device()
+    device(replace(COSTS, measurement=replace(COSTS.measurement, cores=3)))
     finished(bob, version, 1_000)
     of_two = finished(bob, version, 4_000)
     with operator():

@@ -14,11 +14,13 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from tests.training.test_early_stopping import ever_worse
 from training.trainer.checkpoint import newest_whole
 
 torch = pytest.importorskip("torch")
 
 REPOSITORY = Path(__file__).parents[2]
+LOST = "Process 2 of the 2 that share the run came to an end (killed by SIGKILL)"
 PATIENCE_S = 180.0
 
 RunTrainer = Callable[..., Path]
@@ -135,28 +137,59 @@ def test_two_processes_with_half_of_each_steps_rows_learn_what_one_with_all_of_t
 
 
 @pytest.mark.slow
-def test_when_the_other_process_dies_the_run_fails_typed_and_nothing_is_left(
-    long_orders: dict[str, Any], start: Any, result_of: ResultOf, events_of: EventsOf
+def test_when_the_other_process_dies_the_first_one_ends_without_a_result_and_nothing_is_left(
+    long_orders: dict[str, Any], start: Any, events_of: EventsOf
 ) -> None:
+    """So its supervisor has it tried again, as where the first one has died."""
     run = start(long_orders, "run")
     until_it_steps(run.folder, events_of)
     other = run.other()
     other.kill()
-    assert run.wait() == 0, run.log()
-    result = result_of(run.folder)
-    assert (result["status"], result["code"]) == ("failed", "PROCESS_LOST")
-    assert result["message"].startswith("Process 2 of the 2 that the run had came to an end (killed by SIGKILL).")
+    assert run.wait() == 1, run.log()
+    assert not (run.folder / "result.json").exists() and not (run.folder / "adapter").exists()
+    assert events_of(run.folder, "LogLine")[-1]["text"] == LOST
+    assert f"ProcessLost: {LOST}" in run.log()
     assert is_gone(other)
 
 
 @pytest.mark.slow
-def test_when_the_other_process_dies_before_the_first_step_the_run_fails_typed(
-    long_orders: dict[str, Any], start: Any, result_of: ResultOf
+def test_when_the_other_process_dies_before_the_first_step_the_first_one_ends_without_a_result(
+    long_orders: dict[str, Any], start: Any
 ) -> None:
     run = start(long_orders, "run")
     run.other().kill()
-    assert run.wait() == 0, run.log()
-    assert result_of(run.folder)["code"] == "PROCESS_LOST"
+    assert run.wait() == 1, run.log()
+    assert not (run.folder / "result.json").exists()
+    assert f"ProcessLost: {LOST}" in run.log()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["the first", "the other"])
+def test_whichever_is_killed_the_next_attempt_stops_at_the_same_step_with_the_same_adapter(
+    which: str, orders: dict[str, Any], tmp_path: Path, start: Any, result_of: ResultOf, events_of: EventsOf
+) -> None:
+    """After its best step, whose adapter is in the checkpoints of those that follow."""
+    orders = ever_worse(orders, tmp_path)
+    orders["config"] |= {"max_steps": 1_000, "epochs": 1_000, "early_stopping_patience": 40, "keep_checkpoints": 1}
+    straight = start(orders, "straight")
+    assert straight.wait() == 0, straight.log()
+    expected = result_of(straight.folder)
+    assert (expected["stopped_early"], expected["processes"]) == (True, 2)
+
+    killed = start(orders, "killed")
+    other = killed.other()
+    until_it_steps(killed.folder, events_of)
+    until(lambda: any(e["step"] > expected["best_step"] for e in events_of(killed.folder, "CheckpointSaved")))
+    (killed.process if which == "the first" else other).kill()
+    assert killed.wait() == (-signal.SIGKILL if which == "the first" else 1), killed.log()
+    until(lambda: is_gone(other))
+    assert not (killed.folder / "result.json").exists()
+    saved = newest_whole(killed.folder / "checkpoints")
+    assert saved is not None and (saved.folder / "best_model.safetensors").exists()
+    again = start({**orders, "resume_from": str(saved.folder)}, "again")
+    assert again.wait() == 0, again.log()
+    for name in ("adapter", "steps", "stopped_early", "best_step", "best_eval_loss", "test_loss"):
+        assert result_of(again.folder)[name] == expected[name], name
 
 
 @pytest.mark.slow

@@ -12,6 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from training.trainer.artifact import adapter_digest
+from training.trainer.attention import use_document_attention
+from training.trainer.batches import collate
+from training.trainer.config import Quantization
+from training.trainer.encoding import Examples
+from training.trainer.loss import loss_sum
+from training.trainer.quantization import load_base
+from training.trainer.rows import read_rows
 
 RunTrainer = Callable[..., Path]
 ResultOf = Callable[[Path], dict[str, Any]]
@@ -65,6 +72,25 @@ def test_it_has_the_loss_that_its_own_run_found_and_the_candidate_is_none_the_wo
     card = (folder / "adapter/README.md").read_text()
     assert f"| production_test_loss | {beside['production_test_loss']:.6g} |" in card
     assert "| production_adapter | words:7 |" in card and beside["production_digest"] in card
+
+
+def test_the_base_model_is_measured_on_all_of_these_rows(
+    orders: dict[str, Any], run_trainer: RunTrainer, result_of: ResultOf, tiny_base: Path
+) -> None:
+    """As it is without any adapter, row by row."""
+    from transformers import AutoTokenizer
+
+    orders["config"] |= {"max_steps": 1}
+    result = result_of(run_trainer(orders))
+    cpu = torch.device("cpu")
+    model = load_base(tiny_base, Quantization.NF4, cpu)
+    use_document_attention(model)
+    rows = read_rows([Path(file) for file in orders["data"]["test"]])
+    examples = Examples.from_rows(rows, AutoTokenizer.from_pretrained(tiny_base), 64)
+    with torch.no_grad():
+        losses = [loss_sum(model, collate(examples, [row], cpu)).item() for row in range(8)]
+    assert result["test_rows"] == len(examples) == 8
+    assert result["base_test_loss"] == pytest.approx(sum(losses) / examples.supervised_tokens, rel=1e-6)
 
 
 def _another_digest(folder: Path) -> str:

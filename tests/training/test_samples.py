@@ -62,7 +62,7 @@ def test_without_samples_the_run_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_samples = result_of(run_trainer(orders, "with"))
-    monkeypatch.setattr("training.trainer.evaluation.SAMPLES", 0)
+    monkeypatch.setattr("training.trainer.evaluation.samples", lambda run, rows: [])
     folder = run_trainer(orders, "without")
     assert events_of(folder, "SampleGenerated") == []
     for name in ("adapter", "last_loss", "eval_loss", "test_loss"):
@@ -76,6 +76,26 @@ def test_of_plain_text_the_first_half_is_the_prompt(
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": "0123456789"}] * 8), path)
     folder = run_trainer({**orders, "data": {**orders["data"], "validation": [str(path)]}})
     assert {event["prompt"] for event in events_of(folder, "SampleGenerated")} == {"01234"}
+
+
+@pytest.mark.parametrize(("tokens", "characters", "prompt"), [(3, 240, "234"), (256, 2, "34"), (3, 2, "34")])
+def test_of_a_longer_prompt_the_model_sees_the_end_and_of_that_people_do(
+    tokens: int,
+    characters: int,
+    prompt: str,
+    orders: dict[str, Any],
+    run_trainer: RunTrainer,
+    events_of: EventsOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "texts.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": "0123456789"}] * 8), path)
+    monkeypatch.setattr(samples, "PROMPT_TOKENS", tokens)
+    monkeypatch.setattr(samples, "SHOWN_CHARACTERS", characters)
+    orders["config"] |= {"max_steps": 1}
+    folder = run_trainer({**orders, "data": {**orders["data"], "validation": [str(path)]}})
+    assert [event["prompt"] for event in events_of(folder, "SampleGenerated")] == [prompt] * 3
 
 
 def test_of_many_validations_evenly_spread_ones_have_samples(

@@ -113,6 +113,13 @@ def test_a_rows_loss_does_not_depend_on_its_neighbours(lora_model: Any, examples
     assert together == pytest.approx(sum(single), rel=1e-6)
 
 
+def test_positions_begin_anew_with_each_row(examples: Examples) -> None:
+    """However many rows lie before it, none comes to places beyond the base model's context."""
+    batch = collate(examples, [0, 3, 2], CPU)
+    assert batch.positions.tolist() == [[*range(3), *range(7), *range(17)]]
+    assert batch.lengths == [3, 7, 17]
+
+
 def test_document_attention_is_the_models_own_attention(tiny_base: Path, examples: Examples) -> None:
     plain = load_base(tiny_base, Quantization.NONE, CPU)
     ours = load_base(tiny_base, Quantization.NONE, CPU)

@@ -116,10 +116,8 @@ def _fetch_production(run: TrainingRun, folder: Path) -> dict[str, str] | None:
     None where there is none; nor is one of another base model measured, whose losses are of other tokens.
     """
     with organizations_scope([run.organization_id]):
-        found = Adapter.objects.in_production(run.organization_id, run.name)
-        present: Adapter | None = found.filter(
-            base_model_name=run.base_model_name, base_model_revision=run.base_model_revision
-        ).first()
+        base_model = (run.base_model_name, run.base_model_revision)
+        present: Adapter | None = Adapter.objects.measured_beside(run.organization_id, run.name, base_model).first()
     if present is None:
         return None
     folder.mkdir(exist_ok=True)

@@ -71,7 +71,15 @@ def measure(
     forward_s = bench.forward_seconds(plan[1])
     bench.forward_seconds([long // 2] * (2 * SCORED_AT_ONCE // long))
     costs = Costs(
-        measurement=Measurement(layers=layers, start_s=start_s, free_bytes=free, scoring_peak_bytes=peak_bytes(device)),
+        measurement=Measurement(
+            layers=layers,
+            start_s=start_s,
+            free_bytes=free,
+            scoring_peak_bytes=peak_bytes(device),
+            next_token_s=bench.next_token_seconds(),
+            threads=torch.get_num_threads(),
+            cores=len(os.sched_getaffinity(0)),
+        ),
         seconds=Fit.through([(*_sums(lengths), seconds) for lengths, (seconds, _) in zip(plan, points, strict=True)]),
         peak_bytes=Fit.through([(*_sums(lengths), peak) for lengths, (_, peak) in zip(plan, points, strict=True)]),
         forward_share=forward_s / points[1][0],
@@ -122,6 +130,24 @@ class _Bench:
         self._model.eval()
         with torch.no_grad():
             return self._fastest(lambda: loss_sum(self._model, batch).item())
+
+    def next_token_seconds(self) -> float:
+        """Of reading one more token, and saying what comes next."""
+        import torch
+        from transformers import DynamicCache
+
+        from training.trainer.attention import one_document
+
+        self._model.eval()
+        cache = DynamicCache(config=self._model.config)
+        inputs = torch.zeros((1, 1), dtype=torch.int64, device=self._device)
+
+        def next_token() -> object:
+            output = self._model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            return int(output.logits[0, -1].argmax())
+
+        with torch.no_grad(), one_document(self._model):
+            return self._fastest(next_token)
 
     def _step(self, batch: Any) -> None:
         from training.trainer.loss import loss_sum

@@ -29,6 +29,13 @@ READ_TOKENS_A_SECOND = 500_000
 SAVE_S = 0.05
 SCORED_AT_ONCE = 4_096
 """Tokens of held-out rows that go forward together: as evaluation.py has it."""
+TEST_PASSES = 2
+"""Over the test rows: the adapter's, and the base model's."""
+SAMPLE_TOKENS = 3 * 48
+SAMPLES_S = 5.0
+"""At most, for so many new tokens beside a validation: as samples.py has it."""
+EXCHANGED_BYTES_A_SECOND = 500_000_000
+"""Of gradients, by processes of one host without accelerators: measured with two. Between accelerators it is left out."""
 _INPUTS = {
     "q_proj": "first",
     "k_proj": "first",
@@ -138,6 +145,12 @@ class Measurement:
     """The memory that a run may take."""
     scoring_peak_bytes: int
     """The peak once SCORED_AT_ONCE tokens have gone forward alone, after all else that was measured."""
+    next_token_s: float = 0.0
+    """Of one more token of a text."""
+    threads: int = 1
+    """Of a process's own, as it was measured."""
+    cores: int = 1
+    """Of the host, for all of its processes: where it was not noted, several are no faster than one."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +179,17 @@ class Costs:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What that one of a run's processes that has most to do in a step does of it, on average."""
+
+    tokens: float = 1.0
+    squares: float = 1.0
+    micro_batches: float = 1.0
+
+
+@dataclass(frozen=True)
 class Workload:
-    """What a run has to do: sums over its whole length."""
+    """What a run has to do: sums over its whole length, of all of its processes."""
 
     steps: int
     tokens: int
@@ -175,22 +197,29 @@ class Workload:
     """The sum of the squared lengths of all documents trained on."""
     micro_batches: int
     largest: tuple[int, float]
-    """Tokens and squares of the micro-batch that needs most memory."""
+    """Tokens and squares of what needs most memory at once: a micro-batch, or a process's part of it."""
     longest: int
     """Tokens of the longest document."""
     scored_tokens: float
-    """Tokens that only go forward: validations, and the test split twice."""
+    """Tokens that only go forward: validations, and the test split once for each adapter that is measured on it."""
     scored_squares: float
     read_tokens: float
     """Tokens that are made of text at the start."""
     checkpoints: int
     counted_share: float
+    samples: int = 0
+    """Validations beside which there are samples."""
+    processes: int = 1
+    share: Share = Share()
 
     def halved(self) -> Workload:
         """With micro-batches as small as a run makes them before it gives up for want of memory."""
+        return replace(self, largest=self.part_of_largest(2**MAX_HALVINGS))
+
+    def part_of_largest(self, parts: int) -> tuple[int, float]:
+        """Tokens and squares of the largest of so many parts, if rows allow."""
         tokens, squares = self.largest
-        parts = 2**MAX_HALVINGS
-        return replace(self, largest=(max(self.longest, tokens // parts), max(self.longest**2, squares / parts)))
+        return max(self.longest, tokens // parts), max(self.longest**2, squares / parts)
 
 
 @dataclass(frozen=True)
@@ -202,40 +231,57 @@ class Estimator:
     is_cpu: bool
 
     def step_seconds(self, work: Workload, config: TrainingConfig) -> float:
-        """Of all steps together."""
+        """Of all steps together: the processes wait for the one that has most to do, and exchange their gradients."""
         measured, default = self.costs.seconds, TrainingConfig()
         flops = self.shape.token_flops(config, work.counted_share, self.shape.layers)
         token = measured.token * flops / self.shape.token_flops(default, 1.0, self.costs.measurement.layers)
         if config.lora_dropout == 0:
             token *= NO_DROPOUT
-        deeper = self.shape.layers / self.costs.measurement.layers
-        return Fit(measured.fixed * deeper, token, measured.square * deeper).at(
-            work.tokens, work.squares, work.micro_batches
+        deeper, share = self._deeper, work.share
+        stepping = Fit(measured.fixed * deeper, token, measured.square * deeper).at(
+            work.tokens * share.tokens, work.squares * share.squares, work.micro_batches * share.micro_batches
         )
+        return stepping * self._crowded(work, self.costs.measurement.threads) + self._exchange_seconds(work, config)
 
     def other_seconds(self, work: Workload) -> float:
-        """Of what is not in a step: the start, validations, the test split, checkpoints."""
-        measured, deeper = self.costs.seconds, self.shape.layers / self.costs.measurement.layers
+        """Of what is not in a step: the start, validations and their samples, the test split, checkpoints."""
+        measured = self.costs.measurement
         forward = (
             self.costs.forward_share
-            * deeper
-            * measured.at(work.scored_tokens, work.scored_squares, work.scored_tokens / SCORED_AT_ONCE)
+            * self._deeper
+            * self.costs.seconds.at(work.scored_tokens, work.scored_squares, work.scored_tokens / SCORED_AT_ONCE)
         )
-        reading = work.read_tokens / READ_TOKENS_A_SECOND
-        return self.costs.measurement.start_s + reading + forward + work.checkpoints * SAVE_S
+        starting = (measured.start_s + work.read_tokens / READ_TOKENS_A_SECOND) * self._crowded(work, threads=1)
+        sampling = work.samples * min(SAMPLES_S, SAMPLE_TOKENS * measured.next_token_s * self._deeper)
+        return starting + forward + sampling + work.checkpoints * SAVE_S
 
     def peak_bytes(self, work: Workload, config: TrainingConfig) -> int:
+        """Of the first process, which alone scores; on a CPU, whose memory they share, of all together."""
         measured, default, layers = self.costs.peak_bytes, TrainingConfig(), self.costs.measurement.layers
         ratio = self.shape.token_numbers(config, self.shape.layers) / self.shape.token_numbers(default, layers)
-        deeper = self.shape.layers / layers
-        in_batch = Fit(0, measured.token * ratio, measured.square * deeper).at(*work.largest)
+        in_batch = Fit(0, measured.token * ratio, measured.square * self._deeper).at(*work.largest)
         wanted = self._weight_bytes(config, self.shape.layers, config.quantization is Quantization.NF4)
         present = self._weight_bytes(default, layers, layers == self.shape.layers)  # some layers have no quantization
         stepping, scoring = measured.fixed + in_batch, self.costs.measurement.scoring_peak_bytes
-        return round(max(stepping, scoring) + wanted - present)
+        first, each_other = max(stepping, scoring) + wanted - present, stepping + wanted - present
+        return round(first + (work.processes - 1) * each_other if self.is_cpu else first)
 
     def fits(self, work: Workload, config: TrainingConfig) -> bool:
         return self.peak_bytes(work, config) <= self.costs.measurement.free_bytes
+
+    @property
+    def _deeper(self) -> float:
+        return self.shape.layers / self.costs.measurement.layers
+
+    def _crowded(self, work: Workload, threads: int) -> float:
+        """How much longer processes of so many threads each take than one alone: the cores are for all of them."""
+        cores = self.costs.measurement.cores
+        return max(1.0, work.processes * min(threads, cores) / cores) if self.is_cpu else 1.0
+
+    def _exchange_seconds(self, work: Workload, config: TrainingConfig) -> float:
+        if work.processes == 1 or not self.is_cpu:
+            return 0.0
+        return work.steps * 4 * self.shape.adapter_weights(config) / EXCHANGED_BYTES_A_SECOND
 
     def _weight_bytes(self, config: TrainingConfig, layers: int, quantized: bool) -> float:
         """Of so many blocks, frozen, and of the adapter with its gradient and AdamW's two moments."""

@@ -38,6 +38,7 @@ class Sampler:
         self._config = config
         self._max_tokens = config.batch_size * max_row_tokens
         self._epoch_plan = lru_cache(maxsize=1)(self._plan)
+        self._groups = lru_cache(maxsize=1)(self._grouped)
         self._first_steps = [0]  # of each epoch, and the end
         self._whole_epochs: list[int] = []  # the steps that each has, or would have
         whole_epochs = int(config.epochs)
@@ -59,10 +60,20 @@ class Sampler:
         epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
         micro_batches = self._epoch_plan(epoch)[step - self._first_steps[epoch]]
         if processes > 1:
-            micro_batches = [part for rows in micro_batches for part in self._cut(rows, processes)][process::processes]
+            micro_batches = self.shares(micro_batches, processes)[process]
         if halvings == 0:
             return micro_batches
         return [part for rows in micro_batches for part in self._cut(rows, 2**halvings)]
+
+    def shares(self, micro_batches: list[NDArray[np.int64]], processes: int) -> list[list[NDArray[np.int64]]]:
+        """Return what each of several processes has of a step's micro-batches."""
+        parts = [part for rows in micro_batches for part in self._cut(rows, processes)]
+        return [parts[process::processes] for process in range(processes)]
+
+    @property
+    def steps_of_first_epoch(self) -> int:
+        """Those of them that the run makes."""
+        return min(self._first_steps[1], self.total_steps)
 
     def epochs_of(self, steps: int) -> float:
         """How many passes over the rows so many steps are."""
@@ -71,8 +82,8 @@ class Sampler:
 
     def micro_batch_sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of each micro-batch of the first epoch its tokens, and the sum of its rows' squared lengths."""
-        order = self._order(0)
-        lengths, starts = self._lengths[order], self._group_starts(order)
+        order, starts = self._groups(0)
+        lengths = self._lengths[order]
         return np.add.reduceat(lengths, starts), np.add.reduceat(lengths * lengths, starts)
 
     def _cut(self, rows: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
@@ -80,10 +91,15 @@ class Sampler:
         return [rows[group] for group in fill(lengths, math.ceil(lengths.sum() / parts))]
 
     def _plan(self, epoch: int) -> list[list[NDArray[np.int64]]]:
-        order = self._order(epoch)
-        micro_batches = np.split(order, self._group_starts(order)[1:])
+        order, starts = self._groups(epoch)
+        micro_batches = np.split(order, starts[1:])
         per_step = self._config.gradient_accumulation
         return [micro_batches[start : start + per_step] for start in range(0, len(micro_batches), per_step)]
+
+    def _grouped(self, epoch: int) -> tuple[NDArray[np.int64], list[int]]:
+        """Its rows in their order, and where in it each micro-batch begins."""
+        order = self._order(epoch)
+        return order, self._group_starts(order)
 
     def _count_steps(self, epoch: int) -> int:
         """As many as its plan has, or would have without an end on the way."""

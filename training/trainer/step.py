@@ -104,7 +104,7 @@ def train_step(run: Run) -> tuple[Gradient, float]:
 def compute_gradient(run: Run) -> Gradient:
     """Run this process's share of the step's micro-batches forward and backward, and add up all shares.
 
-    Raises OutOfMemory, and ChildError where another process has died.
+    Raises OutOfMemory, and what Team.summed does.
     """
     config, step, train, team = run.orders.config, run.progress.step, run.examples["train"], run.team
     # Every step has random numbers of its own, so a resumed run draws the same ones without having saved any.

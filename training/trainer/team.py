@@ -6,7 +6,8 @@ others are started by it, share each step's rows with it, and make the same opti
 number of devices, and what a run leaves can go on with another number.
 
 The others never outlive the first: it kills them when it ends, and the kernel does where it was killed itself. If one of
-them dies the attempt fails with PROCESS_LOST, or with the error that the other one had. They have nothing to save.
+them fails the attempt does, with its error; if one dies without a word the attempt ends so, too, and its supervisor has
+the run tried again, from its newest checkpoint, as where the first one had died. They have nothing to save.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ _SILENCE = timedelta(minutes=30)
 """How long processes wait for each other in a step: more than the first one's validations take."""
 
 
+class ProcessLost(Exception):
+    """One of the processes has come to an end without a result."""
+
+
 @dataclass
 class Team:
     """The processes of a run, as one of them sees them."""
@@ -61,7 +66,7 @@ class Team:
     def meet(self, device: torch.device) -> None:
         """Wait until all processes are set up, and connect them.
 
-        Raises ChildError where one of them dies before, and Interrupted on SIGTERM.
+        Raises ChildError where one of them fails before, ProcessLost where it dies, and Interrupted on SIGTERM.
         """
         if self.count == 1:
             return
@@ -88,7 +93,7 @@ class Team:
             )
 
     def summed(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the sum of all processes' tensors, the same bits in each. Raises ChildError where one has died."""
+        """Return the sum of all processes' tensors, the same bits in each. Raises what meet does."""
         if self.count == 1:
             return tensor
         from accelerate.utils import reduce
@@ -111,8 +116,8 @@ class Team:
                 raise lost from error
             raise
 
-    def _lost(self) -> ChildError | None:
-        """What became of the process that died, in its own words where it has left any; None while all live."""
+    def _lost(self) -> ChildError | ProcessLost | None:
+        """What became of the process that ended, in its own words where it has left any; None while all live."""
         for index, other in enumerate(self.others, start=1):
             code = other.poll()
             if code is None:
@@ -121,11 +126,9 @@ class Team:
             if result.get("status") == "failed":
                 return ChildError(result["code"], result["message"])
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-            return ChildError(
-                "PROCESS_LOST",
-                f"Process {index + 1} of the {self.count} that the run had came to an end ({how}). What was saved before "
-                "is whole: go on from there.",
-            )
+            said = f"Process {index + 1} of the {self.count} that share the run came to an end ({how})"
+            self.attempt.events.log(said, level="WARNING")
+            return ProcessLost(said)
         return None
 
 
