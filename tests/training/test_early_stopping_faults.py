@@ -105,6 +105,7 @@ def test_told_to_stop(within: str, the_same_after: Any) -> None:
 # ------------------------------------------------------------------------------------------------ disks
 
 
+@pytest.mark.slow
 def test_without_room_for_the_best_steps_adapter_it_fails_typed_and_the_checkpoint_before_has_it(
     orders: dict[str, Any], disk: SmallDisk, run_trainer: RunTrainer, result_of: ResultOf
 ) -> None:

@@ -105,7 +105,7 @@ def test_one_alone_takes_what_was_measured_on_whatever_cores() -> None:
 
 
 def test_memory_of_a_cpu_is_taken_by_all_and_an_accelerators_by_one() -> None:
-    """A micro-batch's half takes 10 MB less: 5,000 KB of tokens of the one, and the first one's held-out rows."""
+    """The first one scores, too, which takes more than its part of a micro-batch does."""
     work = replace(HALVES, largest=(400, 10_000.0))
     each = 10**8 + 10_000 * 400 + 10_000
     first = 105_000_000  # scores more than that
