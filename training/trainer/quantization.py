@@ -15,6 +15,9 @@ from training.trainer.memory import free_bytes
 
 CACHE_SHARE = 0.25
 """Dequantized weights are kept where they take at most this share of the memory that is free."""
+NF4: dict[str, Any] = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+ALIGNMENT = 64
+"""Where torch has tensors of its own begin, in bytes."""
 
 
 class BaseModelError(Exception):
@@ -24,6 +27,14 @@ class BaseModelError(Exception):
 def compute_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 on an accelerator, float32 on a CPU."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def silence_libraries() -> None:
+    """To be called before transformers and bitsandbytes are imported."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # its complaint about an optional package is none
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
 
 
 def load_base(
@@ -38,20 +49,13 @@ def load_base(
 
     Raises BaseModelError where the folder is not a whole model.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # its complaint about an optional package is none
+    silence_libraries()
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
     if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
         raise BaseModelError(f"{path.name} is not a base model: it needs config.json and weights in safetensors.")
     dtype = compute_dtype(device)
-    four_bits = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
+    four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, **NF4)
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             path,
@@ -69,8 +73,10 @@ def load_base(
         # transformers would fill them with random numbers.
         raise BaseModelError(f"{path.name} lacks {len(missing)} of its weights, {missing[0]} among them.")
     model.requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.data = aligned(parameter.data)
     if quantization is Quantization.NF4:
-        _prepare_four_bit_layers(model, device, cache_dequantized)
+        prepare_four_bit_layers(model, device, cache_dequantized)
     return model.eval()
 
 
@@ -87,7 +93,16 @@ def dense_weight(layer: Any) -> torch.Tensor:
     return weight
 
 
-def _prepare_four_bit_layers(model: nn.Module, device: torch.device, cache_dequantized: bool | None) -> None:
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with these values that begins where torch's own do; this one, if it does.
+
+    One that is mapped from a file begins anywhere, and a product with a single row may differ in its last bits by that.
+    """
+    return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT else tensor
+
+
+def prepare_four_bit_layers(model: nn.Module, device: torch.device, cache_dequantized: bool | None) -> None:
+    """What is to be done with layers of 4 bits, before anything is computed with them; load_base has done it."""
     from bitsandbytes.nn.modules import Linear4bit
 
     layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
