@@ -13,6 +13,7 @@ NAMES = (
     "api",
     "append",
     "claims",
+    "cold_start",
     "dispatch",
     "estimates",
     "growth",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from inference.engine.text import TextStream, Vocabulary
 from training.trainer.chat import ChatTemplateError
 from training.trainer.config import Quantization
 from training.trainer.encoding import IGNORED, Example, encode_all
+from training.trainer.quantization import cache_dequantized_weights
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +110,7 @@ class Engine:
             tokens=max(tokens, self.context_tokens),  # a request that fits the context fits the cache
             device=self.device,
         )
+        self._is_new = True
 
     @property
     def room_tokens(self) -> int:
@@ -164,7 +167,18 @@ class Engine:
             outcomes |= self._apart(self._decode, decoding[first : first + self.config.batch])
         for sequence in reading:
             outcomes |= self._apart(self._read, [sequence])
+        self._settle_beside()
         return [outcomes[sequence] for sequence in sequences]
+
+    def _settle_beside(self) -> None:
+        """What the first token has no need of does not keep it waiting; neither changes a number."""
+        if self._is_new:
+            self._is_new = False
+            threading.Thread(target=self._settle, name="settle", daemon=True).start()
+
+    def _settle(self) -> None:
+        _ = self._passes.sizes
+        cache_dequantized_weights(self._model)
 
     def _apart(
         self, run: Callable[[list[Sequence]], dict[Sequence, Outcome]], sequences: list[Sequence]

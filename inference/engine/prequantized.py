@@ -46,10 +46,12 @@ def load(
 ) -> Any:
     """Load a base model as load_base does, bit by bit, with NF4 from what is kept of it below `root`; None keeps nothing.
 
+    On a CPU dequantized weights are left to `cache_dequantized_weights`: they take longer than all the rest.
+
     Raises BaseModelError where the folder at `path` is not a whole model.
     """
     if root is None or quantization is not Quantization.NF4:
-        return load_base(path, quantization, device)
+        return load_base(path, quantization, device, cache_later=_later(device))
     how = ", ".join(f"{key}={value}" for key, value in NF4.items())
     identity = Identity(base_model, revision, f"{how}, compute_dtype={compute_dtype(device)}", device.type)
     kept = Kept(root, identity, path)
@@ -68,8 +70,8 @@ def _made(kept: Kept, path: Path, device: torch.device, base_model: str) -> Any:
     try:
         files = kept.base_files()
     except OSError:
-        return load_base(path, Quantization.NF4, device)  # it says what is wrong with them
-    model = load_base(path, Quantization.NF4, device)
+        files = []  # load_base says what is wrong with them
+    model = load_base(path, Quantization.NF4, device, cache_later=_later(device))
     try:
         kept.keep(files, lambda folder: _write(model, folder))
     except (OSError, SafetensorError) as error:
@@ -97,7 +99,7 @@ def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         if state is not None:
             yield from ((f"{name}.{key}", tensor) for key, tensor in state.as_dict(packed=True).items())
     for name, buffer in model.named_buffers():
-        if not name.endswith(".dequantized"):
+        if not name.endswith(".dequantized"):  # where there is memory, on an accelerator
             yield name, buffer
 
 
@@ -116,8 +118,12 @@ def _assembled(parts: list[Part], path: Path, device: torch.device) -> Any:
             raise failure
         raise Unfit(f"it cannot be loaded ({failure!r:.200})") from failure
     model.requires_grad_(False)
-    prepare_four_bit_layers(model, device, None)
+    prepare_four_bit_layers(model, device, None, cache_later=_later(device))
     return model.eval()
+
+
+def _later(device: torch.device) -> bool:
+    return device.type == "cpu"
 
 
 def _mapped(parts: list[Part]) -> Tensors:
@@ -132,20 +138,26 @@ def _skeleton(path: Path, device: torch.device) -> Any:
     """The model without weights, as the base's configuration describes it."""
     silence_libraries()
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers.initialization import no_init_weights
 
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=compute_dtype(device))
+    model.tie_weights()
     if (path / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
     return model
 
 
 def _filled(model: Any, tensors: Tensors, device: torch.device) -> Any:
-    """Put each tensor into its place. Raises ValueError where one is missing, left over, or of another shape."""
-    for name in [name.removesuffix(f".{STATE}") for name in tensors if name.endswith(STATE)]:
-        state = {key: tensors.pop(f"{name}.{key}") for key in OF_A_STATE}
-        model.set_submodule(name, _four_bit_layer(model.get_submodule(name), tensors, name, state, device))
+    """Put each tensor into its place. Raises ValueError where one is left over or of another shape, and KeyError where
+    one is missing."""
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        for name in [name.removesuffix(f".{STATE}") for name in tensors if name.endswith(STATE)]:
+            state = {key: tensors.pop(f"{name}.{key}") for key in OF_A_STATE}
+            model.set_submodule(name, _four_bit_layer(model.get_submodule(name), tensors, name, state, device))
     for name, parameter in list(model.named_parameters()):
         if parameter.device.type == "meta":
             _put(model, name, nn.Parameter(_taken(tensors, name, parameter, device), requires_grad=False))
@@ -162,15 +174,15 @@ def _four_bit_layer(dense: Any, tensors: Tensors, name: str, state: Tensors, dev
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     double, kind = NF4["bnb_4bit_use_double_quant"], NF4["bnb_4bit_quant_type"]
-    with torch.device("meta"):
-        layer = Linear4bit(
-            dense.in_features,
-            dense.out_features,
-            dense.bias is not None,
-            compute_dtype(device),
-            compress_statistics=double,
-            quant_type=kind,
-        )
+    layer = Linear4bit(
+        dense.in_features,
+        dense.out_features,
+        dense.bias is not None,
+        compute_dtype(device),
+        compress_statistics=double,
+        quant_type=kind,
+        device="meta",
+    )
     packed = tensors.pop(f"{name}.weight")
     layer.weight = Params4bit.from_prequantized(packed, state, device=device, module=layer)
     if layer.weight.quant_state.shape != dense.weight.shape or packed.numel() != (dense.weight.numel() + 1) // 2:

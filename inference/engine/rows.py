@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from training.trainer.quantization import cache_dequantized_weights
+
 logger = logging.getLogger(__name__)
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -24,6 +26,7 @@ def steady_sizes(layers: Iterable[Any], most: int, dtype: torch.dtype, device: t
     sizes = [size for size in SIZES if size < most]
     random = torch.Generator().manual_seed(0)
     for layer in _one_of_each(layers):
+        cache_dequantized_weights(layer)
         x = torch.randn(most, 1, layer.in_features, generator=random).to(device, dtype)
         whole = layer(x)
         if not torch.equal(layer(x.roll(1, 0)), whole.roll(1, 0)):

@@ -21,11 +21,13 @@ from safetensors.torch import load_file, save_file
 from inference.engine import kept, prequantized
 from inference.engine.engine import Engine, EngineConfig
 from inference.engine.kept import MANIFEST, Identity, remove_old
+from inference.engine.request import GenerationRequest
 from tests.small_disk import PAGE, small_disk
 from training.trainer.config import Quantization
-from training.trainer.quantization import load_base
+from training.trainer.quantization import cache_dequantized_weights, load_base
 
 CPU = torch.device("cpu")
+ROW = [1, 5, 9, 4, 200, 31, 7]
 WEIGHTS = "part-00.safetensors"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,16 +48,18 @@ def quantized(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders of base models that were quantized, one for each time."""
     folders: list[Path] = []
 
-    def counting(path: Path, *arguments: Any) -> Any:
+    def counting(path: Path, *arguments: Any, **options: Any) -> Any:
         folders.append(path)
-        return load_base(path, *arguments)
+        return load_base(path, *arguments, **options)
 
     monkeypatch.setattr(prequantized, "load_base", counting)
     return folders
 
 
 def load(base: Path, root: Path | None, quantization: Quantization = Quantization.NF4, revision: str = "1") -> Any:
-    return prequantized.load(base, quantization, CPU, base_model="org/tiny", revision=revision, root=root)
+    model = prequantized.load(base, quantization, CPU, base_model="org/tiny", revision=revision, root=root)
+    cache_dequantized_weights(model)  # which an engine does beside its second step
+    return model
 
 
 def all_of(model: Any) -> dict[str, Any]:
@@ -120,13 +124,31 @@ def test_an_engine_says_the_same_and_the_others_have_nothing_kept(
     base: Path, root: Path, quantized: list[Path]
 ) -> None:
     config = EngineConfig("org/tiny", base, device="cpu", slots=1, max_rank=8, threads=1, kept=root)
-    row = [1, 5, 9, 4, 200, 31, 7]
-    said = [Engine(config)._passes.whole(row, 0) for _ in range(2)]
+    said = [Engine(config)._passes.whole(ROW, 0) for _ in range(2)]
     assert torch.equal(*said)
     assert quantized == [base]
     load(base, root / "none", Quantization.NONE)
     load(base, None)
     assert sorted(path.name for path in root.iterdir()) == [folder_of(root).name]
+
+
+def test_the_first_step_waits_for_no_dequantized_weights_and_they_change_nothing(base: Path, root: Path) -> None:
+    load(base, root)
+    engine = Engine(
+        EngineConfig("org/tiny", base, device="cpu", revision="1", slots=1, max_rank=8, threads=1, kept=root)
+    )
+    layers: list[Any] = [layer.base for layer in engine.slots._layers.values()]
+    said = engine._passes.whole(ROW, 0)
+    assert [layer.dequantized for layer in layers] == [None] * 12
+    request = GenerationRequest("def", max_new_tokens=1)
+    sequence = engine.begin(request, engine.encode_prompt(request), 0)
+    assert sequence is not None
+    engine.advance([sequence])
+    for thread in threading.enumerate():
+        if thread.name == "settle":
+            thread.join()
+    assert all(layer.dequantized.shape == (layer.out_features, layer.in_features) for layer in layers)
+    assert torch.equal(engine._passes.whole(ROW, 0), said)
 
 
 @pytest.mark.parametrize("shift", range(0, 64, 8))
@@ -254,8 +276,8 @@ def test_revisions_lie_beside_each_other(base: Path, root: Path, quantized: list
 def test_a_base_that_changes_meanwhile_is_not_kept(
     base: Path, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def changing(path: Path, *arguments: Any) -> Any:
-        model = load_base(path, *arguments)
+    def changing(path: Path, *arguments: Any, **options: Any) -> Any:
+        model = load_base(path, *arguments, **options)
         os.utime(path / "config.json", (1, 1))
         return model
 
@@ -270,9 +292,9 @@ def test_two_that_make_it_at_once_do_no_harm(base: Path, root: Path, monkeypatch
     lock, both_have = threading.Lock(), threading.Barrier(2, timeout=60)
     quantized = []
 
-    def together(path: Path, *arguments: Any) -> Any:
+    def together(path: Path, *arguments: Any, **options: Any) -> Any:
         with lock:
-            quantized.append(load_base(path, *arguments))
+            quantized.append(load_base(path, *arguments, **options))
         both_have.wait()
         return quantized[-1]
 

@@ -38,14 +38,19 @@ def silence_libraries() -> None:
 
 
 def load_base(
-    path: Path, quantization: Quantization, device: torch.device, *, cache_dequantized: bool | None = None
+    path: Path,
+    quantization: Quantization,
+    device: torch.device,
+    *,
+    cache_dequantized: bool | None = None,
+    cache_later: bool = False,
 ) -> Any:
     """Load a causal language model from a local folder: safetensors only, none of its code, frozen, in eval mode.
 
     With NF4 each linear layer of a block holds 4 bits a weight, double-quantized; embeddings, norms, biases, and the
     output layer stay as they are. `cache_dequantized` keeps each layer's dequantized weight beside its 4 bits: the same
     numbers without the work at each forward, for 4 bytes a weight on a CPU and 2 on an accelerator. None means
-    where memory allows it (CACHE_SHARE).
+    where memory allows it (CACHE_SHARE). With `cache_later` nothing is kept until `cache_dequantized_weights`.
 
     Raises BaseModelError where the folder is not a whole model.
     """
@@ -76,7 +81,7 @@ def load_base(
     for parameter in model.parameters():
         parameter.data = aligned(parameter.data)
     if quantization is Quantization.NF4:
-        prepare_four_bit_layers(model, device, cache_dequantized)
+        prepare_four_bit_layers(model, device, cache_dequantized, cache_later=cache_later)
     return model.eval()
 
 
@@ -101,7 +106,9 @@ def aligned(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT else tensor
 
 
-def prepare_four_bit_layers(model: nn.Module, device: torch.device, cache_dequantized: bool | None) -> None:
+def prepare_four_bit_layers(
+    model: nn.Module, device: torch.device, cache_dequantized: bool | None, *, cache_later: bool = False
+) -> None:
     """What is to be done with layers of 4 bits, before anything is computed with them; load_base has done it."""
     from bitsandbytes.nn.modules import Linear4bit
 
@@ -115,8 +122,18 @@ def prepare_four_bit_layers(model: nn.Module, device: torch.device, cache_dequan
         cache_dequantized = size_bytes <= CACHE_SHARE * free_bytes(device)
     if cache_dequantized:
         for layer in layers:
-            layer.register_buffer("dequantized", dense_weight(layer), persistent=False)
+            layer.register_buffer("dequantized", None, persistent=False)
             layer.forward = _dense_forward.__get__(layer)
+        if not cache_later:
+            cache_dequantized_weights(model)
+
+
+def cache_dequantized_weights(model: nn.Module) -> None:
+    """Keep the dequantized weights that are to be kept and are not yet. Others may compute with the model meanwhile:
+    with the same numbers, which are dequantized at each forward until then."""
+    for layer in model.modules():
+        if "dequantized" in layer._buffers and layer.dequantized is None:
+            layer.dequantized = dense_weight(layer)
 
 
 def _dense_forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
