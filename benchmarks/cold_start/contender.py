@@ -79,18 +79,19 @@ class Contender:
 
     def _start(self, name: str) -> Backend:
         """What a server does at its start (Backend.load), down to the first token."""
-        load_base = prequantized.load_base
+        module: Any = prequantized
+        load_base = module.load_base
 
         def counting(*arguments: Any, **options: Any) -> Any:
             self._quantized += 1
             return load_base(*arguments, **options)
 
-        prequantized.load_base = counting
+        module.load_base = counting
         try:
             backend = Backend(ServerConfig(_config(self._folder, name, kept=self._kept)), lambda *_: Path())
             backend.load()
         finally:
-            prequantized.load_base = load_base
+            module.load_base = load_base
         return backend
 
 

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from inference.engine.aligned import aligned
 from inference.engine.kept import Identity, Kept, Part, Unfit
 from training.trainer.config import Quantization
 from training.trainer.quantization import (
     NF4,
-    aligned,
     compute_dtype,
     load_base,
     prepare_four_bit_layers,
@@ -50,8 +50,10 @@ def load(
 
     Raises BaseModelError where the folder at `path` is not a whole model.
     """
-    if root is None or quantization is not Quantization.NF4:
-        return load_base(path, quantization, device, cache_later=_later(device))
+    if quantization is not Quantization.NF4:
+        return load_base(path, quantization, device)
+    if root is None:
+        return _quantized(path, device)
     how = ", ".join(f"{key}={value}" for key, value in NF4.items())
     identity = Identity(base_model, revision, f"{how}, compute_dtype={compute_dtype(device)}", device.type)
     kept = Kept(root, identity, path)
@@ -71,12 +73,19 @@ def _made(kept: Kept, path: Path, device: torch.device, base_model: str) -> Any:
         files = kept.base_files()
     except OSError:
         files = []  # load_base says what is wrong with them
-    model = load_base(path, Quantization.NF4, device, cache_later=_later(device))
+    model = _quantized(path, device)
     try:
         kept.keep(files, lambda folder: _write(model, folder))
     except (OSError, SafetensorError) as error:
         why = "The quantized weights of %s cannot be kept in %s, and each start makes them: %s"
         logger.warning(why, base_model, kept.folder.parent, error)
+    return model
+
+
+def _quantized(path: Path, device: torch.device) -> Any:
+    model = load_base(path, Quantization.NF4, device, cache_later=_later(device))
+    for parameter in model.parameters():
+        parameter.data = aligned(parameter.data)
     return model
 
 
@@ -105,7 +114,7 @@ def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _assembled(parts: list[Part], path: Path, device: torch.device) -> Any:
     """The model of the files, once each of them is as it was written. Raises Unfit."""
-    with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1), thread_name_prefix="verify") as threads:
+    with ThreadPoolExecutor(min(len(parts), len(os.sched_getaffinity(0))), thread_name_prefix="verify") as threads:
         verified = [threads.submit(part.verify) for part in parts]
         try:
             model, failure = _filled(_skeleton(path, device), _mapped(parts), device), None

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
 from inference.engine.adapters import AdapterRef, AdapterWeights
+from inference.engine.aligned import zeros
 
 NO_ADAPTER = 0
 LEAST_ROOM = 8
@@ -71,8 +71,9 @@ class SlotLinear(nn.Module):
         device, room = base.weight.device, room_of(max_rank)
         self.a: torch.Tensor
         self.b: torch.Tensor
-        self.register_buffer("a", _room(slots, room, base.in_features, dtype, device))
-        self.register_buffer("b", _room(slots, room, base.out_features, dtype, device))
+        # the largest rank is seldom used: to touch all of its room at the start took longer than to load a model
+        self.register_buffer("a", zeros(slots, room, base.in_features, dtype=dtype, device=device))
+        self.register_buffer("b", zeros(slots, room, base.out_features, dtype=dtype, device=device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x and the result are [rows, tokens, features]."""
@@ -169,16 +170,6 @@ class SlotTable:
                 del self._resident[ref], self._holders[slot]
                 return slot
         return None
-
-
-def _room(slots: int, rank: int, width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros. On a CPU they take memory once they are written to: a slot's largest rank is seldom used, and to touch all
-    of it at the start took longer than to load a model."""
-    if device.type != "cpu":
-        return torch.zeros(slots, rank, width, dtype=dtype, device=device)
-    return (
-        torch.from_numpy(np.zeros(slots * rank * width * dtype.itemsize, np.uint8)).view(dtype).view(slots, rank, width)
-    )
 
 
 def shares(slots: Sequence[int], ranks: Sequence[int], width: int, device: torch.device) -> list[Share]:

@@ -22,6 +22,7 @@ from inference.engine import kept, prequantized
 from inference.engine.engine import Engine, EngineConfig
 from inference.engine.kept import MANIFEST, Identity, remove_old
 from inference.engine.request import GenerationRequest
+from inference.schedules import remove_quantized_bases_that_no_start_uses
 from tests.small_disk import PAGE, small_disk
 from training.trainer.config import Quantization
 from training.trainer.quantization import cache_dequantized_weights, load_base
@@ -96,9 +97,10 @@ def folder_of(root: Path) -> Path:
 
 
 def test_what_is_kept_is_what_was_quantized_bit_by_bit(base: Path, root: Path, quantized: list[Path]) -> None:
-    made, plain = load(base, root), load_base(base, Quantization.NF4, CPU)
+    made, plain = load(base, root), load(base, None)
     loaded = load(base, root)
-    assert quantized == [base], "the second one was loaded"
+    assert quantized == [base, base], "the third one was loaded"
+    assert differing(plain, load_base(base, Quantization.NF4, CPU)) == []
     assert differing(made, plain) == []
     assert differing(loaded, plain) == []
     assert len(all_of(plain)) > 2 * 6 * 10
@@ -157,7 +159,7 @@ def test_where_tensors_lie_in_the_bases_file_makes_no_difference(shift: int, bas
     expected = logits(load(base, root), tokens=1)
     weights = load_file(base / "model.safetensors")
     save_file(weights, base / "model.safetensors", metadata={"format": "pt", "shift": " " * shift})
-    model = load_base(base, Quantization.NF4, CPU)
+    model = load(base, None)
     assert {parameter.data_ptr() % 64 for parameter in model.parameters()} == {0}
     assert torch.equal(logits(model, tokens=1), expected)
 
@@ -367,6 +369,13 @@ def test_what_no_start_will_use_is_removed(base: Path, root: Path, caplog: pytes
     remove_old(root, now + 29 * 86_400)
     assert used.exists()
     remove_old(root, now + 31 * 86_400)
+    assert list(root.iterdir()) == []
+
+
+def test_keepers_do_so(settings: Any) -> None:
+    root = Path(settings.QUANTIZED_BASES_ROOT)
+    (root / "earlier").mkdir(parents=True)
+    remove_quantized_bases_that_no_start_uses()
     assert list(root.iterdir()) == []
 
 

@@ -16,8 +16,6 @@ from training.trainer.memory import free_bytes
 CACHE_SHARE = 0.25
 """Dequantized weights are kept where they take at most this share of the memory that is free."""
 NF4: dict[str, Any] = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-ALIGNMENT = 64
-"""Where torch has tensors of its own begin, in bytes."""
 
 
 class BaseModelError(Exception):
@@ -78,8 +76,6 @@ def load_base(
         # transformers would fill them with random numbers.
         raise BaseModelError(f"{path.name} lacks {len(missing)} of its weights, {missing[0]} among them.")
     model.requires_grad_(False)
-    for parameter in model.parameters():
-        parameter.data = aligned(parameter.data)
     if quantization is Quantization.NF4:
         prepare_four_bit_layers(model, device, cache_dequantized, cache_later=cache_later)
     return model.eval()
@@ -96,14 +92,6 @@ def dense_weight(layer: Any) -> torch.Tensor:
 
             weight = dequantize_4bit(layer.weight.data, quant_state).to(layer.compute_dtype)
     return weight
-
-
-def aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor with these values that begins where torch's own do; this one, if it does.
-
-    One that is mapped from a file begins anywhere, and a product with a single row may differ in its last bits by that.
-    """
-    return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT else tensor
 
 
 def prepare_four_bit_layers(
