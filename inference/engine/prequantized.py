@@ -46,7 +46,7 @@ def load(
 ) -> Any:
     """Load a base model as load_base does, bit by bit, with NF4 from what is kept of it below `root`; None keeps nothing.
 
-    On a CPU dequantized weights are left to `cache_dequantized_weights`: they take longer than all the rest.
+    On a CPU dequantized weights are left to `cache_dequantized_weights`: they take as long as all the rest.
 
     Raises BaseModelError where the folder at `path` is not a whole model.
     """
