@@ -171,14 +171,10 @@ class Engine:
         return [outcomes[sequence] for sequence in sequences]
 
     def _settle_beside(self) -> None:
-        """What the first token has no need of does not keep it waiting; neither changes a number."""
+        """What the first token has no need of does not keep it waiting; it changes no number."""
         if self._is_new:
             self._is_new = False
-            threading.Thread(target=self._settle, name="settle", daemon=True).start()
-
-    def _settle(self) -> None:
-        _ = self._passes.sizes
-        cache_dequantized_weights(self._model)
+            threading.Thread(target=cache_dequantized_weights, args=[self._model], name="settle", daemon=True).start()
 
     def _apart(
         self, run: Callable[[list[Sequence]], dict[Sequence, Outcome]], sequences: list[Sequence]

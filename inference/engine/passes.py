@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +46,10 @@ class Passes:
         self._device = device
         self._dtype: torch.dtype = model.dtype
         shape = model.config
-        self._bases = [*(layer.base for layer in layers.values()), model.get_output_embeddings()]
-        self._most = most
-        self._sizes: list[int] | None = None
-        self._asking = threading.Lock()
-        self._rank_bytes = sum(base.in_features + base.out_features for base in self._bases[:-1]) * self._dtype.itemsize
+        bases = [*(layer.base for layer in layers.values()), model.get_output_embeddings()]
+        self.sizes = steady_sizes(bases, most, self._dtype, device)
+        """How many rows a decoding pass may have."""
+        self._rank_bytes = sum(base.in_features + base.out_features for base in bases[:-1]) * self._dtype.itemsize
         self._window: int | None = getattr(shape, "sliding_window", None)
         self._grouped = shape.num_attention_heads // shape.num_key_value_heads
         width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
@@ -59,14 +57,6 @@ class Passes:
         model.set_attn_implementation(attention.NAME)
         self._batches: dict[tuple[tuple[Sequence, int], ...], _Batch] = {}
         self._batches_before = self._batches
-
-    @property
-    def sizes(self) -> list[int]:
-        """How many rows a decoding pass may have; asked of the machine once, by whichever thread needs it first."""
-        with self._asking:
-            if self._sizes is None:
-                self._sizes = steady_sizes(self._bases, self._most, self._dtype, self._device)
-            return self._sizes
 
     def begin_step(self) -> None:
         """A batch is made once, and used as long as each step has it again."""
