@@ -141,7 +141,7 @@ def test_the_first_step_waits_for_no_dequantized_weights_and_they_change_nothing
     )
     layers: list[Any] = [layer.base for layer in engine.slots._layers.values()]
     said = engine._passes.whole(ROW, 0)
-    assert [layer.dequantized for layer in layers] == [None] * 12
+    assert sum(layer.dequantized is None for layer in layers) == 12 - 3  # one of each shape was asked for its sizes
     request = GenerationRequest("def", max_new_tokens=1)
     sequence = engine.begin(request, engine.encode_prompt(request), 0)
     assert sequence is not None
