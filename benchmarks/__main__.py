@@ -14,6 +14,7 @@ NAMES = (
     "api",
     "append",
     "claims",
+    "cold_start",
     "dispatch",
     "estimates",
     "growth",

@@ -10,6 +10,7 @@ from django.conf import settings
 
 from common.tenancy import operator
 from common.timetable import every
+from inference.engine.kept import remove_old
 from training.models import Adapter
 
 
@@ -23,3 +24,8 @@ def remove_copies_of_deleted_adapters() -> None:
     for digest, folder in copies.items():
         if digest not in known and not digest.startswith("."):  # that one is being made
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@every(timedelta(hours=1), on_each_host=True, slow=True)
+def remove_quantized_bases_that_no_start_uses() -> None:
+    remove_old(Path(settings.QUANTIZED_BASES_ROOT))

@@ -159,6 +159,7 @@ STORAGES: dict[str, dict[str, Any]] = {
 ATTEMPTS_ROOT = HOME / "attempts"
 INCOMING_ROOT = HOME / "incoming"
 CACHED_ADAPTERS_ROOT = HOME / "cache" / "adapters"
+QUANTIZED_BASES_ROOT = HOME / "cache" / "bases"
 COMPILED_ROOT = HOME / "cache" / "compiled"
 PACES_FILE = HOME / "cache" / "paces"
 # A model of spaCy's that finds names of people, to be masked: an installed package, or a folder. None is shipped.

@@ -63,6 +63,7 @@ def home(settings: Any, tmp_path: Path) -> Path:
     settings.ATTEMPTS_ROOT = tmp_path / "attempts"
     settings.INCOMING_ROOT = tmp_path / "incoming"
     settings.CACHED_ADAPTERS_ROOT = tmp_path / "cache" / "adapters"
+    settings.QUANTIZED_BASES_ROOT = tmp_path / "cache" / "bases"
     storages = {**settings.STORAGES}
     storages["default"] = {**storages["default"], "OPTIONS": {"location": tmp_path / "storage"}}
     settings.STORAGES = storages

@@ -15,6 +15,7 @@ from inference.engine.adapters import AdapterLimits, LayerShape
 from inference.engine.errors import EngineError, invalid
 from inference.engine.packing import pack
 from inference.engine.passes import Passes
+from inference.engine.prequantized import load
 from inference.engine.request import FinishReason, GenerationRequest, Prediction, RowScore
 from inference.engine.sampling import not_finite
 from inference.engine.sequence import Sequence
@@ -23,7 +24,6 @@ from inference.engine.text import TextStream, Vocabulary
 from training.trainer.chat import ChatFormat, ChatTemplateError
 from training.trainer.config import Quantization
 from training.trainer.encoding import IGNORED, Example, encode_all
-from training.trainer.quantization import load_base
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,10 @@ class EngineConfig:
     device: str = "auto"
     """cpu, cuda, or auto: an accelerator where there is one."""
     quantization: Quantization = Quantization.NF4
+    revision: str = ""
+    """The release of the base model, where it has one."""
+    kept: Path | None = None
+    """A folder where quantized weights are kept for later starts; None keeps none."""
     slots: int = 8
     """Adapters that are in the model at a time."""
     max_rank: int = 256
@@ -74,7 +78,14 @@ class Engine:
         """Load the base model. Raises BaseModelError where the folder does not hold one."""
         self.config = config
         self.device = torch.device(_device(config.device))
-        self._model = load_base(config.path, config.quantization, self.device)
+        self._model = load(
+            config.path,
+            config.quantization,
+            self.device,
+            base_model=config.base_model,
+            revision=config.revision,
+            root=config.kept,
+        )
         if config.threads or self._model.config.hidden_size < WIDTH_WORTH_THREADS:
             torch.set_num_threads(config.threads or 1)
         self._tokenizer = AutoTokenizer.from_pretrained(config.path, local_files_only=True, trust_remote_code=False)

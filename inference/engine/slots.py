@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from inference.engine.adapters import AdapterRef, AdapterWeights
+from inference.engine.aligned import zeros
 
 NO_ADAPTER = 0
 LEAST_ROOM = 8
@@ -75,8 +76,9 @@ class SlotLinear(nn.Module):
         device, room = base.weight.device, room_of(max_rank)
         self.a: torch.Tensor
         self.b: torch.Tensor
-        self.register_buffer("a", torch.zeros(slots, room, base.in_features, dtype=dtype, device=device))
-        self.register_buffer("b", torch.zeros(slots, room, base.out_features, dtype=dtype, device=device))
+        # the largest rank is seldom used: to touch all of its room at the start took longer than to load a model
+        self.register_buffer("a", zeros(slots, room, base.in_features, dtype=dtype, device=device))
+        self.register_buffer("b", zeros(slots, room, base.out_features, dtype=dtype, device=device))
         # the same memory: for the few kilobytes of a matrix torch takes longer to begin than to copy
         is_plain = device.type == "cpu" and dtype == torch.float32
         self._arrays = (self.a.numpy(), self.b.numpy()) if is_plain else None

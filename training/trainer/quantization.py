@@ -15,6 +15,7 @@ from training.trainer.memory import free_bytes
 
 CACHE_SHARE = 0.25
 """Dequantized weights are kept where they take at most this share of the memory that is free."""
+NF4: dict[str, Any] = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 
 
 class BaseModelError(Exception):
@@ -26,8 +27,20 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
+def silence_libraries() -> None:
+    """To be called before transformers and bitsandbytes are imported."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # its complaint about an optional package is none
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
 def load_base(
-    path: Path, quantization: Quantization, device: torch.device, *, cache_dequantized: bool | None = None
+    path: Path,
+    quantization: Quantization,
+    device: torch.device,
+    *,
+    cache_dequantized: bool | None = None,
 ) -> Any:
     """Load a causal language model from a local folder: safetensors only, none of its code, frozen, in eval mode.
 
@@ -38,20 +51,13 @@ def load_base(
 
     Raises BaseModelError where the folder is not a whole model.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # its complaint about an optional package is none
+    silence_libraries()
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
     if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
         raise BaseModelError(f"{path.name} is not a base model: it needs config.json and weights in safetensors.")
     dtype = compute_dtype(device)
-    four_bits = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
+    four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, **NF4)
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             path,
@@ -70,7 +76,7 @@ def load_base(
         raise BaseModelError(f"{path.name} lacks {len(missing)} of its weights, {missing[0]} among them.")
     model.requires_grad_(False)
     if quantization is Quantization.NF4:
-        _prepare_four_bit_layers(model, device, cache_dequantized)
+        prepare_four_bit_layers(model, device, cache_dequantized)
     return model.eval()
 
 
@@ -87,7 +93,8 @@ def dense_weight(layer: Any) -> torch.Tensor:
     return weight
 
 
-def _prepare_four_bit_layers(model: nn.Module, device: torch.device, cache_dequantized: bool | None) -> None:
+def prepare_four_bit_layers(model: nn.Module, device: torch.device, cache_dequantized: bool | None) -> None:
+    """What is to be done with layers of 4 bits, before anything is computed with them; load_base has done it."""
     from bitsandbytes.nn.modules import Linear4bit
 
     layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]

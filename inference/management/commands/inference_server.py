@@ -47,14 +47,19 @@ class Command(BaseCommand):
         from inference.server.cache import cached_fetch
         from inference.server.serve import AddressInUse, leave, serve
 
+        path, revision = options["base_model_path"], ""
         try:
-            path = options["base_model_path"] or catalogue.fetch(catalogue.named(options["base_model"]))
+            if path is None:
+                model = catalogue.named(options["base_model"])
+                path, revision = catalogue.fetch(model), model.revision
         except Invalid as error:
             raise CommandError(error.message) from error
         config = ServerConfig(
             EngineConfig(
                 base_model=options["base_model"],
                 path=path,
+                revision=revision,
+                kept=settings.QUANTIZED_BASES_ROOT,
                 device=options["device"],
                 slots=options["slots"],
                 max_rank=options["max_rank"],
