@@ -75,7 +75,7 @@ def test_a_report_passes_with_all_checks_limits_and_targets_and_says_so_in_a_fil
     [
         (
             ["clams"],
-            "choose from 'api', 'append', 'claims', 'dispatch', 'estimates', 'growth', 'hostile', 'ids', 'large_upload', 'multi_lora', 'near_dedup', 'parse', 'pii', 'pipeline', 'subscriptions', 'train_cpu'",
+            "choose from 'api', 'append', 'claims', 'cold_start', 'dispatch', 'estimates', 'growth', 'hostile', 'ids', 'large_upload', 'multi_lora', 'near_dedup', 'parse', 'pii', 'pipeline', 'subscriptions', 'train_cpu'",
         ),
         (["claims", "--peers", "x"], "its peers: short_queue"),
         (["dispatch", "--peers", "x"], "its peers: none"),
