@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 from inference.engine import kept, prequantized
 from inference.engine.engine import Engine, EngineConfig
 from inference.engine.kept import MANIFEST, Identity, remove_old
-from inference.engine.request import GenerationRequest
 from inference.schedules import remove_quantized_bases_that_no_start_uses
 from tests.small_disk import PAGE, small_disk
 from training.trainer.config import Quantization
