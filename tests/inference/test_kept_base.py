@@ -133,8 +133,8 @@ def test_an_engine_says_the_same_and_the_others_have_nothing_kept(
 
 def test_an_engine_computes_the_same_from_what_is_kept(base: Path, root: Path, quantized: list[Path]) -> None:
     said = []
-    for kept in (None, root, root):
-        config = EngineConfig("org/tiny", base, device="cpu", revision="1", slots=1, max_rank=8, threads=1, kept=kept)
+    for where in (None, root, root):
+        config = EngineConfig("org/tiny", base, device="cpu", revision="1", slots=1, max_rank=8, threads=1, kept=where)
         said.append(Engine(config)._passes.whole(ROW, 0))
     assert len(quantized) == 2, "the third one has it from the second"
     assert torch.equal(said[0], said[1]) and torch.equal(said[1], said[2])
