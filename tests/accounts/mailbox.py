@@ -13,8 +13,10 @@ from common.tenancy import operator
 def mails_to(address: str) -> list[OutboxMessage]:
     """All that wait for the address, the oldest first."""
     with operator():
-        # by their place in the table: a test's one transaction has one time
-        return list(OutboxMessage.objects.filter(recipient=address).order_by(RawSQL("ctid", [])))
+        # a test's one transaction has one time: by the command of it that made them
+        return list(
+            OutboxMessage.objects.filter(recipient=address).order_by("created_at", RawSQL("cmin::text::int", []))
+        )
 
 
 def subjects_to(address: str) -> list[str]:
