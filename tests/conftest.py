@@ -17,7 +17,7 @@ from accounts.models import Role
 from common.ownership import as_owner
 from common.queues import connect
 from tests.cast import Person, make_person
-from tests.emptying import instead_of_flush
+from tests.emptying import instead_of_flush, leave_rows_where_they_are
 from tests.small_disk import SmallDisk, small_disk
 
 
@@ -26,6 +26,7 @@ def django_db_setup(django_db_modify_db_settings: None, django_db_blocker: Any) 
     """The owner makes the test database; the tests run as platform_app."""
     with django_db_blocker.unblock(), as_owner():
         databases = setup_databases(verbosity=0, interactive=False)
+        leave_rows_where_they_are()
     instead_of_flush()
     yield
     with django_db_blocker.unblock(), as_owner():
