@@ -50,29 +50,9 @@ class Maker:
         self._folder = Path(folder)
 
     def make(self, adapters: int, rank: int, shape: dict[str, int], context_tokens: int) -> None:
-        import torch
-        from transformers import Starcoder2Config, Starcoder2ForCausalLM
-
         from training.trainer.config import LINEAR_LAYERS
 
-        base = self._folder / "base"
-        base.mkdir()
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(SHIPPED / name, base)
-        torch.manual_seed(1)
-        config = Starcoder2Config(
-            vocab_size=4096,
-            num_key_value_heads=2,
-            max_position_embeddings=context_tokens,
-            sliding_window=None,
-            initializer_range=0.06,  # so that texts differ from token to token
-            bos_token_id=0,
-            eos_token_id=0,
-            tie_word_embeddings=True,
-            **shape,
-        )
-        model: Any = Starcoder2ForCausalLM(config)
-        model.save_pretrained(base)
+        model = write_base(self._folder / "base", shape, context_tokens)
         layers = {
             name: (module.in_features, module.out_features)
             for name, module in model.named_modules()
@@ -80,6 +60,31 @@ class Maker:
         }
         for number in range(adapters):
             _write_adapter(self._folder / f"adapter-{number}", layers, rank)
+
+
+def write_base(folder: Path, shape: dict[str, int], context_tokens: int) -> Any:
+    """A starcoder2 of that shape, the same numbers each time; returns the model, too."""
+    import torch
+    from transformers import Starcoder2Config, Starcoder2ForCausalLM
+
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(SHIPPED / name, folder)
+    torch.manual_seed(1)
+    config = Starcoder2Config(
+        vocab_size=4096,
+        num_key_value_heads=2,
+        max_position_embeddings=context_tokens,
+        sliding_window=None,
+        initializer_range=0.06,  # so that texts differ from token to token
+        bos_token_id=0,
+        eos_token_id=0,
+        tie_word_embeddings=True,
+        **shape,
+    )
+    model: Any = Starcoder2ForCausalLM(config)
+    model.save_pretrained(folder)
+    return model
 
 
 def _write_adapter(folder: Path, layers: dict[str, tuple[int, int]], rank: int) -> None:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import resource
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Starcoder2Config, Starcoder2ForCausalLM
 
+from benchmarks.random_base import BASE, write_base
 from inference.engine import prequantized
 from inference.engine.engine import Engine, EngineConfig
 from inference.server.backend import WARM_UP, Backend, ServerConfig
 
-SHIPPED = Path("training/base_models/python-small")
-BASE = "random"
 CONTEXT_TOKENS = 256
 
 torch.set_num_threads(1)
@@ -31,30 +28,12 @@ class Maker:
 
     def make(self, shapes: dict[str, dict[str, int]]) -> dict[str, float]:
         for name, shape in shapes.items():
-            self._write(self._folder / name, shape)
+            write_base(self._folder / name, shape, CONTEXT_TOKENS)
             Engine(_config(self._folder, name, kept=True))
         return {
             "base_mib": _mib(self._folder / "base"),
             "kept_mib": _mib(max((self._folder / "kept").iterdir(), key=_mib)),
         }
-
-    def _write(self, base: Path, shape: dict[str, int]) -> None:
-        base.mkdir()
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(SHIPPED / name, base)
-        torch.manual_seed(1)
-        config = Starcoder2Config(
-            vocab_size=4096,
-            num_key_value_heads=2,
-            max_position_embeddings=CONTEXT_TOKENS,
-            sliding_window=None,
-            initializer_range=0.06,
-            bos_token_id=0,
-            eos_token_id=0,
-            tie_word_embeddings=True,
-            **shape,
-        )
-        Starcoder2ForCausalLM(config).save_pretrained(base)
 
 
 class Contender:

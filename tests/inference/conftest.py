@@ -21,6 +21,8 @@ from inference.server.backend import ServerConfig
 from inference.server.cache import cached_fetch
 from tests.inference.asking import Files, make_files, running, shipped_app
 from tests.inference.served import SECRET, Running
+from tests.inference.stand_in import Model
+from tests.web import serving
 from training.pretraining.tokenizer import for_transformers, train_tokenizer
 from training.trainer.artifact import adapter_digest
 
@@ -153,3 +155,14 @@ def endless(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ref_of(folder: Path, organization: str = "org-1") -> AdapterRef:
     return AdapterRef(organization, f"t/{organization}/adapters/{folder.name[:8]}", adapter_digest(folder))
+
+
+@pytest.fixture
+def model(settings: Any) -> Iterator[Model]:
+    model = Model()
+    model.may_go_on.set()
+    with serving(model) as url:
+        settings.INFERENCE_URL = url
+        yield model
+        model.may_go_on.set()
+        model.is_over = True

@@ -23,7 +23,7 @@ from platform_site.v1.errors import NO_SUCH_MODEL, worded
 from tests.accounts.ledger import allow, entries, used
 from tests.cast import Person, make_person
 from tests.inference.openai_client import client_of, key_of
-from tests.inference.test_token_quota import PIECES, Model
+from tests.inference.stand_in import PIECES, Model
 from tests.rows import BASE
 from tests.web import serving, soon
 
@@ -32,17 +32,6 @@ MOST = len(PROMPT) + 8
 ASKED: dict[str, Any] = {"model": BASE, "prompt": PROMPT, "max_tokens": 8}
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def model(settings: Any) -> Iterator[Model]:
-    model = Model()
-    model.may_go_on.set()
-    with serving(model) as url:
-        settings.INFERENCE_URL = url
-        yield model
-        model.may_go_on.set()
-        model.is_over = True
 
 
 @pytest.fixture

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,8 +19,9 @@ from common.tenancy import operator, tenant
 from platform_site.schema import schema
 from tests.accounts.ledger import allow, entries, used
 from tests.cast import Person, make_person
-from tests.rows import BASE, global_id, make_adapter
-from tests.web import serving, soon
+from tests.inference.stand_in import PIECES, Model
+from tests.rows import global_id, make_adapter
+from tests.web import soon
 from training.catalogue import SMALL
 
 PREDICT = """mutation ($input: PredictInput!) { answer: predict(input: $input) {
@@ -34,49 +32,7 @@ PREDICT = """mutation ($input: PredictInput!) { answer: predict(input: $input) {
 GENERATE = "subscription ($input: PredictInput!) { generate(input: $input) { sequence text } }"
 PROMPT = "def add(a, b):\n"
 MOST = len(PROMPT) + 8
-PREDICTION = {"text": "ab", "prompt_tokens": 3, "completion_tokens": 4, "finish_reason": "LENGTH"}
-PREDICTION |= {"adapter_digest": None, "base_model": BASE, "seconds": 0.1}
-PIECES = [
-    {"sequence": 1, "text": "a", "tokens": 5},
-    {"sequence": 2, "text": "b", "tokens": 7, "prediction": PREDICTION},
-]
-
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@dataclass
-class Model:
-    """An inference server that answers as it is told, when it may."""
-
-    status: int = 200
-    events: list[dict[str, Any]] = field(default_factory=lambda: list(PIECES))
-    hangs_after: int | None = None  # pieces
-    asked: int = 0
-    may_go_on: threading.Event = field(default_factory=threading.Event)
-    is_over: bool = False
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.asked += 1
-        while not self.may_go_on.is_set():
-            await asyncio.sleep(0.02)
-        await send({"type": "http.response.start", "status": self.status, "headers": []})
-        for number, event in enumerate(self.events):
-            while number == self.hangs_after and not self.is_over:
-                await asyncio.sleep(0.02)
-            body = f"data: {json.dumps(event)}\n\n" if self.status == 200 else json.dumps(event)
-            more = number < len(self.events) - 1
-            await send({"type": "http.response.body", "body": body.encode(), "more_body": more})
-
-
-@pytest.fixture
-def model(settings: Any) -> Iterator[Model]:
-    model = Model()
-    model.may_go_on.set()
-    with serving(model) as url:
-        settings.INFERENCE_URL = url
-        yield model
-        model.may_go_on.set()
-        model.is_over = True
 
 
 @pytest.fixture

@@ -14,6 +14,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from datasets.models import DatasetVersion
+from tests.cast import Person
+from tests.rows import stored_version
+
 WORDS = ["def", "return", "self", "value", "name", "for", "in", "if", "not", "None", "items", "append", "len", "range"]
 
 
@@ -188,3 +192,13 @@ def events_of() -> Callable[[Path, str], list[dict[str, Any]]]:
         return [event for event in events if event["kind"] == kind]
 
     return read
+
+
+@pytest.fixture
+def with_estimates(settings: Any) -> None:
+    settings.ESTIMATES = True
+
+
+@pytest.fixture
+def version(bob: Person) -> DatasetVersion:
+    return stored_version(bob)

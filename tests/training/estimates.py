@@ -1,4 +1,4 @@
-"""What estimates are made of, as rows: a version whose tokens are counted, and a device that was measured."""
+"""What estimates are made of, as rows: a version whose tokens are counted, and a device that was measured; and how they are asked for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,23 @@ from django.utils import timezone
 
 from common.tenancy import operator
 from datasets.models import DatasetVersion
+from tests.cast import Person
+from tests.rows import global_id
 from training.catalogue import SMALL
 from training.models import Device, TokenCount
 from training.trainer.costs import Costs, Fit, Measurement
 from training.trainer.lengths import Lengths
+
+FIELDS = "peakMemoryBytes seconds low high tokens steps basis fits"
+ESTIMATE = f"""
+mutation ($version: ID!, $config: TrainingConfigInput, $base: String) {{
+  answer: estimateTrainingRun(input: {{datasetVersionId: $version, baseModel: $base, config: $config}}) {{
+    __typename ... on Estimate {{ {FIELDS} }} ... on OperationInfo {{ messages {{ kind code field message }} }} }} }}"""
+START = f"""
+mutation ($version: ID!, $config: TrainingConfigInput) {{
+  answer: startTrainingRun(input: {{datasetVersionId: $version, config: $config}}) {{
+    __typename ... on TrainingRun {{ id estimate {{ {FIELDS} }} etaSeconds }}
+    ... on OperationInfo {{ messages {{ kind code field message }} }} }} }}"""
 
 COSTS = Costs(
     measurement=Measurement(layers=5, start_s=8.0, free_bytes=8_000_000_000, scoring_peak_bytes=600_000_000),
@@ -66,3 +79,12 @@ def device(costs: Costs = COSTS, seen_ago: timedelta = timedelta(), **fields: An
                 **fields,
             }
         )
+
+
+def ask(person: Person, version: DatasetVersion, base: str | None = None, **config: Any) -> dict[str, Any]:
+    return person.data(ESTIMATE, version=global_id(version), config=config, base=base)["answer"]
+
+
+def code(answer: dict[str, Any]) -> str:
+    assert answer["__typename"] == "OperationInfo", answer
+    return answer["messages"][0]["code"]

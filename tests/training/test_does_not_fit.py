@@ -11,44 +11,14 @@ import pytest
 from common.tenancy import operator
 from datasets.models import DatasetVersion
 from tests.cast import Person
-from tests.rows import global_id, stored_version
-from tests.training.estimates import COSTS, counted, device, some_lengths
+from tests.rows import global_id
+from tests.training.estimates import COSTS, START, ask, code, counted, device, some_lengths
 from training.models import TrainingRun
 from training.trainer.costs import Measurement
 
-FIELDS = "peakMemoryBytes seconds low high tokens steps basis fits"
-ESTIMATE = f"""
-mutation ($version: ID!, $config: TrainingConfigInput, $base: String) {{
-  answer: estimateTrainingRun(input: {{datasetVersionId: $version, baseModel: $base, config: $config}}) {{
-    __typename ... on Estimate {{ {FIELDS} }} ... on OperationInfo {{ messages {{ kind code field message }} }} }} }}"""
-START = f"""
-mutation ($version: ID!, $config: TrainingConfigInput) {{
-  answer: startTrainingRun(input: {{datasetVersionId: $version, config: $config}}) {{
-    __typename ... on TrainingRun {{ id estimate {{ {FIELDS} }} etaSeconds }}
-    ... on OperationInfo {{ messages {{ kind code field message }} }} }} }}"""
 ROWS = some_lengths(900)
-MS = 50
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _with_estimates(settings: Any) -> None:
-    settings.ESTIMATES = True
-
-
-@pytest.fixture
-def version(bob: Person) -> DatasetVersion:
-    return stored_version(bob)
-
-
-def ask(person: Person, version: DatasetVersion, base: str | None = None, **config: Any) -> dict[str, Any]:
-    return person.data(ESTIMATE, version=global_id(version), config=config, base=base)["answer"]
-
-
-def code(answer: dict[str, Any]) -> str:
-    assert answer["__typename"] == "OperationInfo", answer
-    return answer["messages"][0]["code"]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("with_estimates")]
 
 
 def test_of_a_run_in_several_processes_nothing_is_refused(bob: Person, version: DatasetVersion, settings: Any) -> None:

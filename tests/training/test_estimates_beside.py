@@ -12,7 +12,7 @@ import pytest
 from common.tenancy import operator
 from datasets.models import DatasetVersion
 from tests.cast import Person, make_person
-from tests.rows import global_id, make_adapter, make_run, stored_version
+from tests.rows import global_id, make_adapter, make_run
 from tests.training.estimates import COSTS, counted, device, some_lengths
 from training.catalogue import SMALL
 from training.models import Adapter, TrainingRun
@@ -34,17 +34,7 @@ A_PASS_S = 0.25 * (
 )
 """Of the test rows through a model: the share of a step's time that its way forward has."""
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _with_estimates(settings: Any) -> None:
-    settings.ESTIMATES = True
-
-
-@pytest.fixture
-def version(bob: Person) -> DatasetVersion:
-    return stored_version(bob)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("with_estimates")]
 
 
 def ask(person: Person, version: DatasetVersion, name: str | None = None, **config: Any) -> dict[str, Any]:
