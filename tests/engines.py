@@ -18,8 +18,14 @@ from platform_site import engines  # noqa: E402  (reads the environment above)
 
 engines.start_if_needed()
 
-# A database of Redis for each process of tests: one would hear the rings of another, and flush what it counts. The
-# processes of xdist inherit the URL of the one that started them, and of two databases in a URL the first one counts.
-number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-server, _, query = os.environ["REDIS_URL"].partition("?")
-os.environ["REDIS_URL"] = f"{server}?{urlencode({**dict(parse_qsl(query)), 'db': number})}"
+
+def own_database(redis_url: str, worker: str) -> str:
+    """A database of Redis for each process of tests: one would hear the rings of another, and flush what it counts.
+
+    The processes of xdist inherit the URL of the one that started them, and of two databases in a URL the first one counts.
+    """
+    server, _, query = redis_url.partition("?")
+    return f"{server}?{urlencode({**dict(parse_qsl(query)), 'db': worker.removeprefix('gw')})}"
+
+
+os.environ["REDIS_URL"] = own_database(os.environ["REDIS_URL"], os.environ.get("PYTEST_XDIST_WORKER", "gw0"))
