@@ -4,6 +4,7 @@ Named in pyproject.toml's addopts, because pytest-django reads the settings befo
 """
 
 import os
+import signal
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
@@ -13,6 +14,11 @@ os.environ.setdefault("PLATFORM_HOME", str(ROOT / "var" / "test"))
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "platform_site.settings")
 os.environ["DEVICE"] = "cpu"
 os.environ["BASE_MODEL"] = "platform/python-small"
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # in the background of a shell: tests of Ctrl-C would wait for ever
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from platform_site import engines  # noqa: E402  (reads the environment above)
 
